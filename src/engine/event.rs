@@ -1,0 +1,113 @@
+//! The words in which a study's history is written.
+
+use crate::ids::{Epoch, OrderId, TrialNumber};
+use crate::space::Params;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One contiguous stretch of training of one trial: the unit that is leased, run and retired.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkOrder {
+    /// Its number in the study.
+    pub order: OrderId,
+    /// The trial it trains.
+    pub trial: TrialNumber,
+    /// The trial's configuration.
+    pub params: Params,
+    /// Epochs already done (0: a fresh trial; else the checkpoint of that epoch is the start).
+    pub from: Epoch,
+    /// Epochs done at the end.
+    pub to: Epoch,
+    /// Where the trial is stopped early, if the scheduler says so in advance.
+    pub stop: Option<StopCurve>,
+    /// The scheduler's bracket, if it has brackets.
+    pub bracket: u32,
+    /// The rung reached at `to`, if the scheduler has rungs.
+    pub rung: Option<u32>,
+}
+
+/// Per epoch, the value that must be reached (in the study's direction) to go on. Carried by the order, so
+/// that the decision is on record and the same wherever it is taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StopCurve(pub BTreeMap<Epoch, f64>);
+
+/// How an order ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Trained to the end; the objective there.
+    Reached { value: f64 },
+    /// Stopped by its curve.
+    Stopped { at: Epoch, value: f64 },
+    /// No further attempt is made.
+    Failed { class: FailureClass, reason: String },
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// Out of memory.
+    Oom,
+    /// NaN or infinite loss or objective: worst in both directions.
+    Diverged,
+    /// Over a limit of time.
+    Timeout,
+    /// The trial ended with an error, or its worker printed garbage.
+    Crashed,
+    /// The worker process died.
+    Lost,
+    /// The configuration cannot be run (contradictory settings).
+    BadInput,
+}
+
+/// A durable fact about a study.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The engine decided that this is to be trained.
+    OrderIssued { order: WorkOrder },
+    /// A worker began (or resumed) an order.
+    AttemptStarted { order: OrderId, attempt: u32, worker: u32, unix_ms: u64 },
+    /// An epoch is finished and its checkpoint is on disk.
+    EpochReported { order: OrderId, attempt: u32, report: EpochReport, unix_ms: u64 },
+    /// An attempt ended without an outcome; the order may be tried again.
+    AttemptLost { order: OrderId, attempt: u32, class: FailureClass, reason: String, unix_ms: u64 },
+    /// The order is done.
+    OrderFinished { order: OrderId, outcome: Outcome, unix_ms: u64 },
+}
+
+/// What a runner says of a finished epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EpochReport {
+    /// Epochs done.
+    pub epoch: Epoch,
+    /// The objective (`NaN` serialises as null: then the trial has diverged).
+    pub value: Option<f64>,
+    /// Further metrics by name; undefined ones are left out.
+    pub metrics: BTreeMap<String, f64>,
+    /// Mean training loss of the epoch.
+    pub train_loss: Option<f64>,
+    /// Seconds of the epoch, all told.
+    pub seconds: f64,
+    /// Seconds in which the training step waited for data.
+    pub data_wait_seconds: f64,
+    /// Training images seen.
+    pub images: u64,
+    /// Checkpoint file, relative to the study's state folder, and its BLAKE3 digest.
+    pub checkpoint: Option<FileRef>,
+    /// File with the validation predictions, likewise.
+    pub predictions: Option<FileRef>,
+}
+
+/// A file in the study's state folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRef {
+    /// Relative path, `/`-separated.
+    pub path: String,
+    /// BLAKE3 digest of the contents, hexadecimal.
+    pub digest: crate::digest::Digest,
+    /// Size in bytes.
+    pub bytes: u64,
+}

@@ -1,0 +1,76 @@
+//! The one trait behind which every network stands.
+
+use crate::spec::BatchNormMode;
+use candle_core::{Tensor, Var};
+
+/// A named stage of a backbone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageInfo {
+    /// The network's own name for it, such as `Mixed_6e`.
+    pub name: String,
+    /// Channels of its output.
+    pub channels: usize,
+}
+
+/// Training or inference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Train,
+    Eval,
+}
+
+/// How the trained part behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuffixOptions {
+    /// Batch norm of the unfrozen pretrained layers.
+    pub batch_norm: BatchNormMode,
+}
+
+/// A pretrained network as a sequence of stages, cut anywhere into a frozen and a trained part.
+///
+/// A position is a count of stages: 0 is the (scaled) image, `n` the output of the `n`-th stage. The image is
+/// `[N, H, W, 3]`, scaled as the weights want it; every other feature map is `[N, H', W', C]`.
+pub trait Backbone: Send + Sync {
+    /// The stages in order.
+    fn stages(&self) -> &[StageInfo];
+
+    /// Height and width of the output at `position` for a square image of `side` pixels; `None` if the image is
+    /// too small.
+    fn side_at(&self, position: usize, side: usize) -> Option<usize>;
+
+    /// The frozen network between two positions: pure, without gradients, batch norm in inference mode, the same
+    /// bits for every batch composition and number of threads (on the CPU).
+    fn prefix(&self, from: usize, to: usize, x: &Tensor) -> candle_core::Result<Tensor>;
+
+    /// A trainable copy of the stages between two positions, with weights of its own.
+    ///
+    /// # Errors
+    /// [`BackboneError::CannotTrain`] where the architecture cannot be trained from `from`.
+    fn suffix(&self, from: usize, to: usize, options: SuffixOptions) -> Result<Box<dyn Suffix>, BackboneError>;
+
+    /// The smallest position from which [`Backbone::suffix`] can train; 0 for networks that are wholly ours.
+    fn first_trainable(&self) -> usize {
+        0
+    }
+}
+
+/// The trained part of a backbone.
+pub trait Suffix: Send {
+    /// Feature map to feature map, recorded for gradients. `Mode::Eval` uses running statistics.
+    fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor>;
+    /// Parameters by name, in a fixed order. Weights may be kept in a packed layout.
+    fn parameters(&self) -> Vec<(String, Var)>;
+    /// What is updated without gradients (running statistics) by name, in a fixed order: part of a checkpoint.
+    fn buffers(&self) -> Vec<(String, Var)>;
+}
+
+/// Why a backbone cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackboneError {
+    /// The architecture's public interface does not reach so deep.
+    #[error("{network} can be trained from {first} on, not from {asked}")]
+    CannotTrain { network: String, first: String, asked: String },
+    /// An operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}

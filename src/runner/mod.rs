@@ -1,0 +1,84 @@
+//! What runs a work order.
+
+use crate::engine::{EpochReport, FailureClass, FileRef, WorkOrder};
+use std::path::PathBuf;
+
+/// Runs work orders. Implementations: `image` (candle), `command` (any program), `synthetic` (a formula).
+///
+/// Write order: the checkpoint file is complete and durable before the sink hears of its epoch.
+pub trait TrialRunner: Send {
+    /// Trains `order` from `start.epoch` (its last good checkpoint, or 0) to `order.to`, telling `sink` each epoch.
+    ///
+    /// Ends early without error when the sink says [`Continue::Stop`].
+    fn run(
+        &mut self,
+        order: &WorkOrder,
+        start: &Start,
+        slot: &DeviceSlot,
+        sink: &mut dyn EpochSink,
+    ) -> Result<(), TrialError>;
+}
+
+/// Where an attempt begins.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Start {
+    /// The checkpoint to resume from; `None`: from the beginning. Its digest has been verified.
+    pub checkpoint: Option<FileRef>,
+    /// The epoch of that checkpoint; `Epoch(0)` without one.
+    pub epoch: crate::ids::Epoch,
+}
+
+/// Where on this machine a trial computes, and where its files go.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct DeviceSlot {
+    /// `cpu`, or `cuda:N`.
+    pub device: String,
+    /// Threads to use.
+    pub threads: usize,
+    /// The study's state folder: checkpoints go to `checkpoints/`, predictions to `predictions/` inside it.
+    pub study_dir: PathBuf,
+    /// The cache folder shared by studies (features, decoded images).
+    pub cache_dir: PathBuf,
+    /// Worker number, from 0.
+    pub worker: u32,
+}
+
+/// Hears of progress.
+pub trait EpochSink {
+    /// An epoch is done and durable.
+    fn epoch(&mut self, report: EpochReport) -> Result<Continue, SinkClosed>;
+    /// Something to show, at most a few times a second: what is done (`train`, `validate`, `prefix cache`), and how far.
+    fn progress(&mut self, _what: &str, _done: u64, _total: u64) {}
+    /// Whether to stop as soon as possible, dropping the running epoch (an interrupt, or a closed pipe).
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// Whether the trial goes on after an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Continue {
+    Go,
+    Stop,
+}
+
+/// The listener has gone.
+#[derive(Debug, thiserror::Error)]
+#[error("the coordinator has gone")]
+pub struct SinkClosed;
+
+/// Why an attempt ended without reaching its goal.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct TrialError {
+    /// The class, which decides the policy.
+    pub class: FailureClass,
+    /// For people: what failed and what to do.
+    pub reason: String,
+}
+
+impl From<SinkClosed> for TrialError {
+    fn from(e: SinkClosed) -> Self {
+        Self { class: FailureClass::Lost, reason: e.to_string() }
+    }
+}

@@ -1,0 +1,94 @@
+//! Where the images come from and how they are split.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The data of an image study.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataSpec {
+    /// Where the images are.
+    pub source: DataSource,
+    /// The class that counts as positive (binary: the disease). `None` with two classes is an error at
+    /// compile time unless the later class in name order is acceptable: then that one.
+    pub positive: Option<String>,
+    /// A regular expression over the file name whose first group (or whole match) names the patient.
+    pub patient: Option<String>,
+    /// What happens to files that cannot be decoded.
+    pub bad_files: BadFilePolicy,
+    /// Whether pixels are read as one grey channel or as three.
+    pub colour: ColourMode,
+    /// Side of the square image in pixels, at least 75 for InceptionV3.
+    pub size: u32,
+    /// How images become training, validation and test sets.
+    pub split: SplitSpec,
+}
+
+/// Where images are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataSource {
+    /// `{train,val,test}/{CLASS}/*` or `{CLASS}/*`, relative paths resolved against the study file's folder.
+    Folder(PathBuf),
+    /// A CSV file with columns `path`, `label` and optionally `patient`, `split`; paths relative to the CSV's folder.
+    Manifest(PathBuf),
+    /// Made by this program: radiograph-like images with subtle opacities. Synthetic, for trying things out.
+    Synthetic(SyntheticSpec),
+}
+
+/// The synthetic data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyntheticSpec {
+    /// How many images in all.
+    pub images: u32,
+    /// Share of images with an opacity (the positive class), 0..1.
+    pub prevalence: f64,
+    /// Contrast of the opacities, 0..1: smaller is harder.
+    pub contrast: f64,
+    /// The seed of the pixels, apart from the study's.
+    pub seed: u64,
+}
+
+/// What happens to a broken, empty or undecodable file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadFilePolicy {
+    /// The run ends with an error that names every such file.
+    Fail,
+    /// Named in a warning, counted, left out.
+    Skip,
+}
+
+/// Channels read from an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColourMode {
+    /// One luminance channel, repeated for the network's three.
+    Grey,
+    /// Three channels.
+    Rgb,
+}
+
+/// How images are divided. Patients and equal bytes are never on two sides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SplitSpec {
+    /// Share of the development images (everything but test) kept for validation, 0..1.
+    pub validation: f64,
+    /// Share of all images kept for test where the data brings no test set; 0: none.
+    pub test: f64,
+    /// What to do with a validation folder that the data brings.
+    pub policy: ValidationPolicy,
+    /// Cross-validation folds over the development images; `None`: one split.
+    pub folds: Option<u32>,
+}
+
+/// What becomes of a given validation set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValidationPolicy {
+    /// Keep it if it has at least 30 images of every class, else merge with training and split anew.
+    Auto,
+    /// Keep it as it is.
+    Keep,
+    /// Merge it with training and split anew.
+    Merge,
+}

@@ -1,0 +1,57 @@
+//! The validated study: what `config` makes of a study file, and what everything else reads.
+//!
+//! A value of these types is sound by construction (`config::compile` checks); nothing below re-checks ranges.
+//! The JSON form of [`StudySpec`] is stored in the database, so a changed study file can be told from a raised
+//! budget.
+
+mod augment;
+mod data;
+mod network;
+mod search;
+mod training;
+mod trial;
+
+pub use augment::{AugmentSpec, Views};
+pub use data::{BadFilePolicy, ColourMode, DataSource, DataSpec, SplitSpec, SyntheticSpec, ValidationPolicy};
+pub use network::{
+    BackboneKind, BatchNormMode, CachePrecision, FreezeTo, HeadKind, HeadSpec, NetworkSpec, PixelScaling, PoolPadding,
+    WeightSource,
+};
+pub use search::{
+    Budget, CommandSpec, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec,
+    SamplerSpec, SchedulerSpec,
+};
+pub use training::{ImbalancePolicy, LossKind, OptimiserKind, ScheduleKind, TrainingSpec};
+pub use trial::TrialSettings;
+
+use crate::space::{Params, SearchSpace};
+use serde::{Deserialize, Serialize};
+
+/// Everything a study file says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StudySpec {
+    /// The study's name: unique within a state folder; letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    /// The seed of every random stream.
+    pub seed: u64,
+    /// What runs a trial.
+    pub runner: RunnerSpec,
+    /// What is measured and which way is better.
+    pub objective: Objective,
+    /// The parameters that differ between trials.
+    pub space: SearchSpace,
+    /// How configurations are proposed.
+    pub sampler: SamplerSpec,
+    /// How epochs are given to them.
+    pub scheduler: SchedulerSpec,
+    /// Known configurations that go first, in this order.
+    pub enqueue: Vec<Params>,
+    /// When the study ends.
+    pub budget: Budget,
+    /// What a single trial or epoch may take.
+    pub limits: Limits,
+    /// What follows each class of failure.
+    pub failures: FailurePolicies,
+    /// How it is run here; may differ from run to run without changing any result.
+    pub run: RunSpec,
+}
