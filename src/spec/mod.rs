@@ -7,6 +7,7 @@
 mod augment;
 mod data;
 mod network;
+mod provisional;
 mod search;
 mod training;
 mod trial;
