@@ -13,4 +13,5 @@ pub mod rng;
 pub mod runner;
 pub mod space;
 pub mod spec;
+pub mod stats;
 pub mod store;
