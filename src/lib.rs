@@ -12,3 +12,4 @@ pub mod sampler;
 pub mod scheduler;
 pub mod space;
 pub mod spec;
+pub mod stats;
