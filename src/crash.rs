@@ -57,10 +57,10 @@ points! {
     FilesDeleted = "files-deleted",
     /// All trials are done; the run's end is not on record.
     RunEnding = "run-ending",
-    /// In a worker: a checkpoint is complete under its temporary name.
-    CheckpointDrafted = "checkpoint-drafted",
-    /// In a worker: a checkpoint is durable; the coordinator has not been told.
-    CheckpointWritten = "checkpoint-written",
+    /// A file (in a worker: a checkpoint) is complete under its temporary name.
+    FileDrafted = "file-drafted",
+    /// A file is durable under its name; nobody has been told.
+    FileNamed = "file-named",
     /// In a worker: the epoch is acknowledged; the next has not begun.
     EpochAcknowledged = "epoch-acknowledged",
 }

@@ -1,5 +1,6 @@
 //! Files that are whole or absent: atomic writes, locks that die with their holder, free space.
 
+use crate::crash::{self, Point};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -47,10 +48,13 @@ impl AtomicFile {
         if let Some(file) = self.file.take() {
             file.sync_all()?;
         }
+        crash::at(Point::FileDrafted);
         std::fs::rename(&self.temporary, &self.target)?;
         let folder = folder_of(&self.target);
         self.temporary = PathBuf::new(); // nothing to clean up any more
-        sync_folder(folder)
+        sync_folder(folder)?;
+        crash::at(Point::FileNamed);
+        Ok(())
     }
 }
 

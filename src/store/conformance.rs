@@ -56,6 +56,7 @@ pub(crate) fn order(number: u32) -> WorkOrder {
         stop: (number == 1).then(|| StopCurve(BTreeMap::from([(Epoch(1), 0.5)]))),
         bracket: 0,
         rung: Some(1),
+        planned_trials: 4,
     }
 }
 
@@ -88,6 +89,7 @@ pub(crate) fn history() -> Vec<Event> {
     };
     let started = |order, attempt| Event::AttemptStarted { order: OrderId(order), attempt, worker: 0, unix_ms: 1 };
     let finished = |order, outcome| Event::OrderFinished { order: OrderId(order), outcome, unix_ms: 9 };
+    let by_hand = Params([("dropout".to_owned(), Value::Float(0.5))].into());
     vec![
         Event::OrderIssued { order: order(0) },
         started(0, 0),
@@ -110,6 +112,7 @@ pub(crate) fn history() -> Vec<Event> {
         Event::OrderIssued { order: order(2) },
         started(2, 0),
         reported(2, 0, 1, None),
+        Event::Enqueued { params: by_hand, unix_ms: 3 },
         finished(2, Outcome::Failed { class: FailureClass::Diverged, reason: "loss is NaN".to_owned() }),
     ]
 }

@@ -1,7 +1,8 @@
 //! A store that forgets everything when it is dropped.
 
 use super::{EventStore, RunStart, StoreError};
-use crate::engine::Event;
+use crate::engine::{Event, TrialState};
+use crate::ids::TrialNumber;
 use crate::spec::StudySpec;
 
 /// Keeps events in memory: for trying an objective out, and for tests.
@@ -66,6 +67,10 @@ impl EventStore for MemoryStore {
 
     fn run_seconds(&self) -> Result<f64, StoreError> {
         Ok(self.runs.iter().sum())
+    }
+
+    fn note_states(&mut self, _: &[(TrialNumber, TrialState)]) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn forget_files(&mut self, _: &[String]) -> Result<(), StoreError> {

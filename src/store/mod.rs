@@ -10,7 +10,8 @@ mod sqlite;
 pub use memory::MemoryStore;
 pub use sqlite::{FORMAT_VERSION, FileRow, RunRow, SqliteReader, SqliteStore, TrialRow, WorkerRow};
 
-use crate::engine::Event;
+use crate::engine::{Event, TrialState};
+use crate::ids::TrialNumber;
 use crate::spec::StudySpec;
 use std::path::PathBuf;
 
@@ -48,6 +49,10 @@ pub trait EventStore: Send {
 
     /// Seconds of all runs together, as far as noted.
     fn run_seconds(&self) -> Result<f64, StoreError>;
+
+    /// Notes where trials stand as the engine sees it: a trial that waits at its rung may be out of the race without
+    /// an event of its own.
+    fn note_states(&mut self, states: &[(TrialNumber, TrialState)]) -> Result<(), StoreError>;
 
     /// Notes that files (paths as in [`FileRef`](crate::engine::FileRef)) are no longer kept. Called before they
     /// are deleted, so that a file on record as kept exists.

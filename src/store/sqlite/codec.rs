@@ -3,6 +3,7 @@
 use super::super::StoreError;
 use crate::engine::{EpochReport, Event, FailureClass, Outcome, WorkOrder};
 use crate::ids::OrderId;
+use crate::space::Params;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::borrow::Cow;
 
@@ -32,6 +33,12 @@ struct AttemptLost<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
+struct Enqueued<'a> {
+    params: Cow<'a, Params>,
+    unix_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
 struct OrderFinished<'a> {
     order: OrderId,
     outcome: Cow<'a, Outcome>,
@@ -54,6 +61,10 @@ pub(super) fn encode(event: &Event) -> Result<(&'static str, String), StoreError
             let (order, attempt, class, unix_ms) = (*order, *attempt, *class, *unix_ms);
             let reason = Cow::Borrowed(reason.as_str());
             ("attempt_lost", serde_json::to_string(&AttemptLost { order, attempt, class, reason, unix_ms }))
+        }
+        Event::Enqueued { params, unix_ms } => {
+            let (params, unix_ms) = (Cow::Borrowed(params), *unix_ms);
+            ("enqueued", serde_json::to_string(&Enqueued { params, unix_ms }))
         }
         Event::OrderFinished { order, outcome, unix_ms } => {
             let (order, unix_ms) = (*order, *unix_ms);
@@ -82,6 +93,10 @@ pub(super) fn decode(seq: u64, kind: &str, body: &str) -> Result<Event, StoreErr
         "attempt_lost" => {
             let AttemptLost { order, attempt, class, reason, unix_ms } = parse(seq, body)?;
             Event::AttemptLost { order, attempt, class, reason: reason.into_owned(), unix_ms }
+        }
+        "enqueued" => {
+            let Enqueued { params, unix_ms } = parse(seq, body)?;
+            Event::Enqueued { params: params.into_owned(), unix_ms }
         }
         "order_finished" => {
             let OrderFinished { order, outcome, unix_ms } = parse(seq, body)?;

@@ -11,7 +11,8 @@ pub use reader::{FileRow, RunRow, SqliteReader, TrialRow, WorkerRow};
 
 use super::{EventStore, RunStart, StoreError};
 use crate::crash::{self, Point};
-use crate::engine::Event;
+use crate::engine::{Event, TrialState};
+use crate::ids::TrialNumber;
 use crate::spec::{Direction, StudySpec};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::path::{Path, PathBuf};
@@ -181,6 +182,16 @@ impl EventStore for SqliteStore {
         self.connection
             .query_row("SELECT coalesce(sum(seconds), 0.0) FROM run", [], |row| row.get(0))
             .map_err(|e| Fault::from(e).at(&self.path))
+    }
+
+    fn note_states(&mut self, states: &[(TrialNumber, TrialState)]) -> Result<(), StoreError> {
+        self.transact(|t| {
+            let mut statement = t.prepare_cached("UPDATE trial SET state = ?1 WHERE trial = ?2 AND state <> ?1")?;
+            for (trial, state) in states {
+                statement.execute(params![project::state_name(*state), trial.0])?;
+            }
+            Ok(())
+        })
     }
 
     fn forget_files(&mut self, paths: &[String]) -> Result<(), StoreError> {

@@ -1,9 +1,9 @@
 //! The rows for people, written in the transaction of their event.
 
 use super::Fault;
-use crate::engine::{EpochReport, Event, FailureClass, FileRef, Outcome, WorkOrder};
+use crate::engine::{EpochReport, Event, FailureClass, FileRef, Outcome, TrialState, WorkOrder};
 use crate::ids::{Epoch, OrderId};
-use crate::space::Value;
+use crate::space::{Params, Value};
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Transaction, params};
 
@@ -33,6 +33,14 @@ pub(super) fn project(t: &Transaction<'_>, seq: u64, event: &Event, full: u32) -
             t.prepare_cached("UPDATE trial SET state = 'waiting' WHERE trial = ?")?.execute([trial])?;
             Ok(())
         }
+        Event::Enqueued { params, unix_ms } => {
+            t.prepare_cached("INSERT INTO enqueued (seq, params, at_ms) VALUES (?, ?, ?)")?.execute(params![
+                seq as i64,
+                params_text(params)?,
+                *unix_ms as i64
+            ])?;
+            Ok(())
+        }
         Event::OrderFinished { order, outcome, unix_ms } => order_finished(t, seq, *order, outcome, *unix_ms, full),
     }
 }
@@ -42,7 +50,7 @@ fn order_issued(t: &Transaction<'_>, order: &WorkOrder) -> Result<(), Fault> {
         .prepare_cached(
             "INSERT OR IGNORE INTO trial (trial, state, bracket, rung, params) VALUES (?, 'waiting', ?, ?, ?)",
         )?
-        .execute(params![order.trial.0, order.bracket, order.rung, params_text(order)?])?;
+        .execute(params![order.trial.0, order.bracket, order.rung, params_text(&order.params)?])?;
     if fresh == 1 {
         let mut insert = t.prepare_cached("INSERT INTO trial_param (trial, name, value) VALUES (?, ?, ?)")?;
         for (name, value) in &order.params.0 {
@@ -70,8 +78,14 @@ fn epoch_reported(
 ) -> Result<(), Fault> {
     let trial = trial_of(t, order)?;
     let epoch = report.epoch;
-    // An epoch trained again (its checkpoint was damaged) takes the place of its first report.
-    t.prepare_cached("INSERT OR REPLACE INTO epoch (trial, epoch, value, train_loss, seconds, data_wait_seconds, images, work_order, attempt, reported_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
+    // An epoch trained again (its checkpoint was damaged) takes the place of its first report, and of what followed it.
+    let known: u32 =
+        t.prepare_cached("SELECT epochs FROM trial WHERE trial = ?")?.query_row([trial], |row| row.get(0))?;
+    if epoch.0 <= known {
+        t.prepare_cached("DELETE FROM epoch WHERE trial = ? AND epoch >= ?")?.execute(params![trial, epoch.0])?;
+        t.prepare_cached("DELETE FROM metric WHERE trial = ? AND epoch >= ?")?.execute(params![trial, epoch.0])?;
+    }
+    t.prepare_cached("INSERT INTO epoch (trial, epoch, value, train_loss, seconds, data_wait_seconds, images, work_order, attempt, reported_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
         .execute(params![
             trial,
             epoch.0,
@@ -84,8 +98,7 @@ fn epoch_reported(
             attempt,
             unix_ms as i64
         ])?;
-    let mut metric =
-        t.prepare_cached("INSERT OR REPLACE INTO metric (trial, epoch, name, value) VALUES (?, ?, ?, ?)")?;
+    let mut metric = t.prepare_cached("INSERT INTO metric (trial, epoch, name, value) VALUES (?, ?, ?, ?)")?;
     for (name, value) in report.metrics.iter().filter(|(_, value)| !value.is_nan()) {
         metric.execute(params![trial, epoch.0, name, value])?;
     }
@@ -94,9 +107,8 @@ fn epoch_reported(
             keep_file(t, kind, trial, epoch, file)?;
         }
     }
-    // Epochs trained again do not set the trial back.
-    t.prepare_cached("UPDATE trial SET seconds = seconds + ?1, value = CASE WHEN ?2 >= epochs THEN ?3 ELSE value END, epochs = max(epochs, ?2) WHERE trial = ?4")?
-        .execute(params![report.seconds, epoch.0, report.value, trial])?;
+    t.prepare_cached("UPDATE trial SET seconds = seconds + ?, value = ?, epochs = ? WHERE trial = ?")?
+        .execute(params![report.seconds, report.value, epoch.0, trial])?;
     Ok(())
 }
 
@@ -159,8 +171,8 @@ fn trial_of(t: &Transaction<'_>, order: OrderId) -> Result<i64, Fault> {
     Ok(t.prepare_cached("SELECT trial FROM work_order WHERE work_order = ?")?.query_row([order.0], |row| row.get(0))?)
 }
 
-fn params_text(order: &WorkOrder) -> Result<String, Fault> {
-    Ok(serde_json::to_string(&order.params)
+fn params_text(params: &Params) -> Result<String, Fault> {
+    Ok(serde_json::to_string(params)
         .map_err(|source| super::StoreError::Codec { what: "a new configuration".to_owned(), source })?)
 }
 
@@ -182,5 +194,17 @@ pub(super) fn class_name(class: FailureClass) -> &'static str {
         FailureClass::Crashed => "crashed",
         FailureClass::Lost => "lost",
         FailureClass::BadInput => "bad_input",
+    }
+}
+
+/// The state as the tables have it.
+pub(super) fn state_name(state: TrialState) -> &'static str {
+    match state {
+        TrialState::Waiting => "waiting",
+        TrialState::Running => "running",
+        TrialState::Paused => "paused",
+        TrialState::Complete => "complete",
+        TrialState::Stopped => "stopped",
+        TrialState::Failed => "failed",
     }
 }

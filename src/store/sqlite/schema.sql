@@ -99,6 +99,13 @@ CREATE TABLE failure (
     at_ms      INTEGER NOT NULL
 ) STRICT;
 
+-- Configurations put first by hand.
+CREATE TABLE enqueued (
+    seq    INTEGER PRIMARY KEY,                -- of its event
+    params TEXT    NOT NULL,
+    at_ms  INTEGER NOT NULL
+) STRICT;
+
 -- Checkpoints and predictions, paths relative to the study's folder.
 CREATE TABLE file (
     path   TEXT    NOT NULL PRIMARY KEY,
