@@ -17,3 +17,4 @@ pub mod space;
 pub mod spec;
 pub mod stats;
 pub mod store;
+pub mod study;

@@ -36,6 +36,8 @@ pub enum Purpose {
     Synthetic = 11,
     /// Tests only.
     Test = 12,
+    /// The noise of the synthetic runner; counters: trial, epoch.
+    SyntheticTrial = 20,
 }
 
 /// A stream of random numbers, fixed by its key alone.
