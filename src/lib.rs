@@ -10,6 +10,7 @@ pub mod ids;
 pub mod metrics;
 pub mod nn;
 pub mod rng;
+pub mod run;
 pub mod runner;
 pub mod sampler;
 pub mod scheduler;
