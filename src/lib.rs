@@ -10,3 +10,4 @@ pub mod rng;
 pub mod runner;
 pub mod space;
 pub mod spec;
+pub mod stats;

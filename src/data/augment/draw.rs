@@ -1,0 +1,124 @@
+//! What happens to one view of one image.
+
+use crate::digest::Digest;
+use crate::ids::{Epoch, TrialNumber};
+use crate::rng::{Purpose, StreamRng};
+use crate::spec::AugmentSpec;
+
+/// Which view of an image is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum View {
+    /// The image as it is: validation, test, and training at strength 0.
+    Original,
+    /// View `view` of the image's bank: the same for every trial and epoch at equal ranges, so it can be cached.
+    Bank { view: u32 },
+    /// A view that only this trial sees, in this epoch only.
+    Fresh { trial: TrialNumber, epoch: Epoch },
+}
+
+/// The drawn transformation of one view.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ViewDraw {
+    /// Mirrored left to right, before the rotation.
+    pub flip: bool,
+    /// Rotation about the centre in degrees, counter-clockwise as seen.
+    pub angle: f64,
+    /// Factor on every pixel; 1 leaves them alone.
+    pub brightness: f64,
+    /// Weight of the Sobel magnitude that is added; 0 adds nothing.
+    pub edges: f64,
+}
+
+impl ViewDraw {
+    /// The image as it is.
+    pub fn original() -> Self {
+        Self { flip: false, angle: 0.0, brightness: 1.0, edges: 0.0 }
+    }
+
+    /// The transformation of `view` of the image with this digest, under the study's `seed`.
+    ///
+    /// Four uniform numbers are drawn, whatever the spec says, and the ranges (times the strength) are laid over
+    /// them: between two strengths a view differs in degree only, and at strength 0 it is the original.
+    pub fn draw(spec: &AugmentSpec, seed: u64, image: &Digest, view: View) -> Self {
+        let mut rng = match view {
+            View::Original => return Self::original(),
+            View::Bank { view } => stream(seed, image, &[u64::from(view)]),
+            View::Fresh { trial, epoch } => stream(seed, image, &[u64::from(trial.0), u64::from(epoch.0)]),
+        };
+        let [flip, angle, brightness, edges] = std::array::from_fn(|_| rng.unit());
+        Self {
+            flip: flip < spec.flip * spec.strength,
+            angle: (2.0 * angle - 1.0) * spec.rotation * spec.strength,
+            brightness: 1.0 + (2.0 * brightness - 1.0) * spec.brightness * spec.strength,
+            edges: edges * spec.edges * spec.strength,
+        }
+    }
+
+    /// Whether pixel values stay as they are (a mirror image may remain).
+    pub(super) fn keeps_values(&self) -> bool {
+        self.angle == 0.0 && self.brightness == 1.0 && self.edges == 0.0
+    }
+}
+
+fn stream(seed: u64, image: &Digest, counters: &[u64]) -> StreamRng {
+    StreamRng::named(seed, Purpose::Augment, &image.to_string(), counters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Views;
+    use proptest::prelude::*;
+
+    fn spec(strength: f64) -> AugmentSpec {
+        AugmentSpec { strength, flip: 0.5, rotation: 20.0, brightness: 0.3, edges: 0.4, views: Views::Bank(8) }
+    }
+
+    #[test]
+    fn at_strength_zero_every_view_is_the_original() {
+        for view in 0..50 {
+            let drawn = ViewDraw::draw(&spec(0.0), 3, &Digest::of(b"x"), View::Bank { view });
+            assert_eq!(drawn, ViewDraw::original());
+        }
+    }
+
+    #[test]
+    fn draws_fill_their_ranges_evenly() {
+        let n = 4000;
+        let draws: Vec<ViewDraw> = (0..n)
+            .map(|view| ViewDraw::draw(&spec(1.0), 3, &Digest::of(b"x"), View::Bank { view }))
+            .collect();
+        let mean = |f: &dyn Fn(&ViewDraw) -> f64| draws.iter().map(f).sum::<f64>() / f64::from(n);
+        // Four standard errors of the mean of n draws: range / sqrt(12 n) * 4, and sqrt(p q / n) * 4 for the flip.
+        assert!((mean(&|d| f64::from(u8::from(d.flip))) - 0.5).abs() < 0.032);
+        assert!(mean(&|d| d.angle).abs() < 0.74);
+        assert!((mean(&|d| d.brightness) - 1.0).abs() < 0.011);
+        assert!((mean(&|d| d.edges) - 0.2).abs() < 0.0074);
+        let largest = draws.iter().map(|d| d.angle.abs()).fold(0.0, f64::max);
+        assert!((19.9..=20.0).contains(&largest), "{largest}");
+    }
+
+    #[test]
+    fn a_fresh_view_depends_on_trial_and_epoch() {
+        let at = |trial, epoch| {
+            let view = View::Fresh { trial: TrialNumber(trial), epoch: Epoch(epoch) };
+            ViewDraw::draw(&spec(1.0), 3, &Digest::of(b"x"), view)
+        };
+        assert_eq!(at(1, 2), at(1, 2));
+        assert_ne!(at(1, 2), at(2, 1));
+        assert_ne!(at(1, 2), at(1, 3));
+    }
+
+    proptest! {
+        #[test]
+        fn strength_only_scales_a_view(strength in 0.0..=1.0f64, view in 0u32..1000, seed: u64) {
+            let image = Digest::of(b"image");
+            let full = ViewDraw::draw(&spec(1.0), seed, &image, View::Bank { view });
+            let part = ViewDraw::draw(&spec(strength), seed, &image, View::Bank { view });
+            prop_assert!((part.angle - full.angle * strength).abs() < 1e-12);
+            prop_assert!((part.edges - full.edges * strength).abs() < 1e-12);
+            prop_assert!((part.brightness - 1.0 - (full.brightness - 1.0) * strength).abs() < 1e-12);
+            prop_assert!(full.flip || !part.flip, "a weaker view flips only where the full one does");
+        }
+    }
+}

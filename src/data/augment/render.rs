@@ -1,0 +1,189 @@
+//! From stored u8 pixels to one view in the network's layout.
+//!
+//! The picture is defined so: every source pixel p becomes `min((p + w s) b, 255)`, where s is the Sobel magnitude
+//! there (a quarter of the length of the two 3x3 responses, so that a straight step of height h gives h) with
+//! replicated borders, w the edge weight and b the brightness. That picture is mirrored if asked, rotated about
+//! its centre with bilinear interpolation, and scaled as the weights want it.
+//!
+//! Beyond the border the nearest pixel is repeated. Black corners would tell the network the angle and put a
+//! strong edge where there is none; reflection would copy ribs, markers and opacities to places where the
+//! label does not count them. Repeating invents no structure.
+//!
+//! Edges are taken before the rotation, so the frame of the picture never becomes one.
+
+use super::ViewDraw;
+use crate::spec::PixelScaling;
+use std::cell::RefCell;
+
+thread_local! {
+    /// The lit picture of the view being rendered: `(size + 1)^2` pixels, kept for the next view.
+    static LIT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Renders one view of a square image of `size` pixels a side and 1 or 3 `channels`, u8, channels last, into
+/// `out`: three channels, channels last, scaled. A grey image fills all three. The result depends on the arguments
+/// alone, bit for bit; with [`ViewDraw::original`] it is the plain scaling of every pixel.
+///
+/// # Panics
+/// If `pixels` is not `size * size * channels` long, `out` not `size * size * 3`, or `channels` neither 1 nor 3.
+pub fn render(pixels: &[u8], size: usize, channels: usize, draw: &ViewDraw, scaling: PixelScaling, out: &mut [f32]) {
+    assert_eq!(pixels.len(), size * size * channels, "pixels of a {size} px image with {channels} channels");
+    assert_eq!(out.len(), size * size * 3, "room for a {size} px view");
+    match channels {
+        1 => render_channels::<1>(pixels, size, draw, scaling, out),
+        3 => render_channels::<3>(pixels, size, draw, scaling, out),
+        _ => panic!("an image has 1 or 3 channels, not {channels}"),
+    }
+}
+
+fn render_channels<const C: usize>(
+    pixels: &[u8],
+    size: usize,
+    draw: &ViewDraw,
+    scaling: PixelScaling,
+    out: &mut [f32],
+) {
+    let scale = Scale::of(scaling);
+    if draw.keeps_values() {
+        return plain::<C>(pixels, size, draw.flip, &scale, out);
+    }
+    LIT.with_borrow_mut(|lit| {
+        light::<C>(pixels, size, draw, lit);
+        turn::<C>(lit, size, draw, &scale, out);
+    });
+}
+
+/// `(v / divisor - mean) / deviation` per channel: every [`PixelScaling`] in one form, exact where it does nothing.
+struct Scale {
+    divisor: f32,
+    mean: [f32; 3],
+    deviation: [f32; 3],
+}
+
+impl Scale {
+    fn of(scaling: PixelScaling) -> Self {
+        match scaling {
+            PixelScaling::Unit => Self { divisor: 255.0, mean: [0.0; 3], deviation: [1.0; 3] },
+            PixelScaling::Symmetric => Self { divisor: 127.5, mean: [1.0; 3], deviation: [1.0; 3] },
+            PixelScaling::Imagenet => {
+                Self { divisor: 255.0, mean: [0.485, 0.456, 0.406], deviation: [0.229, 0.224, 0.225] }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn at(&self, channel: usize, value: f32) -> f32 {
+        (value / self.divisor - self.mean[channel]) / self.deviation[channel]
+    }
+}
+
+/// Scaling alone, by table, mirrored if asked.
+fn plain<const C: usize>(pixels: &[u8], size: usize, flip: bool, scale: &Scale, out: &mut [f32]) {
+    let table: [[f32; 3]; 256] = std::array::from_fn(|v| std::array::from_fn(|c| scale.at(c, v as f32)));
+    let shade = |to: &mut [f32], from: &[u8]| {
+        for c in 0..3 {
+            to[c] = table[from[c % C] as usize][c];
+        }
+    };
+    for (to, from) in out.chunks_exact_mut(size * 3).zip(pixels.chunks_exact(size * C)) {
+        let targets = to.chunks_exact_mut(3);
+        if flip {
+            targets.zip(from.chunks_exact(C).rev()).for_each(|(t, f)| shade(t, f));
+        } else {
+            targets.zip(from.chunks_exact(C)).for_each(|(t, f)| shade(t, f));
+        }
+    }
+}
+
+/// Brightness and edges: fills `lit` with a `(size + 1)^2` picture whose last row and column repeat their
+/// neighbours, so that interpolation never has to look whether it is at the border.
+fn light<const C: usize>(pixels: &[u8], size: usize, draw: &ViewDraw, lit: &mut Vec<f32>) {
+    let (row, stride) = (size * C, (size + 1) * C);
+    lit.resize((size + 1) * stride, 0.0);
+    let (weight, brightness) = (draw.edges as f32 / 4.0, draw.brightness as f32);
+    for y in 0..size {
+        let to = &mut lit[y * stride..][..stride];
+        let middle = &pixels[y * row..][..row];
+        if draw.edges == 0.0 {
+            for (t, &p) in to.iter_mut().zip(middle) {
+                *t = (f32::from(p) * brightness).min(255.0);
+            }
+        } else {
+            let above = &pixels[y.saturating_sub(1) * row..][..row];
+            let below = &pixels[(y + 1).min(size - 1) * row..][..row];
+            highlight::<C>([above, middle, below], weight, brightness, &mut to[..row]);
+        }
+        to.copy_within(row - C..row, row);
+    }
+    lit.copy_within((size - 1) * stride..size * stride, size * stride);
+}
+
+/// One row of `min((p + weight * |(gx, gy)|) * brightness, 255)`, from the rows above, at and below it.
+fn highlight<const C: usize>(rows: [&[u8]; 3], weight: f32, brightness: f32, to: &mut [f32]) {
+    let pixel = |l: [u8; 3], m: [u8; 3], r: [u8; 3]| {
+        let [l, m, r] = [l, m, r].map(|column| column.map(i32::from));
+        let gx = (r[0] + 2 * r[1] + r[2]) - (l[0] + 2 * l[1] + l[2]);
+        let gy = (l[2] + 2 * m[2] + r[2]) - (l[0] + 2 * m[0] + r[0]);
+        let magnitude = ((gx * gx + gy * gy) as f32).sqrt();
+        ((m[1] as f32 + weight * magnitude) * brightness).min(255.0)
+    };
+    let row = to.len();
+    let column = |i: usize| [rows[0][i], rows[1][i], rows[2][i]];
+    for c in 0..C {
+        let (first, last) = (c, row - C + c);
+        to[first] = pixel(column(first), column(first), column((first + C).min(last)));
+        to[last] = pixel(column(last.saturating_sub(C).max(first)), column(last), column(last));
+    }
+    if row <= 2 * C {
+        return;
+    }
+    // Slices of equal length let the compiler drop the bounds checks and use vectors.
+    let inner = row - 2 * C;
+    let [a, m, b] = rows.map(|r| [&r[..inner], &r[C..][..inner], &r[2 * C..][..inner]]);
+    for (i, t) in to[C..][..inner].iter_mut().enumerate() {
+        *t = pixel([a[0][i], m[0][i], b[0][i]], [a[1][i], m[1][i], b[1][i]], [a[2][i], m[2][i], b[2][i]]);
+    }
+}
+
+/// Pixels handled together: their places are computed by vectors, then looked up one by one.
+const BLOCK: usize = 64;
+
+/// Mirror, rotation and scaling of the lit picture.
+fn turn<const C: usize>(lit: &[f32], size: usize, draw: &ViewDraw, scale: &Scale, out: &mut [f32]) {
+    let (sin, cos) = draw.angle.to_radians().sin_cos();
+    let centre = (size as f64 - 1.0) / 2.0;
+    let last = size as f32 - 1.0;
+    let stride = (size + 1) * C;
+    // The source column runs backwards in a mirrored picture.
+    let (step_x, step_y) = (if draw.flip { -cos } else { cos } as f32, sin as f32);
+    let (mut place, mut fx, mut fy) = ([0u32; BLOCK], [0f32; BLOCK], [0f32; BLOCK]);
+    for (y, to) in out.chunks_exact_mut(size * 3).enumerate() {
+        let dy = y as f64 - centre;
+        let x = -centre * cos - dy * sin;
+        let start_x = (centre + if draw.flip { -x } else { x }) as f32;
+        let start_y = (centre - centre * sin + dy * cos) as f32;
+        for (block, to) in to.chunks_mut(BLOCK * 3).enumerate() {
+            for i in 0..BLOCK {
+                let step = (block * BLOCK + i) as f32;
+                let sx = (start_x + step * step_x).clamp(0.0, last);
+                let sy = (start_y + step * step_y).clamp(0.0, last);
+                let (x0, y0) = (sx as i32, sy as i32);
+                (fx[i], fy[i]) = (sx - x0 as f32, sy - y0 as f32);
+                place[i] = y0 as u32 * stride as u32 + x0 as u32 * C as u32;
+            }
+            for (i, to) in to.chunks_exact_mut(3).enumerate() {
+                let at = place[i] as usize;
+                let (top, bottom) = (&lit[at..at + 2 * C], &lit[at + stride..at + stride + 2 * C]);
+                let mut value = [0f32; C];
+                for (c, v) in value.iter_mut().enumerate() {
+                    let above = top[c] + (top[C + c] - top[c]) * fx[i];
+                    let below = bottom[c] + (bottom[C + c] - bottom[c]) * fx[i];
+                    *v = above + (below - above) * fy[i];
+                }
+                for (c, t) in to.iter_mut().enumerate() {
+                    *t = scale.at(c, value[c % C]);
+                }
+            }
+        }
+    }
+}
