@@ -8,6 +8,8 @@ pub mod metrics;
 pub mod nn;
 pub mod rng;
 pub mod runner;
+pub mod sampler;
+pub mod scheduler;
 pub mod space;
 pub mod spec;
 pub mod stats;
