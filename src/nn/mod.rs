@@ -4,6 +4,8 @@
 
 mod backbone;
 pub mod checkpoint;
+#[cfg(test)]
+mod figures;
 pub mod head;
 pub(crate) mod host;
 pub mod hub;
@@ -12,5 +14,6 @@ pub mod loss;
 pub mod optimiser;
 pub mod schedule;
 pub mod weights;
+pub mod whole;
 
 pub use backbone::{Backbone, BackboneError, Mode, StageInfo, Suffix, SuffixOptions};
