@@ -6,6 +6,7 @@ pub mod engine;
 pub mod ids;
 pub mod metrics;
 pub mod nn;
+pub mod report;
 pub mod rng;
 pub mod runner;
 pub mod space;
