@@ -9,6 +9,8 @@ pub mod nn;
 pub mod report;
 pub mod rng;
 pub mod runner;
+pub mod sampler;
+pub mod scheduler;
 pub mod space;
 pub mod spec;
 pub mod stats;
