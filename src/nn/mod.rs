@@ -3,5 +3,14 @@
 //! Feature maps are channels-last everywhere: `[N, H, W, C]`, contiguous f32.
 
 mod backbone;
+pub mod checkpoint;
+pub mod head;
+pub(crate) mod host;
+pub mod hub;
+pub mod init;
+pub mod loss;
+pub mod optimiser;
+pub mod schedule;
+pub mod weights;
 
 pub use backbone::{Backbone, BackboneError, Mode, StageInfo, Suffix, SuffixOptions};
