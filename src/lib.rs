@@ -9,6 +9,7 @@ pub mod fsx;
 pub mod ids;
 pub mod metrics;
 pub mod nn;
+pub mod report;
 pub mod rng;
 pub mod run;
 pub mod runner;
