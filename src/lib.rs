@@ -1,5 +1,7 @@
 //! Hyperparameter search whose trials are transfer-learning jobs in candle.
 
+pub mod cli;
+pub mod config;
 pub mod data;
 pub mod digest;
 pub mod engine;
