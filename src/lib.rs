@@ -1,6 +1,8 @@
 //! Hyperparameter search whose trials are transfer-learning jobs in candle.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod crash;
 pub mod data;
 pub mod digest;
