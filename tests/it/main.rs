@@ -1,1 +1,4 @@
 
+mod determinism;
+mod schedulers;
+mod simulation;
