@@ -3,8 +3,8 @@
 // Register blocks are indexed: iterators over them hide which register is meant.
 #![allow(clippy::needless_range_loop)]
 
-use super::LANES;
 use super::tile::{Outer, Tile};
+use super::{BLOCK, LANES};
 use std::arch::x86_64::*;
 
 const ROWS: usize = 6;
@@ -27,20 +27,37 @@ pub(super) unsafe fn tile(t: &Tile<'_>) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
     let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+    let mut totals = sums;
+    let mut summed = 0;
     // SAFETY: each row pointer has `depth` floats, the panel a row of LANES for each; `out` and the epilogue's
     // vectors are valid for `width` and LANES floats, and stores are masked to `width`.
     unsafe {
         for (rows, &tap) in t.rows.iter().zip(t.taps) {
             let rows: [*const f32; ROWS] = std::array::from_fn(|r| rows[first + r]);
             let mut weights = t.panel.add(tap * LANES + lane);
-            for c in 0..t.depth {
-                let w = [_mm256_loadu_ps(weights), _mm256_loadu_ps(weights.add(8))];
-                for r in 0..ROWS {
-                    let x = _mm256_set1_ps(*rows[r].add(c));
-                    sums[r][0] = _mm256_fmadd_ps(x, w[0], sums[r][0]);
-                    sums[r][1] = _mm256_fmadd_ps(x, w[1], sums[r][1]);
+            let mut done = 0;
+            while done < t.depth {
+                let last = t.depth.min(done + BLOCK - summed);
+                for c in done..last {
+                    let w = [_mm256_loadu_ps(weights), _mm256_loadu_ps(weights.add(8))];
+                    for r in 0..ROWS {
+                        let x = _mm256_set1_ps(*rows[r].add(c));
+                        sums[r][0] = _mm256_fmadd_ps(x, w[0], sums[r][0]);
+                        sums[r][1] = _mm256_fmadd_ps(x, w[1], sums[r][1]);
+                    }
+                    weights = weights.add(LANES);
                 }
-                weights = weights.add(LANES);
+                summed += last - done;
+                done = last;
+                if summed == BLOCK {
+                    summed = 0;
+                    for r in 0..ROWS {
+                        for v in 0..2 {
+                            totals[r][v] = _mm256_add_ps(totals[r][v], sums[r][v]);
+                            sums[r][v] = _mm256_setzero_ps();
+                        }
+                    }
+                }
             }
         }
         let floor = _mm256_set1_ps(if t.relu { 0.0 } else { f32::NEG_INFINITY });
@@ -51,7 +68,8 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
             let mask = mask(t.width.saturating_sub(at));
             for r in 0..ROWS.min(t.pixels - first) {
                 // The second operand wins when one is NaN: a NaN sum stays NaN.
-                let y = _mm256_max_ps(floor, _mm256_fmadd_ps(sums[r][v], scale, bias));
+                let sum = _mm256_add_ps(totals[r][v], sums[r][v]);
+                let y = _mm256_max_ps(floor, _mm256_fmadd_ps(sum, scale, bias));
                 _mm256_maskstore_ps(t.out[first + r].wrapping_add(at), mask, y);
             }
         }

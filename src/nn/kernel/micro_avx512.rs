@@ -3,8 +3,8 @@
 // Register blocks are indexed: iterators over them hide which register is meant.
 #![allow(clippy::needless_range_loop)]
 
-use super::LANES;
 use super::tile::{Outer, Tile};
+use super::{BLOCK, LANES};
 use std::arch::x86_64::*;
 
 /// See [`super::tile::tile`].
@@ -30,21 +30,38 @@ pub(super) unsafe fn tile(t: &Tile<'_>) {
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 unsafe fn tile_of<const R: usize, const V: usize>(t: &Tile<'_>) {
     let mut sums = [[_mm512_setzero_ps(); V]; R];
+    let mut totals = sums;
+    let mut summed = 0;
     // SAFETY: each row pointer has `depth` floats, the panel a row of LANES for each; `out` and the epilogue's
     // vectors are valid for `width` and LANES floats.
     unsafe {
         for (rows, &tap) in t.rows.iter().zip(t.taps) {
             let rows: [*const f32; R] = std::array::from_fn(|r| rows[r]);
             let mut weights = t.panel.add(tap * LANES);
-            for c in 0..t.depth {
-                let w: [__m512; V] = std::array::from_fn(|v| _mm512_loadu_ps(weights.add(16 * v)));
-                for r in 0..R {
-                    let x = _mm512_set1_ps(*rows[r].add(c));
-                    for v in 0..V {
-                        sums[r][v] = _mm512_fmadd_ps(x, w[v], sums[r][v]);
+            let mut first = 0;
+            while first < t.depth {
+                let last = t.depth.min(first + BLOCK - summed);
+                for c in first..last {
+                    let w: [__m512; V] = std::array::from_fn(|v| _mm512_loadu_ps(weights.add(16 * v)));
+                    for r in 0..R {
+                        let x = _mm512_set1_ps(*rows[r].add(c));
+                        for v in 0..V {
+                            sums[r][v] = _mm512_fmadd_ps(x, w[v], sums[r][v]);
+                        }
+                    }
+                    weights = weights.add(LANES);
+                }
+                summed += last - first;
+                first = last;
+                if summed == BLOCK {
+                    summed = 0;
+                    for r in 0..R {
+                        for v in 0..V {
+                            totals[r][v] = _mm512_add_ps(totals[r][v], sums[r][v]);
+                            sums[r][v] = _mm512_setzero_ps();
+                        }
                     }
                 }
-                weights = weights.add(LANES);
             }
         }
         let floor = _mm512_set1_ps(if t.relu { 0.0 } else { f32::NEG_INFINITY });
@@ -54,7 +71,8 @@ unsafe fn tile_of<const R: usize, const V: usize>(t: &Tile<'_>) {
             let mask = mask(t.width, v);
             for r in 0..R.min(t.pixels) {
                 // The second operand wins when one is NaN: a NaN sum stays NaN.
-                let y = _mm512_max_ps(floor, _mm512_fmadd_ps(sums[r][v], scale, bias));
+                let sum = _mm512_add_ps(totals[r][v], sums[r][v]);
+                let y = _mm512_max_ps(floor, _mm512_fmadd_ps(sum, scale, bias));
                 _mm512_mask_storeu_ps(t.out[r].add(16 * v), mask, y);
             }
         }

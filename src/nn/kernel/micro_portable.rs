@@ -1,7 +1,7 @@
 //! Micro-kernels in plain Rust, for processors without kernels of their own.
 
-use super::LANES;
 use super::tile::{Outer, Tile};
+use super::{BLOCK, LANES};
 
 const ROWS: usize = 4;
 const WIDTH: usize = 8;
@@ -12,6 +12,12 @@ fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, c) } else { a * b + c }
 }
 
+fn add(totals: &mut [[f32; WIDTH]; ROWS], sums: &[[f32; WIDTH]; ROWS]) {
+    for (total, sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+        *total += sum;
+    }
+}
+
 /// See [`super::tile::tile`].
 ///
 /// # Safety
@@ -20,6 +26,8 @@ pub(super) unsafe fn tile(t: &Tile<'_>) {
     for first in (0..t.pixels).step_by(ROWS) {
         for lane in (0..t.width).step_by(WIDTH) {
             let mut sums = [[0f32; WIDTH]; ROWS];
+            let mut totals = sums;
+            let mut summed = 0;
             // SAFETY: each row pointer has `depth` floats, the panel a row of LANES for each; `first + ROWS` stays
             // inside TILE and `lane + WIDTH` inside LANES; stores keep to `pixels` and `width`.
             unsafe {
@@ -32,9 +40,16 @@ pub(super) unsafe fn tile(t: &Tile<'_>) {
                                 *sum = multiply_add(x, *w, *sum);
                             }
                         }
+                        summed += 1;
+                        if summed == BLOCK {
+                            summed = 0;
+                            add(&mut totals, &sums);
+                            sums = Default::default();
+                        }
                     }
                 }
-                for (r, sums) in sums.iter().enumerate().take(t.pixels - first) {
+                add(&mut totals, &sums);
+                for (r, sums) in totals.iter().enumerate().take(t.pixels - first) {
                     for (j, sum) in sums.iter().enumerate().take(t.width - lane) {
                         let y = multiply_add(*sum, *t.scale.add(lane + j), *t.bias.add(lane + j));
                         *t.out[first + r].add(lane + j) = if t.relu && y < 0.0 { 0.0 } else { y };
