@@ -1,1 +1,5 @@
+/// Feature maps come and go in large blocks; this allocator keeps them mapped.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {}
