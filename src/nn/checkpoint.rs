@@ -119,8 +119,11 @@ impl Checkpoint {
         for (name, shape, bytes) in &data {
             views.push((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(format)?));
         }
-        let note = serde_json::to_string(&self.note)
-            .map_err(|e| CheckpointError::Io { action: "write", path: path.to_owned(), source: e.into() })?;
+        let note = serde_json::to_string(&self.note).map_err(|e| CheckpointError::Io {
+            action: "write",
+            path: path.to_owned(),
+            source: e.into(),
+        })?;
         safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), note)]))).map_err(format)
     }
 
@@ -143,8 +146,11 @@ impl Checkpoint {
     /// # Errors
     /// If it cannot be read, is torn, or is no checkpoint.
     pub fn read(path: &Path, digest: Option<Digest>, device: &Device) -> Result<Self, CheckpointError> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| CheckpointError::Io { action: "read", path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| CheckpointError::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?;
         if let Some(wanted) = digest {
             let found = Digest::of(&bytes);
             if found != wanted {
@@ -189,8 +195,11 @@ mod tests {
         let tensor = |values: &[f32]| Tensor::from_slice(values, values.len(), &Device::Cpu).unwrap();
         Checkpoint {
             note: Note::new(TrialNumber(3), Epoch(2), Digest::of(b"settings"), vec![14]),
-            tensors: [("0/parameter/a".to_owned(), tensor(&[1.5, -0.0, 3e-39])), ("0/buffer/b".to_owned(), tensor(&[7.0]))]
-                .into(),
+            tensors: [
+                ("0/parameter/a".to_owned(), tensor(&[1.5, -0.0, 3e-39])),
+                ("0/buffer/b".to_owned(), tensor(&[7.0])),
+            ]
+            .into(),
         }
     }
 

@@ -111,7 +111,8 @@ mod tests {
         std::fs::create_dir_all(root.join("snapshots/abc")).unwrap();
         std::fs::write(root.join("refs/main"), "abc").unwrap();
         std::fs::write(root.join("snapshots/abc").join(FILE), "x").unwrap();
-        let path = fetch_with(&environment(folder.path(), "http://127.0.0.1:9", true), "timm/inception_v3.tv_in1k", None);
+        let path =
+            fetch_with(&environment(folder.path(), "http://127.0.0.1:9", true), "timm/inception_v3.tv_in1k", None);
         assert_eq!(path.unwrap(), root.join("snapshots/abc").join(FILE));
     }
 

@@ -163,9 +163,7 @@ fn values<'a>(storage: &'a mut CpuStorage, layout: &Layout, what: &'static str) 
 }
 
 fn each2(a: &mut [f32], b: &[f32], f: impl Fn(&mut f32, f32) + Sync) {
-    a.par_chunks_mut(CHUNK)
-        .zip(b.par_chunks(CHUNK))
-        .for_each(|(a, b)| a.iter_mut().zip(b).for_each(|(a, b)| f(a, *b)));
+    a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).for_each(|(a, b)| a.iter_mut().zip(b).for_each(|(a, b)| f(a, *b)));
 }
 
 fn each3(a: &mut [f32], b: &[f32], c: &[f32], f: impl Fn(&mut f32, f32, f32) + Sync) {

@@ -181,8 +181,7 @@ fn from_file(path: &Path, wanted: &Wanted, device: &Device) -> Result<Weights, W
 }
 
 fn compare(file: &SafeTensors<'_>, wanted: &Wanted) -> Mismatch {
-    let wants: BTreeMap<&str, &[usize]> =
-        wanted.parameters.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
+    let wants: BTreeMap<&str, &[usize]> = wanted.parameters.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
     let mut mismatch = Mismatch::default();
     for (name, view) in file.iter() {
         match wants.get(name) {

@@ -28,13 +28,8 @@ pub fn mask(key: &DropoutKey, layer: u64, p: f64, n: usize, width: usize, device
     let mut bits = vec![0u8; 4 * width];
     let mut values = Vec::with_capacity(n * width);
     for sample in 0..n as u64 {
-        let counters = [
-            u64::from(key.trial.0),
-            u64::from(key.epoch.0),
-            u64::from(key.fold),
-            key.first_sample + sample,
-            layer,
-        ];
+        let counters =
+            [u64::from(key.trial.0), u64::from(key.epoch.0), u64::from(key.fold), key.first_sample + sample, layer];
         StreamRng::keyed(key.seed, Purpose::Dropout, &counters).fill(&mut bits);
         let draws = bits.as_chunks::<4>().0;
         values.extend(draws.iter().map(|b| if u64::from(u32::from_le_bytes(*b)) < threshold { 0.0 } else { keep }));
@@ -46,8 +41,7 @@ pub fn mask(key: &DropoutKey, layer: u64, p: f64, n: usize, width: usize, device
 mod tests {
     use super::*;
 
-    const KEY: DropoutKey =
-        DropoutKey { seed: 3, trial: TrialNumber(1), epoch: Epoch(2), fold: 0, first_sample: 10 };
+    const KEY: DropoutKey = DropoutKey { seed: 3, trial: TrialNumber(1), epoch: Epoch(2), fold: 0, first_sample: 10 };
 
     fn rows(key: &DropoutKey, layer: u64, p: f64, n: usize) -> Vec<Vec<f32>> {
         mask(key, layer, p, n, 500, &Device::Cpu).unwrap().to_vec2().unwrap()

@@ -21,7 +21,13 @@ struct Dense {
 
 impl Dense {
     /// PyTorch's `nn.Linear` initialisation: uniform, bound 1 / sqrt(in).
-    fn new(name: &'static str, (inputs, outputs): (usize, usize), seed: u64, key: &[u64], device: &Device) -> Result<Self> {
+    fn new(
+        name: &'static str,
+        (inputs, outputs): (usize, usize),
+        seed: u64,
+        key: &[u64],
+        device: &Device,
+    ) -> Result<Self> {
         let bound = 1.0 / (inputs as f64).sqrt();
         let draw = |part: &str, n| init::uniform(&format!("head.{name}.{part}"), n, bound, seed, key);
         Ok(Self {

@@ -1,7 +1,7 @@
 //! Batch norm over rows, in one pass forward and one back.
 
-use crate::nn::host::{slice, with_slice};
 use crate::nn::Mode;
+use crate::nn::host::{slice, with_slice};
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, Var};
 
 const EPSILON: f64 = 1e-5;
@@ -40,11 +40,7 @@ impl BatchNorm1d {
 
     /// Running statistics, and the number of steps they come from.
     pub fn buffers(&self) -> [(&'static str, &Var); 3] {
-        [
-            ("running_mean", &self.running_mean),
-            ("running_var", &self.running_var),
-            ("num_batches_tracked", &self.steps),
-        ]
+        [("running_mean", &self.running_mean), ("running_var", &self.running_var), ("num_batches_tracked", &self.steps)]
     }
 
     /// Normalises `[N, C]` rows: in training with the batch's statistics, else with the running ones.
