@@ -1,5 +1,7 @@
 //! What runs a work order.
 
+pub mod image;
+
 use crate::engine::{EpochReport, FailureClass, FileRef, WorkOrder};
 use std::path::PathBuf;
 
