@@ -1,6 +1,7 @@
 //! What runs a work order.
 
 pub mod command;
+pub mod image;
 pub mod synthetic;
 
 use crate::engine::{EpochReport, FailureClass, FileRef, WorkOrder};
