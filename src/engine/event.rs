@@ -2,6 +2,7 @@
 
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::space::Params;
+use crate::spec::Direction;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -24,6 +25,8 @@ pub struct WorkOrder {
     pub bracket: u32,
     /// The rung reached at `to`, if the scheduler has rungs.
     pub rung: Option<u32>,
+    /// How many trials the study was to have when this was decided: a budget raised later replays exactly.
+    pub planned_trials: u32,
 }
 
 /// Per epoch, the value that must be reached (in the study's direction) to go on. Carried by the order, so
@@ -31,6 +34,17 @@ pub struct WorkOrder {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StopCurve(pub BTreeMap<Epoch, f64>);
+
+impl StopCurve {
+    /// Whether a trial stops after `epoch`, its best value so far being `best` (`None`: none is finite).
+    pub fn stops(&self, direction: Direction, epoch: Epoch, best: Option<f64>) -> bool {
+        self.0.get(&epoch).is_some_and(|&threshold| match (best, direction) {
+            (None, _) => true,
+            (Some(best), Direction::Maximize) => best < threshold,
+            (Some(best), Direction::Minimize) => best > threshold,
+        })
+    }
+}
 
 /// How an order ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +56,21 @@ pub enum Outcome {
     Stopped { at: Epoch, value: f64 },
     /// No further attempt is made.
     Failed { class: FailureClass, reason: String },
+}
+
+impl Outcome {
+    /// [`Outcome::Reached`] with a finite value; a missing, NaN or infinite one is a diverged trial.
+    pub fn reached(value: Option<f64>) -> Self {
+        match value {
+            Some(value) if value.is_finite() => Self::Reached { value },
+            Some(value) => Self::diverged(format!("the objective is {value}")),
+            None => Self::diverged("the objective is undefined".to_owned()),
+        }
+    }
+
+    fn diverged(reason: String) -> Self {
+        Self::Failed { class: FailureClass::Diverged, reason }
+    }
 }
 
 /// Why an attempt failed.
@@ -74,6 +103,8 @@ pub enum Event {
     EpochReported { order: OrderId, attempt: u32, report: EpochReport, unix_ms: u64 },
     /// An attempt ended without an outcome; the order may be tried again.
     AttemptLost { order: OrderId, attempt: u32, class: FailureClass, reason: String, unix_ms: u64 },
+    /// A configuration was put first by hand: the next new trial takes it.
+    Enqueued { params: Params, unix_ms: u64 },
     /// The order is done.
     OrderFinished { order: OrderId, outcome: Outcome, unix_ms: u64 },
 }

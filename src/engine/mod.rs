@@ -1,7 +1,108 @@
 //! What happens next in a study: pure, without I/O, clock, threads or candle.
 //!
-//! One reducer ([`Engine::apply`], in `state`) serves live runs, resumption, replay and reports.
+//! One reducer ([`Engine::apply`], in `state`) serves live runs, resumption, replay and reports. [`Engine::plan`]
+//! says what to issue next; the caller records the issue as an event and applies it. The sequence of orders depends
+//! on the study file and on outcomes, never on how many workers ran, which was faster or what was killed: see `order`.
 
 mod event;
+mod ledger;
+mod order;
+mod plan;
+mod read;
+mod score;
+mod state;
+mod trial;
 
 pub use event::{EpochReport, Event, FailureClass, FileRef, Outcome, StopCurve, WorkOrder};
+pub use ledger::{Ledger, Observation, Rung};
+pub use plan::{DoneReason, Plan};
+pub use read::{Best, NeededCheckpoint, OpenOrder, Retry, TrialView, Why};
+pub use score::{Ranked, Score};
+pub use state::Inconsistent;
+pub use trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial, TrialState};
+
+use crate::ids::OrderId;
+use crate::sampler::{self, Sampler};
+use crate::scheduler::{self, Needs, Next, Scheduler};
+use crate::space::Params;
+use crate::spec::StudySpec;
+use order::{Slots, VirtualWorkers};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// The state of a study, and what follows from it.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    spec: StudySpec,
+    scheduler: Arc<dyn Scheduler>,
+    sampler: Arc<dyn Sampler>,
+    trials: Vec<Trial>,
+    orders: Vec<OrderRecord>,
+    open: BTreeSet<OrderId>,
+    ledger: Ledger,
+    workers: VirtualWorkers,
+    /// Known configurations that go first; the front one is not used yet.
+    queue: VecDeque<Arc<Params>>,
+    /// Totals of trials under which orders were issued.
+    totals: Vec<u32>,
+    /// Trials that the study file asks for, and those planned for just now (less only within a replay).
+    target: u32,
+    planned: u32,
+    /// Trials that were asked for, were the space large enough.
+    wanted: Option<u32>,
+    /// The decision that stands.
+    next: Next,
+    used_of_lattice: u128,
+    /// Epochs of finished orders as trained, of open ones as issued.
+    charged: u64,
+    failures: u32,
+}
+
+impl Engine {
+    /// The engine of a study before its first event.
+    pub fn new(spec: &StudySpec) -> Self {
+        let scheduler: Arc<dyn Scheduler> = scheduler::build(&spec.scheduler).into();
+        let sampler: Arc<dyn Sampler> = sampler::build(&spec.sampler, &spec.space, spec.seed).into();
+        let max_epochs = spec.runner.epochs();
+        let target = scheduler::planned_trials(spec).unwrap_or(u32::MAX);
+        let slots = match (sampler.learns(), scheduler.needs()) {
+            (false, Needs::Nothing) => Slots::Blind,
+            (false, Needs::Results) => Slots::Endless,
+            _ => Slots::Some(spec.run.virtual_workers.max(1) as usize),
+        };
+        let mut engine = Self {
+            ledger: Ledger::new(spec.objective.direction, max_epochs, scheduler.wants_averages()),
+            wanted: spec.budget.n_trials.or_else(|| scheduler.whole_plan(max_epochs)),
+            spec: spec.clone(),
+            scheduler,
+            sampler,
+            trials: Vec::new(),
+            orders: Vec::new(),
+            open: BTreeSet::new(),
+            workers: VirtualWorkers::new(slots),
+            queue: spec.enqueue.iter().cloned().map(Arc::new).collect(),
+            totals: Vec::new(),
+            target,
+            planned: target,
+            next: Next::Idle,
+            used_of_lattice: 0,
+            charged: 0,
+            failures: 0,
+        };
+        engine.plan_for(engine.target);
+        engine.advance();
+        engine
+    }
+
+    /// Gives a sampler that learns the results of an earlier study. Part of the study's identity: give the same at
+    /// every opening, before any event.
+    pub fn with_prior(mut self, results: Vec<(Params, f64)>) -> Self {
+        self.ledger.prior = results.into_iter().filter(|(_, value)| value.is_finite()).collect();
+        self
+    }
+
+    /// The study that this is the engine of.
+    pub fn spec(&self) -> &StudySpec {
+        &self.spec
+    }
+}

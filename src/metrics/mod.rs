@@ -1,5 +1,23 @@
-//! From predictions to figures: confusion, ranking, calibration, intervals.
+//! From predictions to figures: confusion, ranking, calibration, choice of a threshold.
+//!
+//! Conventions. An image is called positive when its score of the positive class is at or above the threshold. A
+//! figure whose denominator is empty, or which needs both classes and has one, is `None`, never 0 or 0.5. With
+//! more than two classes decisions are the largest score and every figure is the plain mean over classes of one
+//! class against the rest (macro average), except accuracy and log loss, which need no such mean; a macro
+//! average with an undefined part is undefined.
 
-mod predictions;
+mod calibration;
+mod confusion;
+mod curve;
+mod operating;
+pub mod predictions;
+mod summary;
 
-pub use predictions::{Prediction, Predictions};
+#[cfg(test)]
+mod reference;
+
+pub use calibration::{Calibration, ReliabilityBin};
+pub use confusion::{Confusion, ConfusionMatrix};
+pub use curve::{Curve, PrPoint, Ranked, RocPoint, Step};
+pub use predictions::{Prediction, Predictions, PredictionsError};
+pub use summary::{Metrics, evaluate, objective, threshold_at};

@@ -1,5 +1,8 @@
 //! What runs a work order.
 
+pub mod command;
+pub mod synthetic;
+
 use crate::engine::{EpochReport, FailureClass, FileRef, WorkOrder};
 use std::path::PathBuf;
 

@@ -2,6 +2,7 @@
 
 use super::Value;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The set of values a parameter may take. Validated: `low <= high`, `low > 0` where `log`, `step > 0`,
 /// never `step` with `log`, at least one choice, choices distinct.
@@ -18,6 +19,30 @@ pub enum Domain {
     Ordinal { choices: Vec<Value> },
     /// Always this value: part of every configuration, never searched.
     Fixed { value: Value },
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Float { low, high, step, log } => {
+                write!(f, "float {} to {}", Value::Float(*low), Value::Float(*high))?;
+                if let Some(step) = step {
+                    write!(f, ", step {}", Value::Float(*step))?;
+                }
+                f.write_str(if *log { ", log" } else { "" })
+            }
+            Self::Int { low, high, step, log } => {
+                write!(f, "int {low} to {high}")?;
+                if *step != 1 {
+                    write!(f, ", step {step}")?;
+                }
+                f.write_str(if *log { ", log" } else { "" })
+            }
+            Self::Categorical { choices } => f.write_str(&super::configuration::list(choices)),
+            Self::Ordinal { choices } => write!(f, "ordered: {}", super::configuration::list(choices)),
+            Self::Fixed { value } => write!(f, "always {value}"),
+        }
+    }
 }
 
 /// A parameter exists only while another one (declared earlier) has one of these values.

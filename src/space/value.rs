@@ -27,6 +27,38 @@ impl Value {
         }
     }
 
+    /// The value as a whole number, if it is one (4.0 is).
+    pub fn as_i64(&self) -> Option<i64> {
+        match *self {
+            Self::Int(i) => Some(i),
+            // 2^63 is the first float beyond i64.
+            Self::Float(x) if x.fract() == 0.0 && (-(2f64.powi(63))..2f64.powi(63)).contains(&x) => Some(x as i64),
+            _ => None,
+        }
+    }
+
+    /// Whether two values mean the same: numbers by their value (3 is 3.0), all else as they are.
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Int(_) | Self::Float(_), Self::Int(_) | Self::Float(_)) => match (self.as_i64(), other.as_i64()) {
+                (Some(a), Some(b)) => a == b,
+                _ => self.as_f64() == other.as_f64(),
+            },
+            _ => self == other,
+        }
+    }
+
+    /// The bytes that stand for this value in digests: a tag for the type, then the value, floats by their bits.
+    pub(crate) fn canonical_bytes(&self) -> Vec<u8> {
+        let (tag, bytes) = match self {
+            Self::Bool(b) => (b'b', vec![u8::from(*b)]),
+            Self::Int(i) => (b'i', i.to_le_bytes().to_vec()),
+            Self::Float(x) => (b'f', (if *x == 0.0 { 0.0 } else { *x }).to_bits().to_le_bytes().to_vec()),
+            Self::Text(t) => (b't', t.as_bytes().to_vec()),
+        };
+        [vec![tag], bytes].concat()
+    }
+
     /// The value as a text, if it is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {

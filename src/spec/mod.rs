@@ -5,14 +5,22 @@
 //! budget.
 
 mod augment;
+mod backbones;
 mod data;
+mod identity;
+mod metric;
 mod network;
+mod runner;
 mod search;
+mod settings;
 mod training;
 mod trial;
+mod words;
 
 pub use augment::{AugmentSpec, Views};
 pub use data::{BadFilePolicy, ColourMode, DataSource, DataSpec, SplitSpec, SyntheticSpec, ValidationPolicy};
+pub use identity::{Change, Difference};
+pub use metric::{UnknownMetric, UnknownOperatingPoint};
 pub use network::{
     BackboneKind, BatchNormMode, CachePrecision, FreezeTo, HeadKind, HeadSpec, NetworkSpec, PixelScaling, PoolPadding,
     WeightSource,
@@ -21,6 +29,7 @@ pub use search::{
     Budget, CommandSpec, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec,
     SamplerSpec, SchedulerSpec,
 };
+pub use settings::{Bounds, SETTINGS, Setting, SettingKind, SettingsError};
 pub use training::{ImbalancePolicy, LossKind, OptimiserKind, ScheduleKind, TrainingSpec};
 pub use trial::TrialSettings;
 

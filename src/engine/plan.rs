@@ -1,0 +1,111 @@
+//! What to do next.
+
+use super::state::Decision;
+use super::{Engine, WorkOrder};
+use crate::ids::{Epoch, OrderId, TrialNumber};
+use crate::scheduler::Next;
+
+/// What to do next, given the events applied so far.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plan {
+    /// Record this order as issued; it may then be trained.
+    Issue(WorkOrder),
+    /// Nothing until an open order reports or finishes.
+    Wait,
+    /// Nothing any more, as things stand.
+    Done(DoneReason),
+}
+
+/// Why a study has nothing left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DoneReason {
+    /// Every planned trial has its outcome.
+    Complete,
+    /// Fewer trials than planned: every configuration of the space was tried.
+    SpaceExhausted,
+    /// The next order does not fit into the budget of epochs.
+    EpochBudget,
+    /// As many trials failed as the study allows. Open orders may remain.
+    FailureLimit,
+    /// The wall time is spent.
+    Deadline,
+}
+
+impl Engine {
+    /// What to do next. Pure: the same answer until another event is applied.
+    ///
+    /// Ask when a worker is idle and no open order awaits one: without algorithms that learn, every order of the
+    /// study could be issued at once.
+    pub fn plan(&self) -> Plan {
+        let limit = self.spec.budget.max_failures;
+        if limit.is_some_and(|limit| self.failures >= limit.max(1)) {
+            return Plan::Done(DoneReason::FailureLimit);
+        }
+        let Some((trial, from, to, bracket, rung, stop)) = self.decision(&self.next) else {
+            return self.wait_or(self.why_idle());
+        };
+        let cost = u64::from(to.0 - from.0);
+        if self.spec.budget.epochs.is_some_and(|budget| self.charged + cost > budget) {
+            // An open order that stops early gives epochs back.
+            return self.wait_or(DoneReason::EpochBudget);
+        }
+        let params = match self.trials.get(trial.0 as usize) {
+            Some(trial) => (*trial.params).clone(),
+            None => match self.queue.front() {
+                Some(params) => (**params).clone(),
+                None => match self.sampler.suggest(&self.spec.space, &self.ledger, trial) {
+                    Ok(params) => params,
+                    Err(_) => return self.wait_or(DoneReason::SpaceExhausted),
+                },
+            },
+        };
+        let (order, planned_trials) = (OrderId(self.orders.len() as u32), self.planned);
+        Plan::Issue(WorkOrder { order, trial, params, from, to, stop, bracket, rung, planned_trials })
+    }
+
+    /// [`Engine::plan`] once the wall time is spent: no further orders.
+    pub fn plan_after_deadline(&self) -> Plan {
+        match self.plan() {
+            Plan::Issue(_) => self.wait_or(DoneReason::Deadline),
+            other => other,
+        }
+    }
+
+    fn wait_or(&self, reason: DoneReason) -> Plan {
+        if self.open.is_empty() { Plan::Done(reason) } else { Plan::Wait }
+    }
+
+    fn why_idle(&self) -> DoneReason {
+        let short = self.wanted.is_some_and(|wanted| (self.trials.len() as u32) < wanted);
+        if short { DoneReason::SpaceExhausted } else { DoneReason::Complete }
+    }
+
+    pub(super) fn decision(&self, next: &Next) -> Option<Decision> {
+        match next {
+            Next::Idle => None,
+            Next::Start { to, bracket, rung, stop } => {
+                Some((TrialNumber(self.trials.len() as u32), Epoch(0), *to, *bracket, *rung, stop.clone()))
+            }
+            Next::Resume { trial, to, bracket, rung } => {
+                Some((*trial, self.trials[trial.0 as usize].epoch, *to, *bracket, Some(*rung), None))
+            }
+        }
+    }
+
+    /// Plans for a total of trials: those under which orders were issued, then this one.
+    pub(super) fn plan_for(&mut self, total: u32) {
+        let mut totals = self.totals.clone();
+        if totals.last().is_none_or(|&last| last < total) {
+            totals.push(total);
+        }
+        self.planned = total;
+        self.ledger.set_brackets(self.scheduler.brackets(&totals, self.ledger.max_epochs));
+    }
+
+    pub(super) fn refresh_may_start(&mut self) {
+        let exhausted = self.queue.is_empty()
+            && self.sampler.lattice().is_some_and(|lattice| self.used_of_lattice >= lattice.len());
+        self.ledger.may_start = !exhausted && (self.trials.len() as u32) < self.planned;
+    }
+}

@@ -1,0 +1,266 @@
+//! What others read from the engine.
+
+use super::score::Score;
+use super::trial::{EpochFiles, OrderRecord, Trial, TrialState};
+use super::{Engine, FailureClass, FileRef, Outcome, WorkOrder};
+use crate::engine::Ledger;
+use crate::ids::{Epoch, OrderId, TrialNumber};
+use crate::scheduler::Next;
+use std::ops::Deref;
+
+/// Complete trials whose last checkpoint is kept, for the opening of the test images.
+const KEPT_FINALS: usize = 5;
+
+/// A trial with its state.
+#[derive(Clone, Copy, Debug)]
+pub struct TrialView<'a> {
+    /// What is known of it.
+    pub trial: &'a Trial,
+    /// Where it stands.
+    pub state: TrialState,
+}
+
+impl Deref for TrialView<'_> {
+    type Target = Trial;
+    fn deref(&self) -> &Trial {
+        self.trial
+    }
+}
+
+/// An order that is issued and has no outcome.
+#[derive(Clone, Debug)]
+pub struct OpenOrder<'a> {
+    /// The order as issued.
+    pub order: WorkOrder,
+    /// Attempts, losses, the worker.
+    pub record: &'a OrderRecord,
+    /// The newest checkpoints of the trial, newest first: where the next attempt may begin. Empty: at epoch 0.
+    pub checkpoints: Vec<&'a EpochFiles>,
+}
+
+impl OpenOrder<'_> {
+    /// The number of the next attempt.
+    pub fn next_attempt(&self) -> u32 {
+        self.record.attempts + 1
+    }
+}
+
+/// What follows a lost attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Record `AttemptLost`; the order awaits a worker again.
+    Retry,
+    /// Record `OrderFinished` with [`Outcome::Failed`].
+    Fail,
+}
+
+/// The best trial.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Best {
+    /// Its number.
+    pub trial: TrialNumber,
+    /// Its objective.
+    pub value: f64,
+    /// After how many epochs; less than the full number while no trial is complete.
+    pub epoch: Epoch,
+}
+
+/// A checkpoint that something may still need.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NeededCheckpoint<'a> {
+    /// The trial.
+    pub trial: TrialNumber,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The file.
+    pub file: &'a FileRef,
+    /// What needs it.
+    pub why: Why,
+}
+
+/// What needs a checkpoint; under a quota, later ones are given up first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// The trial goes on from here, or may.
+    Resume,
+    /// One of the best complete trials.
+    Final,
+    /// Stands in should the newest one prove damaged.
+    Fallback,
+}
+
+impl Engine {
+    /// All trials by number.
+    pub fn trials(&self) -> impl ExactSizeIterator<Item = TrialView<'_>> {
+        self.trials.iter().map(|trial| self.view(trial))
+    }
+
+    /// One trial.
+    pub fn trial(&self, number: TrialNumber) -> Option<TrialView<'_>> {
+        self.trials.get(number.0 as usize).map(|trial| self.view(trial))
+    }
+
+    fn view<'a>(&self, trial: &'a Trial) -> TrialView<'a> {
+        TrialView { trial, state: self.state(trial) }
+    }
+
+    fn state(&self, trial: &Trial) -> TrialState {
+        if trial.failure.is_some() {
+            return TrialState::Failed;
+        }
+        if let Some(order) = trial.orders.last().map(|id| &self.orders[id.0 as usize])
+            && order.outcome.is_none()
+        {
+            return if order.running { TrialState::Running } else { TrialState::Waiting };
+        }
+        if trial.epoch.0 == self.ledger.max_epochs {
+            TrialState::Complete
+        } else if trial.curve_stopped || !self.may_go_on(trial) {
+            TrialState::Stopped
+        } else {
+            TrialState::Paused
+        }
+    }
+
+    /// Whether a trial without an open order may get another one.
+    fn may_go_on(&self, trial: &Trial) -> bool {
+        if self.open.is_empty() && self.next == Next::Idle {
+            return false;
+        }
+        let Some(rung) = trial.rung else { return false };
+        // Until its result retires nothing can be said against it.
+        self.ledger.trials()[trial.number.0 as usize].pending
+            || self.scheduler.may_promote(&self.ledger, trial.number, trial.bracket, rung)
+    }
+
+    /// Orders issued and not finished, in the order of issue.
+    pub fn open_orders(&self) -> impl Iterator<Item = OpenOrder<'_>> {
+        self.open.iter().filter_map(|&id| {
+            let record = &self.orders[id.0 as usize];
+            let trial = &self.trials[record.trial.0 as usize];
+            Some(OpenOrder { order: self.order(id)?, record, checkpoints: trial.checkpoints().collect() })
+        })
+    }
+
+    /// An order as it was issued.
+    pub fn order(&self, id: OrderId) -> Option<WorkOrder> {
+        let record = self.orders.get(id.0 as usize)?;
+        Some(WorkOrder {
+            order: id,
+            trial: record.trial,
+            params: (*self.trials[record.trial.0 as usize].params).clone(),
+            from: record.from,
+            to: record.to,
+            stop: record.stop.clone(),
+            bracket: record.bracket,
+            rung: record.rung,
+            planned_trials: record.planned_trials,
+        })
+    }
+
+    /// All orders by number.
+    pub fn orders(&self) -> &[OrderRecord] {
+        &self.orders
+    }
+
+    /// What algorithms see.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Failed trials.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Trained epochs of finished orders, and all epochs of open ones.
+    pub fn charged_epochs(&self) -> u64 {
+        self.charged
+    }
+
+    /// What follows when an attempt of `order` has just ended with `class`, before that is recorded: another attempt
+    /// while fewer than the policy's number were lost to this class. Attempts cut short by an interrupt or a crash
+    /// of the coordinator are not lost in this sense: the next `AttemptStarted` supersedes them.
+    pub fn after_failure(&self, order: OrderId, class: FailureClass) -> Retry {
+        let policies = &self.spec.failures;
+        let allowed = match class {
+            FailureClass::Oom => policies.oom,
+            FailureClass::Diverged => policies.diverged,
+            FailureClass::Timeout => policies.timeout,
+            FailureClass::Crashed => policies.crashed,
+            FailureClass::Lost => policies.lost,
+            FailureClass::BadInput => 0,
+        };
+        let lost = self.orders.get(order.0 as usize).and_then(|o| o.losses.get(&class)).copied().unwrap_or(0);
+        if lost < allowed { Retry::Retry } else { Retry::Fail }
+    }
+
+    /// The outcome that the newest report of an open order already decides, if it does: ask after every report, and
+    /// for every open order when a study is opened (the coordinator may have died between the two events). An
+    /// undefined objective decides a failure once the policy allows no further attempt.
+    pub fn outcome_due(&self, order: OrderId) -> Option<Outcome> {
+        let record = self.orders.get(order.0 as usize).filter(|record| record.outcome.is_none())?;
+        let trial = &self.trials[record.trial.0 as usize];
+        let at = record.attempt_epoch?;
+        match trial.curve.last()?.value.filter(|value| value.is_finite()) {
+            None if self.after_failure(order, FailureClass::Diverged) == Retry::Retry => None,
+            None => Some(Outcome::reached(trial.curve.last()?.value)),
+            Some(value) if at == record.to => Some(Outcome::Reached { value }),
+            Some(value) => {
+                record.is_stopped(self.ledger.direction, trial).then_some(Outcome::Stopped { at, value })
+            }
+        }
+    }
+
+    /// Whether the trial of an open order is stopped by its curve after the epoch it has just reported.
+    pub fn stops_now(&self, order: OrderId) -> bool {
+        matches!(self.outcome_due(order), Some(Outcome::Stopped { .. }))
+    }
+
+    /// The best trial: among those trained longest, the best value; ties by number. Failed trials and such that
+    /// their curve stopped never count.
+    pub fn best(&self) -> Option<Best> {
+        let place = |best: &Best| {
+            let score = Score::new(self.ledger.direction, Some(best.value));
+            (std::cmp::Reverse(best.epoch), score, best.trial)
+        };
+        self.trials
+            .iter()
+            .filter(|trial| trial.failure.is_none() && !trial.curve_stopped)
+            .filter_map(|trial| Some(Best { trial: trial.number, value: trial.value?, epoch: trial.epoch }))
+            .min_by_key(place)
+    }
+
+    /// The checkpoints that something may still need; every other one may be deleted. The newest one of every trial
+    /// that may train on, and the one before it in case it proves damaged; the last one of the best complete trials.
+    pub fn needed_checkpoints(&self) -> Vec<NeededCheckpoint<'_>> {
+        let mut finals: Vec<&Trial> = Vec::new();
+        let mut needed = Vec::new();
+        for view in self.trials() {
+            match view.state {
+                TrialState::Waiting | TrialState::Running | TrialState::Paused => {
+                    let whys = [Why::Resume, Why::Fallback];
+                    needed.extend(view.trial.checkpoints().zip(whys).map(|(files, why)| need(view.trial, files, why)));
+                }
+                TrialState::Complete => finals.push(view.trial),
+                TrialState::Stopped | TrialState::Failed => {}
+            }
+        }
+        finals.sort_by_key(|trial| self.ledger.rank(trial.number, trial.value));
+        finals.truncate(KEPT_FINALS);
+        needed.extend(finals.iter().filter_map(|trial| {
+            let last = trial.checkpoints().next()?;
+            Some(need(trial, last, Why::Final))
+        }));
+        needed
+    }
+
+    /// How an order ended.
+    pub fn outcome(&self, order: OrderId) -> Option<&Outcome> {
+        self.orders.get(order.0 as usize)?.outcome.as_ref()
+    }
+}
+
+fn need<'a>(trial: &Trial, files: &'a EpochFiles, why: Why) -> NeededCheckpoint<'a> {
+    NeededCheckpoint { trial: trial.number, epoch: files.epoch, file: &files.checkpoint, why }
+}

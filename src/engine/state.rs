@@ -1,0 +1,370 @@
+//! The one reducer: what every event does to the engine, and which events cannot be.
+
+use super::order::Progress;
+use super::trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial};
+use super::{Engine, EpochReport, Event, FailureClass, Outcome, WorkOrder};
+use crate::engine::ledger::Observation;
+use crate::ids::{Epoch, OrderId, TrialNumber};
+use crate::scheduler::Next;
+use crate::space::Params;
+use std::sync::Arc;
+
+/// An event that does not follow from those before it. The engine is unchanged by it.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Inconsistent {
+    /// An order that is not the planned one.
+    #[error(
+        "follow order {order}: it was recorded as {recorded}, but the study plans {planned}\nhint: the study file's search, or the program, differs from the one that recorded it"
+    )]
+    NotPlanned { order: OrderId, recorded: String, planned: String },
+    /// Order numbers are contiguous.
+    #[error("follow order {found}: the next order is {expected}")]
+    OrderNumber { found: OrderId, expected: OrderId },
+    /// A configuration is used once in a study.
+    #[error("follow order {order}: its configuration was used before")]
+    ConfigurationUsed { order: OrderId },
+    /// A resumed trial keeps its configuration.
+    #[error("follow order {order}: its configuration is not that of trial {trial}")]
+    ConfigurationChanged { order: OrderId, trial: TrialNumber },
+    /// No such order.
+    #[error("find order {0}: it was never issued")]
+    UnknownOrder(OrderId),
+    /// The order has its outcome.
+    #[error("change order {0}: it is finished")]
+    Finished(OrderId),
+    /// Attempts count from 1.
+    #[error("start attempt {found} of order {order}: the next is {expected}")]
+    AttemptNumber { order: OrderId, found: u32, expected: u32 },
+    /// The attempt is not under way.
+    #[error("hear of attempt {attempt} of order {order}: it is not under way")]
+    StaleAttempt { order: OrderId, attempt: u32 },
+    /// Epochs follow each other.
+    #[error("take epoch {found} of order {order}: expected {expected}")]
+    EpochNumber { order: OrderId, found: Epoch, expected: String },
+    /// An outcome that the reports do not bear out.
+    #[error("finish order {order}: {why}")]
+    Outcome { order: OrderId, why: String },
+}
+
+impl Engine {
+    /// Applies an event: live, at resumption, in a replay, for a report. Refused events change nothing.
+    pub fn apply(&mut self, event: &Event) -> Result<(), Inconsistent> {
+        match event {
+            Event::OrderIssued { order } => self.issue(order),
+            Event::AttemptStarted { order, attempt, worker, .. } => self.start(*order, *attempt, *worker),
+            Event::EpochReported { order, attempt, report, .. } => self.report(*order, *attempt, report),
+            Event::AttemptLost { order, attempt, class, .. } => self.lose(*order, *attempt, *class),
+            Event::Enqueued { params, .. } => {
+                self.enqueue(params.clone());
+                self.plan_for(self.target);
+                self.advance();
+                Ok(())
+            }
+            Event::OrderFinished { order, outcome, .. } => self.finish(*order, outcome),
+        }
+    }
+
+    fn issue(&mut self, order: &WorkOrder) -> Result<(), Inconsistent> {
+        let expected = OrderId(self.orders.len() as u32);
+        if order.order != expected {
+            return Err(Inconsistent::OrderNumber { found: order.order, expected });
+        }
+        // The plan as it was when the order was decided, before any later raise of the budget. A larger plan only
+        // retires less, so going back to the smaller one first loses nothing.
+        if order.planned_trials != self.planned {
+            self.plan_for(order.planned_trials);
+            self.advance();
+        }
+        let result = self.check_planned(order);
+        if result.is_ok() {
+            self.take(order);
+        }
+        if self.planned != self.target {
+            self.plan_for(self.target);
+        }
+        self.advance();
+        result
+    }
+
+    fn check_planned(&self, order: &WorkOrder) -> Result<(), Inconsistent> {
+        let planned = self.decision(&self.next);
+        let recorded = (order.trial, order.from, order.to, order.bracket, order.rung, order.stop.clone());
+        if planned.as_ref() != Some(&recorded) {
+            let show = |d: &Decision| {
+                let (trial, from, to, bracket, rung, _) = d;
+                let rung = rung.map_or_else(String::new, |r| format!(", bracket {bracket}, rung {r}"));
+                format!("trial {trial} from epoch {from} to {to}{rung}")
+            };
+            return Err(Inconsistent::NotPlanned {
+                order: order.order,
+                recorded: show(&recorded),
+                planned: planned.as_ref().map_or_else(|| "nothing yet".to_owned(), show),
+            });
+        }
+        match self.trials.get(order.trial.0 as usize) {
+            Some(trial) if *trial.params != order.params => {
+                Err(Inconsistent::ConfigurationChanged { order: order.order, trial: order.trial })
+            }
+            None if self.ledger.is_used(&order.params) => {
+                Err(Inconsistent::ConfigurationUsed { order: order.order })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&mut self, order: &WorkOrder) {
+        if order.trial.0 as usize == self.trials.len() {
+            let params = Arc::new(order.params.clone());
+            self.ledger.used.insert(params.digest());
+            if self.queue.front().is_some_and(|front| **front == *params) {
+                self.ledger.enqueued += 1;
+            }
+            if self.sampler.lattice().is_some_and(|lattice| lattice.contains(&params)) {
+                self.used_of_lattice += 1;
+            }
+            self.ledger.trials.push(Observation {
+                params: params.clone(),
+                epoch: Epoch(0),
+                value: None,
+                failed: false,
+                pending: true,
+            });
+            self.trials.push(Trial {
+                number: order.trial,
+                params,
+                bracket: order.bracket,
+                rung: order.rung,
+                orders: Vec::new(),
+                curve: Vec::new(),
+                epoch: Epoch(0),
+                value: None,
+                failure: None,
+                curve_stopped: false,
+                files: Vec::new(),
+            });
+        }
+        if self.totals.last() != Some(&order.planned_trials) {
+            self.totals.push(order.planned_trials);
+        }
+        while self.queue.front().is_some_and(|params| self.ledger.is_used(params)) {
+            self.queue.pop_front();
+        }
+        let trial = &mut self.trials[order.trial.0 as usize];
+        trial.orders.push(order.order);
+        trial.rung = order.rung;
+        self.ledger.issued(order.trial, order.bracket, order.rung);
+        self.workers.fill(order.order, order.to.0 - order.from.0, order.stop.is_some());
+        self.open.insert(order.order);
+        self.charged += u64::from(order.to.0 - order.from.0);
+        self.orders.push(OrderRecord {
+            trial: order.trial,
+            from: order.from,
+            to: order.to,
+            stop: order.stop.clone(),
+            bracket: order.bracket,
+            rung: order.rung,
+            planned_trials: order.planned_trials,
+            attempts: 0,
+            running: false,
+            worker: None,
+            attempt_epoch: None,
+            losses: Default::default(),
+            outcome: None,
+        });
+    }
+
+    /// Puts a configuration into the queue, unless it was used.
+    pub(super) fn enqueue(&mut self, params: Params) {
+        if self.ledger.is_used(&params) {
+            return;
+        }
+        // Beside a finite space, it is one more to be tried.
+        if self.sampler.lattice().is_some_and(|lattice| !lattice.contains(&params)) {
+            self.target = self.target.saturating_add(1).min(self.wanted.unwrap_or(u32::MAX)).max(self.target);
+        }
+        self.queue.push_back(Arc::new(params));
+    }
+
+    fn open_order(&mut self, order: OrderId) -> Result<&mut OrderRecord, Inconsistent> {
+        let record = self.orders.get_mut(order.0 as usize).ok_or(Inconsistent::UnknownOrder(order))?;
+        if record.outcome.is_some() { Err(Inconsistent::Finished(order)) } else { Ok(record) }
+    }
+
+    /// An attempt that is still under way is superseded: its coordinator was interrupted, which counts against no
+    /// policy.
+    fn start(&mut self, order: OrderId, attempt: u32, worker: u32) -> Result<(), Inconsistent> {
+        let record = self.open_order(order)?;
+        let expected = record.attempts + 1;
+        if attempt != expected {
+            return Err(Inconsistent::AttemptNumber { order, found: attempt, expected });
+        }
+        record.attempts = attempt;
+        record.running = true;
+        record.worker = Some(worker);
+        record.attempt_epoch = None;
+        Ok(())
+    }
+
+    fn current(&mut self, order: OrderId, attempt: u32) -> Result<&mut OrderRecord, Inconsistent> {
+        let record = self.open_order(order)?;
+        if record.running && record.attempts == attempt {
+            Ok(record)
+        } else {
+            Err(Inconsistent::StaleAttempt { order, attempt })
+        }
+    }
+
+    fn report(&mut self, order: OrderId, attempt: u32, report: &EpochReport) -> Result<(), Inconsistent> {
+        let record = self.current(order, attempt)?;
+        let (to, previous, trial) = (record.to, record.attempt_epoch, record.trial.0 as usize);
+        let known = self.trials[trial].curve.len() as u32;
+        // An attempt may begin below the newest epoch, where a checkpoint was lost, but never beyond it.
+        let allowed = match previous {
+            Some(epoch) => epoch.0 + 1..=epoch.0 + 1,
+            None => 1..=known + 1,
+        };
+        if !allowed.contains(&report.epoch.0) || report.epoch > to {
+            let last = (*allowed.end()).min(to.0);
+            let expected = if *allowed.start() >= last { last.to_string() } else { format!("1 to {last}") };
+            return Err(Inconsistent::EpochNumber { order, found: report.epoch, expected });
+        }
+        self.orders[order.0 as usize].attempt_epoch = Some(report.epoch);
+        let trial = &mut self.trials[trial];
+        let point = EpochPoint { value: report.value, train_loss: report.train_loss, seconds: report.seconds };
+        trial.curve.truncate(report.epoch.0 as usize - 1);
+        trial.curve.push(point);
+        trial.files.retain(|files| files.epoch < report.epoch);
+        if let Some(checkpoint) = &report.checkpoint {
+            trial.files.push(EpochFiles { epoch: report.epoch, checkpoint: checkpoint.clone() });
+            if trial.files.len() > 2 {
+                trial.files.remove(0);
+            }
+        }
+        self.advance();
+        Ok(())
+    }
+
+    fn lose(&mut self, order: OrderId, attempt: u32, class: FailureClass) -> Result<(), Inconsistent> {
+        let record = self.current(order, attempt)?;
+        record.running = false;
+        *record.losses.entry(class).or_default() += 1;
+        Ok(())
+    }
+
+    fn finish(&mut self, order: OrderId, outcome: &Outcome) -> Result<(), Inconsistent> {
+        self.open_order(order)?;
+        self.check_outcome(order, outcome).map_err(|why| Inconsistent::Outcome { order, why })?;
+        let record = &mut self.orders[order.0 as usize];
+        record.outcome = Some(outcome.clone());
+        record.running = false;
+        let trial = &mut self.trials[record.trial.0 as usize];
+        let spent = match outcome {
+            Outcome::Reached { value } => {
+                trial.epoch = record.to;
+                trial.value = Some(*value);
+                record.length()
+            }
+            Outcome::Stopped { at, value } => {
+                trial.epoch = *at;
+                trial.value = Some(*value);
+                trial.curve_stopped = true;
+                at.0 - record.from.0
+            }
+            Outcome::Failed { class, reason } => {
+                trial.value = None;
+                trial.failure = Some(Failure { class: *class, reason: reason.clone() });
+                self.failures += 1;
+                (trial.curve.len() as u32).saturating_sub(record.from.0).min(record.length())
+            }
+        };
+        self.charged -= u64::from(record.length() - spent);
+        self.open.remove(&order);
+        if self.workers.is_blind() {
+            self.retire(order);
+        }
+        self.advance();
+        Ok(())
+    }
+
+    fn check_outcome(&self, order: OrderId, outcome: &Outcome) -> Result<(), String> {
+        let record = &self.orders[order.0 as usize];
+        let (at, value) = match outcome {
+            Outcome::Reached { value } => (record.to, *value),
+            Outcome::Stopped { at, value } => (*at, *value),
+            Outcome::Failed { .. } => return Ok(()),
+        };
+        if !value.is_finite() {
+            return Err(format!("its value is {value}, which can only be a failure"));
+        }
+        let trial = &self.trials[record.trial.0 as usize];
+        if record.attempt_epoch != Some(at) {
+            return Err(format!("its attempt has not reported epoch {at} last"));
+        }
+        let reported = trial.curve.last().and_then(|point| point.value);
+        if reported != Some(value) {
+            return Err(format!("its value is {value}, but {reported:?} was reported for epoch {at}"));
+        }
+        if let Outcome::Stopped { .. } = outcome {
+            let curve = record.stop.as_ref().ok_or("it has no curve to be stopped by")?;
+            let best = trial.best_so_far(self.ledger.direction, at);
+            if !curve.stops(self.ledger.direction, at, best) {
+                return Err(format!("its curve does not stop it at epoch {at}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Retires orders as far as is known, until a decision stands or a result is awaited.
+    pub(super) fn advance(&mut self) {
+        loop {
+            self.refresh_may_start();
+            if self.workers.is_free() {
+                self.next = self.scheduler.next(&self.ledger);
+                if self.next != Next::Idle {
+                    return;
+                }
+            } else {
+                self.next = Next::Idle;
+            }
+            let (orders, trials) = (&self.orders, &self.trials);
+            let direction = self.ledger.direction;
+            let is_finished = |id: OrderId| orders[id.0 as usize].outcome.is_some();
+            let progress = |id: OrderId| {
+                let order = &orders[id.0 as usize];
+                let reported = (trials[order.trial.0 as usize].curve.len() as u32).saturating_sub(order.from.0);
+                match &order.outcome {
+                    Some(Outcome::Stopped { at, .. }) => Progress::Ended(at.0 - order.from.0),
+                    Some(_) => Progress::Ended(order.length()),
+                    // Its last report may be the one that stops it, before the outcome is on record.
+                    None if order.is_stopped(direction, &trials[order.trial.0 as usize]) => Progress::AtLeast(reported),
+                    None => Progress::AtLeast((reported + 1).min(order.length())),
+                }
+            };
+            match self.workers.retire(is_finished, progress) {
+                Some(order) => self.retire(order),
+                None => return,
+            }
+        }
+    }
+
+    fn retire(&mut self, id: OrderId) {
+        let order = &self.orders[id.0 as usize];
+        match order.outcome {
+            Some(Outcome::Reached { value }) => {
+                self.ledger.arrived(order.trial, order.to, value, order.bracket, order.rung);
+                if order.to.0 == self.ledger.max_epochs {
+                    let trial = &self.trials[order.trial.0 as usize];
+                    self.ledger.average(trial.curve.iter().map(|point| point.value));
+                }
+            }
+            Some(Outcome::Stopped { at, value }) => {
+                self.ledger.arrived(order.trial, at, value, order.bracket, None);
+            }
+            Some(Outcome::Failed { .. }) | None => self.ledger.failed(order.trial, order.bracket, order.rung),
+        }
+        self.ledger.settle();
+    }
+}
+
+/// Trial, from, to, bracket, rung, stop: all of an order but its number and configuration.
+pub(super) type Decision = (TrialNumber, Epoch, Epoch, u32, Option<u32>, Option<super::StopCurve>);

@@ -1,0 +1,85 @@
+//! How epochs are given to trials. A scheduler holds configuration only; its memory is the [`Ledger`].
+
+mod asha;
+mod hyperband;
+mod median;
+mod none;
+mod rungs;
+mod sha;
+mod table;
+
+pub use rungs::{Bracket, rung_count};
+pub use table::{Certainty, PlannedBracket, PlannedRung, RungTable, planned_trials, rung_table};
+
+use crate::engine::{Ledger, StopCurve};
+use crate::ids::{Epoch, TrialNumber};
+use crate::spec::SchedulerSpec;
+
+/// What a scheduler wants next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// A new trial.
+    Start { to: Epoch, bracket: u32, rung: Option<u32>, stop: Option<StopCurve> },
+    /// A paused trial goes on.
+    Resume { trial: TrialNumber, to: Epoch, bracket: u32, rung: u32 },
+    /// Nothing until another order retires; the end if none is left.
+    Idle,
+}
+
+/// What a scheduler's decisions depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Not on results.
+    Nothing,
+    /// On results, but not on the order in which they are seen.
+    Results,
+    /// On the order too: results are shown in that of the virtual workers, whose number is part of the study.
+    Order,
+}
+
+/// Decides who trains for how long, from what is on the ledger alone.
+pub trait Scheduler: std::fmt::Debug + Send + Sync {
+    /// The brackets of a study that was planned for these totals of trials, one after another as its budget was
+    /// raised. Brackets of earlier totals do not change when a total is added.
+    fn brackets(&self, totals: &[u32], max_epochs: u32) -> Vec<Bracket>;
+
+    /// The next decision. `Start` only while [`Ledger::may_start`].
+    fn next(&self, ledger: &Ledger) -> Next;
+
+    /// Whether a trial that waits in this rung may still be promoted.
+    fn may_promote(&self, _ledger: &Ledger, _trial: TrialNumber, _bracket: u32, _rung: u32) -> bool {
+        false
+    }
+
+    /// Trials that make one whole plan, where the scheduler knows (hyperband).
+    fn whole_plan(&self, _max_epochs: u32) -> Option<u32> {
+        None
+    }
+
+    /// What its decisions depend on.
+    fn needs(&self) -> Needs {
+        Needs::Order
+    }
+
+    /// Whether the running averages of complete trials are looked at.
+    fn wants_averages(&self) -> bool {
+        false
+    }
+}
+
+/// The scheduler of a study.
+pub fn build(spec: &SchedulerSpec) -> Box<dyn Scheduler> {
+    match *spec {
+        SchedulerSpec::None => Box::new(none::RunAll),
+        SchedulerSpec::Sha { min_resource, reduction_factor } => {
+            Box::new(sha::Halving { min_resource, reduction_factor })
+        }
+        SchedulerSpec::Asha { min_resource, reduction_factor } => {
+            Box::new(asha::Asha { min_resource, reduction_factor })
+        }
+        SchedulerSpec::Hyperband { min_resource, reduction_factor, algorithm1 } => {
+            Box::new(hyperband::Hyperband { min_resource, reduction_factor, algorithm1 })
+        }
+        SchedulerSpec::Median { warmup_epochs, min_trials } => Box::new(median::Median { warmup_epochs, min_trials }),
+    }
+}

@@ -1,0 +1,37 @@
+//! Rungs by integers.
+
+/// One bracket of successive halving: seats and epochs of its rungs, lowest first.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Bracket {
+    /// Trials that may enter each rung.
+    pub seats: Vec<u32>,
+    /// Epochs done at each rung, strictly rising; the last is the full number.
+    pub epochs: Vec<u32>,
+}
+
+/// The largest k with `min_resource * eta^k <= max_resource`: how many halvings fit. By integers, because
+/// `floor(log(R / r) / log(eta))` is one too small for (243, 3), (1000, 10) and (59049, 3).
+pub fn rung_count(min_resource: u32, max_resource: u32, eta: u32) -> u32 {
+    let (mut k, mut resource) = (0, u64::from(min_resource.max(1)) * u64::from(eta.max(2)));
+    while resource <= u64::from(max_resource) {
+        k += 1;
+        resource *= u64::from(eta.max(2));
+    }
+    k
+}
+
+/// Epochs of `k + 1` rungs: `max_resource / eta^(k - i)` (Li et al. 2018, Algorithm 1), so the last is the full
+/// number, neighbours differ by the factor eta, and the first is at least the least resource.
+pub(super) fn epochs(max_resource: u32, eta: u32, k: u32) -> Vec<u32> {
+    (0..=k).map(|i| max_resource / eta.max(2).pow(k - i)).collect()
+}
+
+/// Seats after `i` halvings of `n`: `n / eta^i`, at least one.
+pub(super) fn seats_after(n: u32, eta: u32, i: u32) -> u32 {
+    (n / eta.max(2).saturating_pow(i)).max(1)
+}
+
+/// Seats of `k + 1` rungs, from `n`.
+pub(super) fn seats(n: u32, eta: u32, k: u32) -> Vec<u32> {
+    (0..=k).map(|i| seats_after(n, eta, i)).collect()
+}

@@ -1,0 +1,93 @@
+//! Synchronous successive halving (Jamieson and Talwalkar 2016), with certain promotion.
+//!
+//! In a rung from which K go on, a member is promoted as soon as (arrived and better) + (not yet arrived) < K: it is
+//! then among the best K whatever comes. So nothing waits for the rung's last member without need, and who is
+//! promoted does not depend on who was faster.
+
+use super::rungs::{self, Bracket, rung_count};
+use super::{Needs, Next, Scheduler};
+use crate::engine::{Ledger, Rung};
+use crate::ids::{Epoch, TrialNumber};
+
+#[derive(Debug)]
+pub(super) struct Halving {
+    pub min_resource: u32,
+    pub reduction_factor: u32,
+}
+
+impl Scheduler for Halving {
+    /// One bracket for the first total, one more for each raise.
+    fn brackets(&self, totals: &[u32], max_epochs: u32) -> Vec<Bracket> {
+        let eta = self.reduction_factor;
+        let k = rung_count(self.min_resource, max_epochs, eta);
+        let epochs = rungs::epochs(max_epochs, eta, k);
+        let mut before = 0;
+        totals
+            .iter()
+            .map(|&total| {
+                let n = total - before;
+                before = total;
+                Bracket { seats: rungs::seats(n, eta, k), epochs: epochs.clone() }
+            })
+            .collect()
+    }
+
+    fn next(&self, ledger: &Ledger) -> Next {
+        next(ledger, self.reduction_factor)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Results
+    }
+
+    fn may_promote(&self, ledger: &Ledger, trial: TrialNumber, bracket: u32, rung: u32) -> bool {
+        may_promote(ledger, self.reduction_factor, trial, bracket, rung)
+    }
+}
+
+/// The next decision of brackets run one after another, overlapping when there is room: promotions first, the
+/// oldest bracket and the highest rung before others, then a new trial in the first bracket with an empty seat.
+pub(super) fn next(ledger: &Ledger, eta: u32) -> Next {
+    let mut start = None;
+    for (index, bracket, rungs) in ledger.open_brackets() {
+        let seats = seats(ledger, bracket, rungs, eta);
+        for rung in (0..rungs.len() - 1).rev() {
+            let Some((best, place)) = rungs[rung].best_waiting() else { continue };
+            if place + expected(rungs, &seats, rung) < seats[rung + 1] {
+                let to = Epoch(bracket.epochs[rung + 1]);
+                return Next::Resume { trial: best.trial, to, bracket: index, rung: rung as u32 + 1 };
+            }
+        }
+        if ledger.may_start() && rungs[0].entered < bracket.seats[0] {
+            start = Some(Next::Start { to: Epoch(bracket.epochs[0]), bracket: index, rung: Some(0), stop: None });
+            break;
+        }
+    }
+    start.unwrap_or(Next::Idle)
+}
+
+/// Seats as things stand: fewer than planned where a space is exhausted.
+fn seats(ledger: &Ledger, bracket: &Bracket, rungs: &[Rung], eta: u32) -> Vec<u32> {
+    let entered = rungs[0].entered;
+    if ledger.may_start() || entered >= bracket.seats[0] {
+        return bracket.seats.clone();
+    }
+    let shrunk = |(i, &n): (usize, &u32)| n.min(rungs::seats_after(entered, eta, i as u32)).min(entered);
+    bracket.seats.iter().enumerate().map(shrunk).collect()
+}
+
+/// How many may still arrive in a rung: its seats, less those known, less those that failures below left empty.
+fn expected(rungs: &[Rung], seats: &[u32], rung: usize) -> u32 {
+    let mut fillable = seats[0];
+    for i in 1..=rung {
+        fillable = seats[i].min(fillable.saturating_sub(rungs[i - 1].failed));
+    }
+    fillable.saturating_sub(rungs[rung].known())
+}
+
+/// Whether fewer than K arrived members are better.
+pub(super) fn may_promote(ledger: &Ledger, eta: u32, trial: TrialNumber, bracket: u32, rung: u32) -> bool {
+    let Some((plan, rungs)) = ledger.bracket(bracket) else { return false };
+    let (Some(here), true) = (rungs.get(rung as usize), (rung as usize) < rungs.len() - 1) else { return false };
+    here.place(&ledger.standing(trial)) < seats(ledger, plan, rungs, eta)[rung as usize + 1]
+}

@@ -1,0 +1,36 @@
+//! What a runner needs of a study for one trial.
+
+use super::{RunnerSpec, SettingsError, TrialSettings};
+use crate::space::Params;
+
+impl RunnerSpec {
+    /// One trial's settings: the study's fixed values with the configuration laid over them. Parameters that do
+    /// not exist in the configuration keep the study's value.
+    ///
+    /// # Errors
+    /// [`SettingsError::NotImages`] for other runners; else if the configuration does not suit the network.
+    /// Configurations of a compiled study's own space always do.
+    pub fn settings(&self, params: &Params) -> Result<TrialSettings, SettingsError> {
+        self.fixed().ok_or(SettingsError::NotImages)?.with(params)
+    }
+
+    /// The study's fixed values of an image trial; `None` for other runners.
+    pub fn fixed(&self) -> Option<TrialSettings> {
+        let Self::Image { network, head, training, augment, .. } = self else { return None };
+        Some(TrialSettings {
+            network: network.clone(),
+            head: head.clone(),
+            training: training.clone(),
+            augment: augment.clone(),
+        })
+    }
+
+    /// The full number of epochs of a trial: the scheduler's `max_resource`.
+    pub fn epochs(&self) -> u32 {
+        match self {
+            Self::Image { training, .. } => training.epochs,
+            Self::Command(command) => command.epochs,
+            Self::Synthetic { epochs, .. } => *epochs,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Statistics that reports rest on: intervals, tests, resampling. No module here knows what an image is.
+
+mod bootstrap;
+mod delong;
+mod interval;
+mod normal;
+mod rank;
+
+pub use bootstrap::{Plan, percentile_interval};
+pub use delong::{AucEstimate, Delong, DelongError};
+pub use interval::{Interval, hanley_mcneil, holm, wilson};
+pub use normal::{cdf, expected_maximum, quantile};
+pub use rank::{kendall_tau, midranks, spearman};
