@@ -79,13 +79,14 @@ fn parameters(table: &Item<'_>, runner: &RunnerSpec) -> CompiledSpace {
     let items = entries(table).unwrap_or_default();
     let mut places = BTreeMap::new();
     let mut read: Vec<(Parameter, Option<(Place, Place)>)> = Vec::new();
+    let backbone_searched = items.iter().any(|i| i.key == "backbone");
     for item in &items {
         places.insert(item.key.to_owned(), item.place.clone());
         let domain = domain(item);
         let (when, at) = condition(item).map_or((None, None), |(when, at)| (Some(when), Some(at)));
         known_name(item, runner);
         if let Some(domain) = domain {
-            fits(item, &domain, runner);
+            fits(item, &domain, runner, backbone_searched);
             read.push((Parameter { name: item.key.to_owned(), domain, when }, at));
         }
     }
@@ -356,9 +357,9 @@ fn known_name(item: &Item<'_>, runner: &RunnerSpec) {
     }
 }
 
-/// Whether the runner's setting can take every value of the domain, one parameter at a time. Stages are checked with
-/// the backbones they may meet, in [`check_combinations`].
-fn fits(item: &Item<'_>, domain: &Domain, runner: &RunnerSpec) {
+/// Whether the runner's setting can take every value of the domain, one parameter at a time. Where the backbone is
+/// searched, stages are checked with those they may meet, in [`check_combinations`].
+fn fits(item: &Item<'_>, domain: &Domain, runner: &RunnerSpec, backbone_searched: bool) {
     let (Some(setting), Some(base)) = (Setting::named(item.key), runner.fixed()) else { return };
     let backbone = base.network.backbone;
     let expected = setting.expected(backbone);
@@ -374,7 +375,7 @@ fn fits(item: &Item<'_>, domain: &Domain, runner: &RunnerSpec) {
         (SettingKind::Choice(..) | SettingKind::Stage(..), Domain::Float { .. } | Domain::Int { .. }) => {
             number_wanted("a range");
         }
-        (SettingKind::Stage(..), _) => {}
+        (SettingKind::Stage(..), _) if backbone_searched => {}
         (_, Domain::Float { low, high, .. }) => each(item, setting, &base, [Value::Float(*low), Value::Float(*high)]),
         (_, Domain::Int { low, high, .. }) => each(item, setting, &base, [Value::Int(*low), Value::Int(*high)]),
         (_, Domain::Categorical { choices } | Domain::Ordinal { choices }) => {
