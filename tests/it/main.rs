@@ -1,4 +1,5 @@
 
 mod determinism;
+mod samplers;
 mod schedulers;
 mod simulation;
