@@ -47,6 +47,10 @@ impl Points {
         let n = points?.max(1);
         let at = |i: u32| if n == 1 { 0.5 } else { f64::from(i) / f64::from(n - 1) };
         let mut values: Vec<Value> = (0..n).map(|i| domain.from_unit(at(i))).collect();
+        // Exactly the ends, whatever the logarithm's rounding.
+        if let (Domain::Float { low, high, .. }, [first, .., last]) = (domain, values.as_mut_slice()) {
+            (*first, *last) = (Value::Float(*low), Value::Float(*high));
+        }
         values.dedup();
         Some(Self::Cut(values))
     }

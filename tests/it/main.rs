@@ -2,5 +2,6 @@
 
 mod determinism;
 mod network;
+mod samplers;
 mod schedulers;
 mod simulation;
