@@ -9,6 +9,8 @@ pub mod inception_v3;
 pub mod kernel;
 pub mod norm;
 pub mod pool;
+#[cfg(test)]
+mod reference;
 mod tensor;
 
 pub use backbone::{Backbone, BackboneError, Mode, StageInfo, Suffix, SuffixOptions};
