@@ -62,8 +62,14 @@ pub fn forecast(
     let features = frozen(backbone, cut, &images, network.head_only())?;
     let frozen_seconds =
         if cut == 0 { 0.0 } else { timed(device, || frozen(backbone, cut, &images, network.head_only()).map(drop))? };
-    let judge_seconds = timed(device, || Ok(drop(model.scores(&features)?)))?;
-    let train_seconds = timed(device, || Ok(drop(model.step(&features, &labels, Epoch(1), 0)?)))?;
+    let judge_seconds = timed(device, || {
+        model.scores(&features)?;
+        Ok(())
+    })?;
+    let train_seconds = timed(device, || {
+        model.step(&features, &labels, Epoch(1), 0)?;
+        Ok(())
+    })?;
     let channels = cut.checked_sub(1).map_or(3, |stage| backbone.stages()[stage].channels);
     let shape = if network.head_only() { vec![channels] } else { vec![side, side, channels] };
     let mut tensors = std::collections::BTreeMap::new();

@@ -9,6 +9,8 @@ mod feed;
 mod forecast;
 mod model;
 mod plan;
+#[cfg(test)]
+mod tests;
 mod trial;
 mod watch;
 
