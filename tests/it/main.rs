@@ -2,5 +2,6 @@
 
 mod determinism;
 mod network;
+mod pipeline;
 mod schedulers;
 mod simulation;
