@@ -2,6 +2,7 @@
 
 mod determinism;
 mod network;
+mod pipeline;
 mod samplers;
 mod schedulers;
 mod simulation;
