@@ -1,1 +1,2 @@
 
+mod study_files;
