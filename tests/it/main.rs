@@ -6,3 +6,4 @@ mod pipeline;
 mod samplers;
 mod schedulers;
 mod simulation;
+mod study_files;
