@@ -1,4 +1,3 @@
-
 mod determinism;
 mod samplers;
 mod schedulers;

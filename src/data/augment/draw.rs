@@ -85,9 +85,8 @@ mod tests {
     #[test]
     fn draws_fill_their_ranges_evenly() {
         let n = 4000;
-        let draws: Vec<ViewDraw> = (0..n)
-            .map(|view| ViewDraw::draw(&spec(1.0), 3, &Digest::of(b"x"), View::Bank { view }))
-            .collect();
+        let draws: Vec<ViewDraw> =
+            (0..n).map(|view| ViewDraw::draw(&spec(1.0), 3, &Digest::of(b"x"), View::Bank { view })).collect();
         let mean = |f: &dyn Fn(&ViewDraw) -> f64| draws.iter().map(f).sum::<f64>() / f64::from(n);
         // Four standard errors of the mean of n draws: range / sqrt(12 n) * 4, and sqrt(p q / n) * 4 for the flip.
         assert!((mean(&|d| f64::from(u8::from(d.flip))) - 0.5).abs() < 0.032);
