@@ -3,6 +3,7 @@
 mod determinism;
 mod network;
 mod pipeline;
+mod quality;
 mod samplers;
 mod schedulers;
 mod simulation;
