@@ -105,9 +105,7 @@ impl Engine {
             Some(trial) if *trial.params != order.params => {
                 Err(Inconsistent::ConfigurationChanged { order: order.order, trial: order.trial })
             }
-            None if self.ledger.is_used(&order.params) => {
-                Err(Inconsistent::ConfigurationUsed { order: order.order })
-            }
+            None if self.ledger.is_used(&order.params) => Err(Inconsistent::ConfigurationUsed { order: order.order }),
             _ => Ok(()),
         }
     }

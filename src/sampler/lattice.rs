@@ -208,10 +208,8 @@ mod tests {
     }
 
     fn parameter(name: &str, domain: Domain, when: Option<(&str, &[&str])>) -> Parameter {
-        let when = when.map(|(p, values)| Condition {
-            parameter: p.into(),
-            values: values.iter().map(|v| text(v)).collect(),
-        });
+        let when =
+            when.map(|(p, values)| Condition { parameter: p.into(), values: values.iter().map(|v| text(v)).collect() });
         Parameter { name: name.into(), domain, when }
     }
 
@@ -223,11 +221,7 @@ mod tests {
         SearchSpace {
             parameters: vec![
                 parameter("head", choice(&["linear", "hidden"]), None),
-                parameter(
-                    "units",
-                    Domain::Int { low: 1, high: 3, step: 1, log: false },
-                    Some(("head", &["hidden"])),
-                ),
+                parameter("units", Domain::Int { low: 1, high: 3, step: 1, log: false }, Some(("head", &["hidden"]))),
                 parameter("act", choice(&["relu", "swish"]), Some(("head", &["hidden"]))),
                 parameter("beta", Domain::Int { low: 1, high: 4, step: 1, log: false }, Some(("act", &["swish"]))),
                 parameter("optimiser", choice(&["adamw", "sgd"]), None),

@@ -1,4 +1,5 @@
-
+mod crash;
 mod determinism;
+mod program;
 mod schedulers;
 mod simulation;
