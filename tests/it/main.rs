@@ -1,8 +1,10 @@
 //! Tests of the whole, in one binary.
 
+mod crash;
 mod determinism;
 mod network;
 mod pipeline;
+mod program;
 mod quality;
 mod samplers;
 mod schedulers;
