@@ -1,6 +1,8 @@
 //! Hyperparameter search whose trials are transfer-learning jobs in candle.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod crash;
 pub mod data;
 pub mod digest;
@@ -11,6 +13,7 @@ pub mod metrics;
 pub mod nn;
 pub mod report;
 pub mod rng;
+pub mod run;
 pub mod runner;
 pub mod sampler;
 pub mod scheduler;
@@ -18,3 +21,4 @@ pub mod space;
 pub mod spec;
 pub mod stats;
 pub mod store;
+pub mod study;

@@ -73,6 +73,7 @@ pub struct Ledger {
     pub prior: Vec<(Params, f64)>,
     pub(super) trials: Vec<Observation>,
     pub(super) used: HashSet<Digest>,
+    pub(super) enqueued: u32,
     pub(super) brackets: Vec<Bracket>,
     pub(super) rungs: Vec<Vec<Rung>>,
     /// Whether one more trial may start: planned and not exhausted.
@@ -93,6 +94,7 @@ impl Ledger {
             prior: Vec::new(),
             trials: Vec::new(),
             used: HashSet::new(),
+            enqueued: 0,
             brackets: Vec::new(),
             rungs: Vec::new(),
             may_start: true,
@@ -117,8 +119,13 @@ impl Ledger {
     }
 
     /// Whether a configuration was already taken in this study.
-    pub fn is_used(&self, digest: &Digest) -> bool {
-        self.used.contains(digest)
+    pub fn is_used(&self, params: &Params) -> bool {
+        self.used.contains(&params.digest())
+    }
+
+    /// Trials whose configuration was put first by hand.
+    pub fn enqueued(&self) -> u32 {
+        self.enqueued
     }
 
     /// The brackets with their rungs, and the index of each, without those at the front that are settled.
@@ -146,6 +153,11 @@ impl Ledger {
         Ranked { score: Score::new(self.direction, value), trial }
     }
 
+    /// Rank of a trial by its latest retired result.
+    pub fn standing(&self, trial: TrialNumber) -> Ranked {
+        self.rank(trial, self.trials.get(trial.0 as usize).and_then(|seen| seen.value))
+    }
+
     pub(super) fn set_brackets(&mut self, brackets: Vec<Bracket>) {
         // Brackets that hold trials never change; later ones may, as more trials are planned.
         for (index, bracket) in brackets.iter().enumerate() {
@@ -162,12 +174,10 @@ impl Ledger {
     pub(super) fn issued(&mut self, trial: TrialNumber, bracket: u32, rung: Option<u32>) {
         self.trials[trial.0 as usize].pending = true;
         let Some(rung) = rung else { return };
-        let rungs = &mut self.rungs[bracket as usize];
-        rungs[rung as usize].entered += 1;
+        self.rungs[bracket as usize][rung as usize].entered += 1;
         if rung > 0 {
-            let seen = &self.trials[trial.0 as usize];
-            let ranked = Ranked { score: Score::new(self.direction, seen.value), trial };
-            rungs[rung as usize - 1].waiting.remove(&ranked);
+            let standing = self.standing(trial);
+            self.rungs[bracket as usize][rung as usize - 1].waiting.remove(&standing);
         }
     }
 
@@ -189,6 +199,19 @@ impl Ledger {
         seen.value = None;
         if let Some(rung) = rung {
             self.rungs[bracket as usize][rung as usize].failed += 1;
+        }
+    }
+
+    /// Passes over brackets at the front in which nothing is under way and nothing can follow.
+    pub(super) fn settle(&mut self) {
+        let is_settled = |(bracket, rungs): (&Bracket, &Vec<Rung>)| {
+            let quiet = rungs.iter().all(|rung| rung.known() == rung.entered);
+            let full = rungs[0].entered >= bracket.seats[0];
+            let mut steps = rungs.iter().zip(rungs.iter().zip(&bracket.seats).skip(1));
+            quiet && full && steps.all(|(rung, (above, &seats))| above.entered >= seats.min(rung.finished.len() as u32))
+        };
+        while self.brackets.get(self.settled).zip(self.rungs.get(self.settled)).is_some_and(is_settled) {
+            self.settled += 1;
         }
     }
 

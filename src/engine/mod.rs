@@ -23,10 +23,10 @@ pub use trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial, TrialState}
 
 use crate::ids::OrderId;
 use crate::sampler::{self, Sampler};
-use crate::scheduler::{self, Next, Scheduler};
+use crate::scheduler::{self, Needs, Next, Scheduler};
 use crate::space::Params;
-use crate::spec::{RunnerSpec, StudySpec};
-use order::VirtualWorkers;
+use crate::spec::StudySpec;
+use order::{Slots, VirtualWorkers};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -48,8 +48,8 @@ pub struct Engine {
     /// Trials that the study file asks for, and those planned for just now (less only within a replay).
     target: u32,
     planned: u32,
-    /// No number of trials was given: the whole finite space is the plan.
-    whole_lattice: bool,
+    /// Trials that were asked for, were the space large enough.
+    wanted: Option<u32>,
     /// The decision that stands.
     next: Next,
     used_of_lattice: u128,
@@ -63,15 +63,16 @@ impl Engine {
     pub fn new(spec: &StudySpec) -> Self {
         let scheduler: Arc<dyn Scheduler> = scheduler::build(&spec.scheduler).into();
         let sampler: Arc<dyn Sampler> = sampler::build(&spec.sampler, &spec.space, spec.seed).into();
-        let max_epochs = max_epochs(&spec.runner);
-        let size = sampler.lattice().map(|lattice| u32::try_from(lattice.len()).unwrap_or(u32::MAX));
-        let whole_plan = scheduler.whole_plan(max_epochs);
-        let target = spec.budget.n_trials.or(whole_plan).or(size).unwrap_or(u32::MAX);
-        let learns = scheduler.learns() || sampler.learns();
-        let slots = if learns { spec.run.virtual_workers.max(1) as usize } else { usize::MAX };
+        let max_epochs = spec.runner.epochs();
+        let target = scheduler::planned_trials(spec).unwrap_or(u32::MAX);
+        let slots = match (sampler.learns(), scheduler.needs()) {
+            (false, Needs::Nothing) => Slots::Blind,
+            (false, Needs::Results) => Slots::Endless,
+            _ => Slots::Some(spec.run.virtual_workers.max(1) as usize),
+        };
         let mut engine = Self {
             ledger: Ledger::new(spec.objective.direction, max_epochs, scheduler.wants_averages()),
-            whole_lattice: spec.budget.n_trials.is_none() && whole_plan.is_none() && size.is_some(),
+            wanted: spec.budget.n_trials.or_else(|| scheduler.whole_plan(max_epochs)),
             spec: spec.clone(),
             scheduler,
             sampler,
@@ -79,7 +80,7 @@ impl Engine {
             orders: Vec::new(),
             open: BTreeSet::new(),
             workers: VirtualWorkers::new(slots),
-            queue: VecDeque::new(),
+            queue: spec.enqueue.iter().cloned().map(Arc::new).collect(),
             totals: Vec::new(),
             target,
             planned: target,
@@ -88,9 +89,6 @@ impl Engine {
             charged: 0,
             failures: 0,
         };
-        for params in &spec.enqueue {
-            engine.enqueue(params.clone());
-        }
         engine.plan_for(engine.target);
         engine.advance();
         engine
@@ -106,14 +104,5 @@ impl Engine {
     /// The study that this is the engine of.
     pub fn spec(&self) -> &StudySpec {
         &self.spec
-    }
-}
-
-/// The full number of epochs.
-fn max_epochs(runner: &RunnerSpec) -> u32 {
-    match runner {
-        RunnerSpec::Image { training, .. } => training.epochs,
-        RunnerSpec::Command(command) => command.epochs,
-        RunnerSpec::Synthetic { epochs, .. } => *epochs,
     }
 }

@@ -7,68 +7,126 @@
 //! never on which real worker was faster.
 
 use crate::ids::OrderId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many machines are simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slots {
+    /// Nothing looks at results: they retire as they arrive.
+    Blind,
+    /// As many as orders can be found. Synchronous halving: whom it promotes does not depend on who is faster, so
+    /// results need an order, but no bound on what is under way.
+    Endless,
+    /// So many.
+    Some(usize),
+}
 
 /// The simulated machines.
 #[derive(Clone, Debug)]
 pub(super) struct VirtualWorkers {
-    slots: usize,
+    slots: Slots,
     now: u64,
-    busy: BTreeMap<OrderId, u64>,
+    /// Orders of a known length, by simulated finish.
+    fixed: BTreeSet<(u64, OrderId)>,
+    /// Orders that may stop early, with their simulated start.
+    open_ended: BTreeMap<OrderId, u64>,
 }
 
-/// How long a busy order takes, as far as is known.
+/// How long an order that may stop early takes, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Duration {
-    /// It is finished and took this many epochs.
-    Known(u32),
-    /// It takes at least this many.
+pub(super) enum Progress {
+    /// It ended after so many epochs.
+    Ended(u32),
+    /// It takes at least so many.
     AtLeast(u32),
 }
 
 impl VirtualWorkers {
-    /// `slots` machines, all free. `usize::MAX` where no algorithm looks at results.
-    pub(super) fn new(slots: usize) -> Self {
-        Self { slots, now: 0, busy: BTreeMap::new() }
+    /// `slots` machines, all free.
+    pub(super) fn new(slots: Slots) -> Self {
+        Self { slots, now: 0, fixed: BTreeSet::new(), open_ended: BTreeMap::new() }
     }
 
     pub(super) fn is_free(&self) -> bool {
-        self.busy.len() < self.slots
+        match self.slots {
+            Slots::Blind | Slots::Endless => true,
+            Slots::Some(slots) => self.fixed.len() + self.open_ended.len() < slots,
+        }
     }
 
-    /// Whether results retire as they arrive, because nothing looks at them.
-    pub(super) fn is_unbounded(&self) -> bool {
-        self.slots == usize::MAX
+    /// Whether results retire as they arrive.
+    pub(super) fn is_blind(&self) -> bool {
+        self.slots == Slots::Blind
     }
 
-    pub(super) fn fill(&mut self, order: OrderId) {
-        self.busy.insert(order, self.now);
+    /// Puts an order of `length` epochs on a machine.
+    pub(super) fn fill(&mut self, order: OrderId, length: u32, may_stop: bool) {
+        if self.is_blind() {
+        } else if may_stop {
+            self.open_ended.insert(order, self.now);
+        } else {
+            self.fixed.insert((self.now + u64::from(length), order));
+        }
     }
 
-    /// Frees the slot of `order` out of turn; only where nothing looks at results.
-    pub(super) fn free(&mut self, order: OrderId) {
-        self.busy.remove(&order);
-    }
-
-    /// The order that finishes first in simulated time, freed, if its result is known; `Err` with the order that is
-    /// waited for, or with `None` when nothing is busy.
+    /// The order that finishes first in simulated time, its machine freed; `None` while its result is not known, or
+    /// when nothing is under way.
     ///
     /// An order that may stop early is known by a lower bound that grows with every epoch it reports, so the choice
     /// never hangs on a result that could still come in earlier.
-    pub(super) fn retire(&mut self, duration: impl Fn(OrderId) -> Duration) -> Result<OrderId, Option<OrderId>> {
-        let first = self.busy.iter().map(|(&order, &start)| {
-            let duration = duration(order);
-            let (Duration::Known(epochs) | Duration::AtLeast(epochs)) = duration;
-            (start + u64::from(epochs), order, duration)
+    pub(super) fn retire(
+        &mut self,
+        is_finished: impl Fn(OrderId) -> bool,
+        progress: impl Fn(OrderId) -> Progress,
+    ) -> Option<OrderId> {
+        let ends = self.open_ended.iter().map(|(&order, &start)| match progress(order) {
+            Progress::Ended(epochs) => (start + u64::from(epochs), order, true),
+            Progress::AtLeast(epochs) => (start + u64::from(epochs), order, false),
         });
-        match first.min_by_key(|&(finish, order, _)| (finish, order)) {
-            None => Err(None),
-            Some((_, order, Duration::AtLeast(_))) => Err(Some(order)),
-            Some((finish, order, Duration::Known(_))) => {
-                self.now = finish;
-                self.busy.remove(&order);
-                Ok(order)
-            }
+        let open_ended = ends.min();
+        let fixed = self.fixed.first().map(|&(finish, order)| (finish, order, is_finished(order)));
+        let first = match (open_ended, fixed) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let (finish, order, true) = first? else { return None };
+        self.now = finish;
+        if self.open_ended.remove(&order).is_none() {
+            self.fixed.remove(&(finish, order));
         }
+        Some(order)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_retire_by_simulated_finish_and_wait_for_the_real_one() {
+        let mut workers = VirtualWorkers::new(Slots::Some(3));
+        workers.fill(OrderId(0), 9, false);
+        workers.fill(OrderId(1), 3, false);
+        workers.fill(OrderId(2), 3, false);
+        assert!(!workers.is_free());
+        let never = |_| -> Progress { unreachable!("no order may stop early") };
+        assert_eq!(workers.retire(|order| order == OrderId(2), never), None);
+        assert_eq!(workers.retire(|_| true, never), Some(OrderId(1)));
+        assert_eq!(workers.retire(|_| true, never), Some(OrderId(2)));
+        workers.fill(OrderId(3), 6, false);
+        assert_eq!(workers.retire(|_| true, never), Some(OrderId(0)));
+        assert_eq!(workers.retire(|_| true, never), Some(OrderId(3)));
+        assert_eq!(workers.retire(|_| true, never), None);
+    }
+
+    #[test]
+    fn an_order_that_could_still_stop_earlier_is_waited_for() {
+        let mut workers = VirtualWorkers::new(Slots::Some(2));
+        workers.fill(OrderId(0), 10, true);
+        workers.fill(OrderId(1), 4, true);
+        let at = |first: Progress| move |order| if order == OrderId(0) { first } else { Progress::Ended(4) };
+        assert_eq!(workers.clone().retire(|_| false, at(Progress::AtLeast(4))), None);
+        assert_eq!(workers.clone().retire(|_| false, at(Progress::AtLeast(5))), Some(OrderId(1)));
+        assert_eq!(workers.retire(|_| false, at(Progress::Ended(3))), Some(OrderId(0)));
     }
 }

@@ -77,8 +77,8 @@ impl Engine {
     }
 
     fn why_idle(&self) -> DoneReason {
-        let short = (self.trials.len() as u32) < self.planned;
-        if short && !self.whole_lattice { DoneReason::SpaceExhausted } else { DoneReason::Complete }
+        let short = self.wanted.is_some_and(|wanted| (self.trials.len() as u32) < wanted);
+        if short { DoneReason::SpaceExhausted } else { DoneReason::Complete }
     }
 
     pub(super) fn decision(&self, next: &Next) -> Option<Decision> {

@@ -1,11 +1,10 @@
 //! The one reducer: what every event does to the engine, and which events cannot be.
 
-use super::order::Duration;
+use super::order::Progress;
 use super::trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial};
 use super::{Engine, EpochReport, Event, FailureClass, Outcome, WorkOrder};
 use crate::engine::ledger::Observation;
 use crate::ids::{Epoch, OrderId, TrialNumber};
-use crate::sampler;
 use crate::scheduler::Next;
 use crate::space::Params;
 use std::sync::Arc;
@@ -106,9 +105,7 @@ impl Engine {
             Some(trial) if *trial.params != order.params => {
                 Err(Inconsistent::ConfigurationChanged { order: order.order, trial: order.trial })
             }
-            None if self.ledger.is_used(&sampler::digest(&order.params)) => {
-                Err(Inconsistent::ConfigurationUsed { order: order.order })
-            }
+            None if self.ledger.is_used(&order.params) => Err(Inconsistent::ConfigurationUsed { order: order.order }),
             _ => Ok(()),
         }
     }
@@ -116,7 +113,10 @@ impl Engine {
     fn take(&mut self, order: &WorkOrder) {
         if order.trial.0 as usize == self.trials.len() {
             let params = Arc::new(order.params.clone());
-            self.ledger.used.insert(sampler::digest(&params));
+            self.ledger.used.insert(params.digest());
+            if self.queue.front().is_some_and(|front| **front == *params) {
+                self.ledger.enqueued += 1;
+            }
             if self.sampler.lattice().is_some_and(|lattice| lattice.contains(&params)) {
                 self.used_of_lattice += 1;
             }
@@ -144,14 +144,14 @@ impl Engine {
         if self.totals.last() != Some(&order.planned_trials) {
             self.totals.push(order.planned_trials);
         }
-        while self.queue.front().is_some_and(|params| self.ledger.is_used(&sampler::digest(params))) {
+        while self.queue.front().is_some_and(|params| self.ledger.is_used(params)) {
             self.queue.pop_front();
         }
         let trial = &mut self.trials[order.trial.0 as usize];
         trial.orders.push(order.order);
         trial.rung = order.rung;
         self.ledger.issued(order.trial, order.bracket, order.rung);
-        self.workers.fill(order.order);
+        self.workers.fill(order.order, order.to.0 - order.from.0, order.stop.is_some());
         self.open.insert(order.order);
         self.charged += u64::from(order.to.0 - order.from.0);
         self.orders.push(OrderRecord {
@@ -173,12 +173,12 @@ impl Engine {
 
     /// Puts a configuration into the queue, unless it was used.
     pub(super) fn enqueue(&mut self, params: Params) {
-        if self.ledger.is_used(&sampler::digest(&params)) {
+        if self.ledger.is_used(&params) {
             return;
         }
-        let beside = self.sampler.lattice().is_some_and(|lattice| !lattice.contains(&params));
-        if self.whole_lattice && beside {
-            self.target = self.target.saturating_add(1);
+        // Beside a finite space, it is one more to be tried.
+        if self.sampler.lattice().is_some_and(|lattice| !lattice.contains(&params)) {
+            self.target = self.target.saturating_add(1).min(self.wanted.unwrap_or(u32::MAX)).max(self.target);
         }
         self.queue.push_back(Arc::new(params));
     }
@@ -277,8 +277,7 @@ impl Engine {
         };
         self.charged -= u64::from(record.length() - spent);
         self.open.remove(&order);
-        if self.workers.is_unbounded() {
-            self.workers.free(order);
+        if self.workers.is_blind() {
             self.retire(order);
         }
         self.advance();
@@ -305,7 +304,7 @@ impl Engine {
         }
         if let Outcome::Stopped { .. } = outcome {
             let curve = record.stop.as_ref().ok_or("it has no curve to be stopped by")?;
-            let best = self.best_so_far(trial, at);
+            let best = trial.best_so_far(self.ledger.direction, at);
             if !curve.stops(self.ledger.direction, at, best) {
                 return Err(format!("its curve does not stop it at epoch {at}"));
             }
@@ -326,19 +325,22 @@ impl Engine {
                 self.next = Next::Idle;
             }
             let (orders, trials) = (&self.orders, &self.trials);
-            let duration = |id: OrderId| {
+            let direction = self.ledger.direction;
+            let is_finished = |id: OrderId| orders[id.0 as usize].outcome.is_some();
+            let progress = |id: OrderId| {
                 let order = &orders[id.0 as usize];
-                let progress = (trials[order.trial.0 as usize].curve.len() as u32).saturating_sub(order.from.0);
-                match (&order.outcome, &order.stop) {
-                    (Some(Outcome::Stopped { at, .. }), _) => Duration::Known(at.0 - order.from.0),
-                    (Some(_), _) => Duration::Known(order.length()),
-                    (None, None) => Duration::AtLeast(order.length()),
-                    (None, Some(_)) => Duration::AtLeast((progress + 1).min(order.length())),
+                let reported = (trials[order.trial.0 as usize].curve.len() as u32).saturating_sub(order.from.0);
+                match &order.outcome {
+                    Some(Outcome::Stopped { at, .. }) => Progress::Ended(at.0 - order.from.0),
+                    Some(_) => Progress::Ended(order.length()),
+                    // Its last report may be the one that stops it, before the outcome is on record.
+                    None if order.is_stopped(direction, &trials[order.trial.0 as usize]) => Progress::AtLeast(reported),
+                    None => Progress::AtLeast((reported + 1).min(order.length())),
                 }
             };
-            match self.workers.retire(duration) {
-                Ok(order) => self.retire(order),
-                Err(_) => return,
+            match self.workers.retire(is_finished, progress) {
+                Some(order) => self.retire(order),
+                None => return,
             }
         }
     }
@@ -358,6 +360,7 @@ impl Engine {
             }
             Some(Outcome::Failed { .. }) | None => self.ledger.failed(order.trial, order.bracket, order.rung),
         }
+        self.ledger.settle();
     }
 }
 

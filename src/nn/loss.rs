@@ -107,3 +107,98 @@ fn resampled(
     }
     visited
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::figures::{figures, list, s};
+    use candle_core::{Device, Var};
+
+    const LABELS: [u32; 7] = [0, 2, 1, 1, 2, 0, 1];
+
+    fn logits() -> Var {
+        let values = s("logits", 21).into_iter().map(|x| x * 4.0).collect();
+        Var::from_vec(values, (7, 3), &Device::Cpu).unwrap()
+    }
+
+    fn value(loss: &Loss, logits: &Tensor) -> f64 {
+        f64::from(loss.forward(logits, &LABELS).unwrap().to_scalar::<f32>().unwrap())
+    }
+
+    /// Values and gradients against PyTorch's: cross-entropy with and without weights and smoothing, focal loss.
+    #[test]
+    fn losses_agree_with_pytorch() {
+        let cases = figures()["losses"].as_array().unwrap();
+        assert_eq!(cases.len(), 8);
+        for case in cases {
+            let loss = Loss {
+                weights: list(&case["weights"]),
+                smoothing: case["smoothing"].as_f64().unwrap(),
+                gamma: case["gamma"].as_f64().unwrap(),
+            };
+            let x = logits();
+            let wanted = case["loss"].as_f64().unwrap();
+            assert!((value(&loss, &x) / wanted - 1.0).abs() < 1e-5, "{loss:?}");
+            let grads = loss.forward(&x, &LABELS).unwrap().backward().unwrap();
+            let ours: Vec<f32> = grads.get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            for (ours, theirs) in ours.iter().zip(list(&case["gradient"])) {
+                assert!((f64::from(*ours) - theirs).abs() < 1e-6, "{loss:?}: {ours} against {theirs}");
+            }
+        }
+    }
+
+    /// Smoothing and focusing together have no counterpart in PyTorch: finite differences.
+    #[test]
+    fn a_smoothed_focal_loss_has_the_gradient_of_its_value() {
+        let loss = Loss { weights: vec![0.5, 2.0, 1.25], smoothing: 0.2, gamma: 1.5 };
+        let x = logits();
+        let grads = loss.forward(&x, &LABELS).unwrap().backward().unwrap();
+        let ours: Vec<f32> = grads.get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let start: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+        for (i, ours) in ours.into_iter().enumerate() {
+            let at = |d: f32| {
+                let mut moved = start.clone();
+                moved[i] += d;
+                value(&loss, &Tensor::from_vec(moved, (7, 3), &Device::Cpu).unwrap())
+            };
+            let numeric = (at(1e-2) - at(-1e-2)) / 2e-2;
+            assert!((numeric - f64::from(ours)).abs() < 1e-4, "{i}: {ours} against {numeric}");
+        }
+    }
+
+    #[test]
+    fn a_sure_and_right_answer_has_finite_gradients() {
+        let x = Var::from_vec(vec![200f32, -200.0], (1, 2), &Device::Cpu).unwrap();
+        let loss = Loss { weights: vec![], smoothing: 0.0, gamma: 0.5 };
+        let grads = loss.forward(&x, &[0]).unwrap().backward().unwrap();
+        let grads: Vec<f32> = grads.get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert!(grads.iter().all(|g| g.is_finite()), "{grads:?}");
+    }
+
+    /// scikit-learn 1.7: compute_class_weight("balanced", classes=[0, 1, 2], y=[0, 0, 0, 1, 1, 2]).
+    #[test]
+    fn balanced_weights_are_those_of_scikit_learn() {
+        let weights = balanced_weights(&[0, 0, 0, 1, 1, 2], 3);
+        for (ours, theirs) in weights.iter().zip([0.666_666_67, 1.0, 2.0]) {
+            assert!((ours - theirs).abs() < 1e-8);
+        }
+        assert_eq!(balanced_weights(&[0, 0], 2), [0.5, 0.0]);
+    }
+
+    #[test]
+    fn resampling_makes_classes_equal() {
+        let labels = [0, 0, 0, 0, 0, 1, 1, 2];
+        let counted = |visited: &[usize]| counts(&visited.iter().map(|&i| labels[i]).collect::<Vec<_>>(), 3);
+        let over = oversampled(&labels, 3, 1, &[4]);
+        assert_eq!(counted(&over), [5, 5, 5]);
+        // Nothing is left out, and the two images of class 1 are used as equally as five allows.
+        assert!((0..labels.len()).all(|i| over.contains(&i)));
+        let times = over.iter().filter(|&&i| i == 5).count();
+        assert!((2..=3).contains(&times));
+        let under = undersampled(&labels, 3, 1, &[4]);
+        assert_eq!(counted(&under), [1, 1, 1]);
+        assert_eq!(under, undersampled(&labels, 3, 1, &[4]));
+        let draws: Vec<_> = (0..20).map(|epoch| undersampled(&labels, 3, 1, &[epoch])).collect();
+        assert!(draws.iter().any(|d| d != &under), "every epoch is a fresh draw");
+    }
+}

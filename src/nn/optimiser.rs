@@ -125,8 +125,8 @@ impl Slot {
                 let corrections = (1.0 - BETA1.powi(power), 1.0 - BETA2.powi(power));
                 let shrink = 1.0 - rate * self.decay;
                 if on_cpu {
-                    self.first.inplace_op2(gradient, &Blend { keep: BETA1 as f32, square: false })?;
-                    second.inplace_op2(gradient, &Blend { keep: BETA2 as f32, square: true })?;
+                    self.first.inplace_op2(gradient, &Blend { keep: BETA1, square: false })?;
+                    second.inplace_op2(gradient, &Blend { keep: BETA2, square: true })?;
                     let step = AdamStep {
                         shrink: shrink as f32,
                         rate: (rate / corrections.0) as f32,
@@ -174,7 +174,7 @@ fn each3(a: &mut [f32], b: &[f32], c: &[f32], f: impl Fn(&mut f32, f32, f32) + S
 
 /// a = keep a + (1 - keep) g, or g squared.
 struct Blend {
-    keep: f32,
+    keep: f64,
     square: bool,
 }
 
@@ -183,7 +183,8 @@ impl InplaceOp2 for Blend {
         "moment"
     }
     fn cpu_fwd(&self, a: &mut CpuStorage, al: &Layout, g: &CpuStorage, gl: &Layout) -> Result<()> {
-        let (keep, rest) = (self.keep, 1.0 - self.keep);
+        // 1 - .999 in f32 is off by 5e-5.
+        let (keep, rest) = (self.keep as f32, (1.0 - self.keep) as f32);
         let (a, g) = (values(a, al, self.name())?, slice(g, gl, self.name())?);
         if self.square {
             each2(a, g, |a, g| *a = keep * *a + rest * (g * g));
@@ -262,5 +263,132 @@ impl InplaceOp2 for Descend {
         let rate = self.rate;
         each2(values(p, pl, self.name())?, slice(b, bl, self.name())?, |p, b| *p -= rate * b);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::figures::{figures, list, s};
+    use crate::spec::{ImbalancePolicy, LossKind, ScheduleKind};
+
+    pub(crate) fn spec(optimiser: OptimiserKind) -> TrainingSpec {
+        TrainingSpec {
+            epochs: 10,
+            batch_size: 8,
+            optimiser,
+            learning_rate: 0.05,
+            weight_decay: 0.1,
+            momentum: 0.9,
+            backbone_rate: 0.1,
+            schedule: ScheduleKind::Constant,
+            warmup_epochs: 0.0,
+            loss: LossKind::CrossEntropy,
+            focal_gamma: 2.0,
+            label_smoothing: 0.0,
+            imbalance: ImbalancePolicy::None,
+        }
+    }
+
+    struct Problem {
+        w: Var,
+        b: Var,
+        x: Tensor,
+        y: Tensor,
+    }
+
+    impl Problem {
+        fn new() -> Self {
+            let tensor = |name, shape: (usize, usize)| {
+                Tensor::from_vec(s(name, shape.0 * shape.1), shape, &Device::Cpu).unwrap()
+            };
+            Self {
+                w: Var::from_tensor(&tensor("w", (3, 2))).unwrap(),
+                b: Var::from_tensor(&tensor("b", (1, 3)).squeeze(0).unwrap()).unwrap(),
+                x: tensor("x", (8, 2)),
+                y: tensor("y", (8, 3)),
+            }
+        }
+
+        fn optimiser(&self, kind: OptimiserKind) -> Optimiser {
+            let parameters = vec![("out.weight".into(), self.w.clone()), ("out.bias".into(), self.b.clone())];
+            Optimiser::new(&spec(kind), vec![Group { rate: 1.0, parameters }]).unwrap()
+        }
+
+        fn step(&self, optimiser: &mut Optimiser, step: u32) {
+            let y = self.x.matmul(&self.w.t().unwrap()).unwrap().broadcast_add(&self.b).unwrap();
+            let loss = (y - &self.y).unwrap().sqr().unwrap().mean_all().unwrap();
+            optimiser.step(&loss.backward().unwrap(), 0.05 / (1.0 + f64::from(step) / 10.0)).unwrap();
+        }
+
+        fn values(&self) -> Vec<f32> {
+            let v = |t: &Var| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            [v(&self.w), v(&self.b)].concat()
+        }
+    }
+
+    /// Twenty steps with a changing learning rate, decay on the weight but not on the bias, against PyTorch in f64.
+    #[test]
+    fn trajectories_agree_with_pytorch() {
+        for (kind, case) in [(OptimiserKind::AdamW, 0), (OptimiserKind::Sgd, 1)] {
+            let problem = Problem::new();
+            let mut optimiser = problem.optimiser(kind);
+            for step in 0..20 {
+                problem.step(&mut optimiser, step);
+                let wanted = list(&figures()["trajectories"][case]["course"][step as usize]);
+                for (ours, theirs) in problem.values().into_iter().zip(wanted) {
+                    assert!((f64::from(ours) - theirs).abs() < 2e-6, "{kind:?}, step {step}: {ours} against {theirs}");
+                }
+            }
+            assert_eq!(optimiser.steps(), 20);
+        }
+    }
+
+    #[test]
+    fn a_restored_state_goes_on_bit_for_bit() {
+        for kind in [OptimiserKind::AdamW, OptimiserKind::Sgd] {
+            let straight = Problem::new();
+            let mut optimiser = straight.optimiser(kind);
+            (0..6).for_each(|step| straight.step(&mut optimiser, step));
+
+            let broken = Problem::new();
+            let mut optimiser = broken.optimiser(kind);
+            (0..3).for_each(|step| broken.step(&mut optimiser, step));
+            let state: std::collections::BTreeMap<_, _> =
+                optimiser.state().into_iter().map(|(name, t)| (name, t.copy().unwrap())).collect();
+            let mut fresh = broken.optimiser(kind);
+            fresh.restore::<candle_core::Error>(optimiser.steps(), |name, _| Ok(state[name].clone())).unwrap();
+            (3..6).for_each(|step| broken.step(&mut fresh, step));
+            assert_eq!(straight.values(), broken.values());
+        }
+    }
+
+    #[test]
+    fn a_group_has_its_own_rate_and_what_has_no_gradient_stays() {
+        let problem = Problem::new();
+        let parameters = |v: &Var, name: &str| vec![(name.to_owned(), v.clone())];
+        let idle = Var::from_vec(vec![1f32], 1, &Device::Cpu).unwrap();
+        let groups = vec![
+            Group { rate: 1.0, parameters: parameters(&problem.b, "out.bias") },
+            Group { rate: 0.0, parameters: parameters(&problem.w, "out.weight") },
+            Group { rate: 1.0, parameters: parameters(&idle, "idle.weight") },
+        ];
+        let before = problem.values();
+        problem.step(&mut Optimiser::new(&spec(OptimiserKind::AdamW), groups).unwrap(), 0);
+        let after = problem.values();
+        assert_eq!(before[..6], after[..6]);
+        assert!(before[6..].iter().zip(&after[6..]).all(|(a, b)| a != b));
+        assert_eq!(idle.to_vec1::<f32>().unwrap(), [1.0]);
+    }
+
+    #[test]
+    fn norms_and_biases_are_not_decayed() {
+        for name in ["Mixed_7c.branch1x1.conv.weight", "head.out.weight", "head.hidden.weight"] {
+            assert!(decays(name), "{name}");
+        }
+        for name in ["Mixed_7c.branch1x1.bn.weight", "head.norm.weight", "head.out.bias", "Mixed_7c.branch1x1.bn.bias"]
+        {
+            assert!(!decays(name), "{name}");
+        }
     }
 }

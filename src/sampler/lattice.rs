@@ -1,9 +1,8 @@
 //! The finite set of configurations that a grid, or a space without continua, holds: counted, numbered, walked.
 
-use super::coding;
 use crate::space::{Domain, Params, SearchSpace, Value};
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// The configurations of a space whose every parameter takes finitely many values, numbered from 0 with the last
 /// parameter changing fastest. A conditional parameter multiplies only where it exists.
@@ -12,56 +11,107 @@ pub struct Lattice {
     axes: Vec<Axis>,
     len: u128,
     /// Sizes of subtrees, by depth and by those earlier choices that later conditions ask for.
-    sizes: Mutex<HashMap<(usize, Vec<Option<usize>>), u128>>,
+    sizes: Mutex<HashMap<Branch, u128>>,
 }
+
+/// A depth, and the earlier choices that matter from there on.
+type Branch = (usize, Vec<Option<u64>>);
 
 #[derive(Debug)]
 struct Axis {
     name: String,
-    values: Vec<Value>,
-    /// The axis that decides whether this one exists, and its deciding indices.
-    when: Option<(usize, Vec<usize>)>,
+    points: Points,
+    /// The axis that decides whether this one exists, and its deciding positions.
+    when: Option<(usize, Vec<u64>)>,
+    /// Whether a later axis asks for this one.
+    decides: bool,
     /// Earlier axes that this or a later axis asks for.
     asked: Vec<usize>,
 }
 
-/// More values than this on one axis count as a continuum.
-const MOST_VALUES: u64 = 1 << 16;
+/// The values of an axis.
+#[derive(Debug)]
+enum Points {
+    /// All of a domain that can be counted.
+    Cells(Domain, u64),
+    /// A continuum's cut.
+    Cut(Vec<Value>),
+}
+
+impl Points {
+    /// Every value of a domain; a continuum cut into `points` values, ends included (one: the middle).
+    fn new(domain: &Domain, points: Option<u32>) -> Option<Self> {
+        if let Some(cells) = domain.cells() {
+            return Some(Self::Cells(domain.clone(), cells));
+        }
+        let n = points?.max(1);
+        let at = |i: u32| if n == 1 { 0.5 } else { f64::from(i) / f64::from(n - 1) };
+        let mut values: Vec<Value> = (0..n).map(|i| domain.from_unit(at(i))).collect();
+        // Exactly the ends, whatever the logarithm's rounding.
+        if let (Domain::Float { low, high, .. }, [first, .., last]) = (domain, values.as_mut_slice()) {
+            (*first, *last) = (Value::Float(*low), Value::Float(*high));
+        }
+        values.dedup();
+        Some(Self::Cut(values))
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Cells(_, cells) => *cells,
+            Self::Cut(values) => values.len() as u64,
+        }
+    }
+
+    fn get(&self, position: u64) -> Option<Value> {
+        match self {
+            Self::Cells(domain, _) => domain.nth(position),
+            Self::Cut(values) => values.get(position as usize).cloned(),
+        }
+    }
+
+    fn position(&self, value: &Value) -> Option<u64> {
+        match self {
+            Self::Cells(domain, _) => domain.index_of(value),
+            Self::Cut(values) => values.iter().position(|v| v.same(value)).map(|i| i as u64),
+        }
+    }
+}
 
 impl Lattice {
-    /// The lattice of a space; a continuum is cut into `points` values, or makes it `None` without `points`.
+    /// The lattice of a space. A continuum is cut into `points` values; without `points` it makes this `None`.
     pub fn new(space: &SearchSpace, points: Option<u32>) -> Option<Self> {
         let mut axes: Vec<Axis> = Vec::new();
         for parameter in &space.parameters {
-            let values = values(&parameter.domain, points)?;
             let when = match &parameter.when {
                 None => None,
                 Some(when) => {
-                    let decider = axes.iter().position(|a| a.name == when.parameter)?;
-                    let deciding = 0..axes[decider].values.len();
-                    Some((decider, deciding.filter(|&i| when.values.contains(&axes[decider].values[i])).collect()))
+                    let decider = axes.iter().position(|axis| axis.name == when.parameter)?;
+                    axes[decider].decides = true;
+                    let positions = when.values.iter().filter_map(|value| axes[decider].points.position(value));
+                    Some((decider, positions.collect()))
                 }
             };
-            axes.push(Axis { name: parameter.name.clone(), values, when, asked: Vec::new() });
+            let points = Points::new(&parameter.domain, points)?;
+            axes.push(Axis { name: parameter.name.clone(), points, when, decides: false, asked: Vec::new() });
         }
         for depth in 0..axes.len() {
-            let mut asked: Vec<usize> =
-                axes[depth..].iter().filter_map(|a| a.when.as_ref().map(|w| w.0)).filter(|&d| d < depth).collect();
+            let deciders = axes[depth..].iter().filter_map(|axis| axis.when.as_ref().map(|when| when.0));
+            let mut asked: Vec<usize> = deciders.filter(|&decider| decider < depth).collect();
             asked.sort_unstable();
             asked.dedup();
             axes[depth].asked = asked;
         }
         let mut lattice = Self { axes, len: 0, sizes: Mutex::default() };
-        lattice.len = lattice.size(0, &mut Vec::new());
+        lattice.len = lattice.size(&mut Vec::new());
         Some(lattice)
     }
 
-    /// How many configurations there are.
+    /// How many configurations there are; saturates at the largest number.
     pub fn len(&self) -> u128 {
         self.len
     }
 
-    /// Whether there are none (never: a space has at least the empty configuration).
+    /// Whether there are none (never: even a space without parameters has the empty configuration).
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -75,15 +125,23 @@ impl Lattice {
                 chosen.push(None);
                 continue;
             }
-            for index in 0..axis.values.len() {
-                chosen.push(Some(index));
-                let size = self.size(depth + 1, &mut chosen);
+            let mut position = 0;
+            while position < axis.points.len() {
+                chosen.push(Some(position));
+                let size = self.size(&mut chosen).max(1);
                 if number < size {
-                    params.0.insert(axis.name.clone(), axis.values[index].clone());
                     break;
                 }
-                number -= size;
                 chosen.pop();
+                // Positions that decide nothing are all alike.
+                let skip = if axis.decides { 1 } else { u64::try_from(number / size).unwrap_or(u64::MAX) };
+                number -= size * u128::from(skip);
+                position += skip;
+            }
+            chosen.truncate(depth);
+            chosen.push(Some(position));
+            if let Some(value) = axis.points.get(position) {
+                params.0.insert(axis.name.clone(), value);
             }
         }
         params
@@ -92,75 +150,125 @@ impl Lattice {
     /// Whether a configuration lies on the lattice.
     pub fn contains(&self, params: &Params) -> bool {
         let mut chosen = Vec::new();
-        let mut found = 0;
         for (depth, axis) in self.axes.iter().enumerate() {
-            if !self.exists(depth, &chosen) {
-                chosen.push(None);
-                continue;
-            }
-            let index = params.get(&axis.name).and_then(|value| axis.values.iter().position(|v| v == value));
-            if index.is_none() {
+            let exists = self.exists(depth, &chosen);
+            let position = params.get(&axis.name).and_then(|value| axis.points.position(value));
+            if exists != position.is_some() {
                 return false;
             }
-            found += 1;
-            chosen.push(index);
+            chosen.push(position);
         }
-        found == params.0.len()
+        chosen.iter().flatten().count() == params.0.len()
     }
 
-    fn exists(&self, depth: usize, chosen: &[Option<usize>]) -> bool {
+    fn exists(&self, depth: usize, chosen: &[Option<u64>]) -> bool {
         match &self.axes[depth].when {
             None => true,
-            Some((decider, deciding)) => chosen[*decider].is_some_and(|index| deciding.contains(&index)),
+            Some((decider, deciding)) => chosen[*decider].is_some_and(|position| deciding.contains(&position)),
         }
     }
 
-    /// Configurations below `chosen`.
-    fn size(&self, depth: usize, chosen: &mut Vec<Option<usize>>) -> u128 {
-        if depth == self.axes.len() {
-            return 1;
-        }
-        let key = (depth, self.axes[depth].asked.iter().map(|&i| chosen[i]).collect());
-        if let Some(&size) = self.sizes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&key) {
+    /// Configurations that begin with `chosen`.
+    fn size(&self, chosen: &mut Vec<Option<u64>>) -> u128 {
+        let depth = chosen.len();
+        let Some(axis) = self.axes.get(depth) else { return 1 };
+        let branch = (depth, axis.asked.iter().map(|&i| chosen[i]).collect());
+        if let Some(&size) = self.sizes.lock().unwrap_or_else(PoisonError::into_inner).get(&branch) {
             return size;
         }
-        let mut size = 0u128;
-        let later =
-            |lattice: &Self| lattice.axes[depth + 1..].iter().any(|a| a.when.as_ref().is_some_and(|w| w.0 == depth));
-        if !self.exists(depth, chosen) {
-            chosen.push(None);
-            size = self.size(depth + 1, chosen);
+        let mut below = |choice| {
+            chosen.push(choice);
+            let size = self.size(chosen);
             chosen.pop();
-        } else if later(self) {
-            for index in 0..self.axes[depth].values.len() {
-                chosen.push(Some(index));
-                size = size.saturating_add(self.size(depth + 1, chosen));
-                chosen.pop();
+            size
+        };
+        let exists = match &axis.when {
+            None => true,
+            Some((decider, deciding)) => {
+                let at = axis.asked.binary_search(decider).ok().and_then(|i| branch.1[i]);
+                at.is_some_and(|position| deciding.contains(&position))
             }
+        };
+        let size = if !exists {
+            below(None)
+        } else if axis.decides {
+            (0..axis.points.len()).fold(0u128, |sum, position| sum.saturating_add(below(Some(position))))
         } else {
-            chosen.push(Some(0));
-            size = self.size(depth + 1, chosen).saturating_mul(self.axes[depth].values.len() as u128);
-            chosen.pop();
-        }
-        self.sizes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key, size);
+            below(Some(0)).saturating_mul(u128::from(axis.points.len()))
+        };
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).insert(branch, size);
         size
     }
 }
 
-/// The values of a domain, or of its cut.
-fn values(domain: &Domain, points: Option<u32>) -> Option<Vec<Value>> {
-    let n = match coding::levels(domain) {
-        Some(n) if n <= MOST_VALUES => {
-            return Some(match domain {
-                Domain::Int { low, step, .. } => (0..n as i64).map(|i| Value::Int(low + step * i)).collect(),
-                _ => (0..n).map(|i| coding::from_unit(domain, (i as f64 + 0.5) / n as f64)).collect(),
-            });
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::space::{Condition, Parameter};
+    use std::collections::BTreeSet;
+
+    fn text(t: &str) -> Value {
+        Value::Text(t.into())
+    }
+
+    fn parameter(name: &str, domain: Domain, when: Option<(&str, &[&str])>) -> Parameter {
+        let when =
+            when.map(|(p, values)| Condition { parameter: p.into(), values: values.iter().map(|v| text(v)).collect() });
+        Parameter { name: name.into(), domain, when }
+    }
+
+    fn choice(names: &[&str]) -> Domain {
+        Domain::Categorical { choices: names.iter().map(|n| text(n)).collect() }
+    }
+
+    fn conditional() -> SearchSpace {
+        SearchSpace {
+            parameters: vec![
+                parameter("head", choice(&["linear", "hidden"]), None),
+                parameter("units", Domain::Int { low: 1, high: 3, step: 1, log: false }, Some(("head", &["hidden"]))),
+                parameter("act", choice(&["relu", "swish"]), Some(("head", &["hidden"]))),
+                parameter("beta", Domain::Int { low: 1, high: 4, step: 1, log: false }, Some(("act", &["swish"]))),
+                parameter("optimiser", choice(&["adamw", "sgd"]), None),
+                parameter("fixed", Domain::Fixed { value: Value::Int(3) }, None),
+            ],
         }
-        _ => points?.max(1),
-    };
-    // Ends included; a single point sits in the middle.
-    let at = |i: u32| if n == 1 { 0.5 } else { f64::from(i) / f64::from(n - 1) };
-    let mut values: Vec<Value> = (0..n).map(|i| coding::from_unit(domain, at(i))).collect();
-    values.dedup();
-    Some(values)
+    }
+
+    #[test]
+    fn numbers_and_configurations_answer_one_to_one() {
+        let space = conditional();
+        let lattice = Lattice::new(&space, None).unwrap();
+        assert_eq!(Some(lattice.len()), space.cardinality());
+        let all: BTreeSet<_> = (0..lattice.len()).map(|i| lattice.get(i).digest()).collect();
+        assert_eq!(all.len() as u128, lattice.len());
+        for i in 0..lattice.len() {
+            let params = lattice.get(i);
+            assert!(lattice.contains(&params));
+            assert_eq!(space.complete(&params).as_ref(), Ok(&params));
+        }
+    }
+
+    #[test]
+    fn a_continuum_is_cut_with_its_ends_and_evenly_in_its_own_scale() {
+        let float = |log| Domain::Float { low: 1e-4, high: 1.0, step: None, log };
+        let space = SearchSpace { parameters: vec![parameter("rate", float(true), None)] };
+        assert!(Lattice::new(&space, None).is_none());
+        let lattice = Lattice::new(&space, Some(5)).unwrap();
+        let rates: Vec<f64> = (0..5).map(|i| lattice.get(i).get("rate").unwrap().as_f64().unwrap()).collect();
+        for (rate, expected) in rates.iter().zip([1e-4, 1e-3, 1e-2, 1e-1, 1.0]) {
+            assert!((rate / expected - 1.0).abs() < 1e-9, "{rate} {expected}");
+        }
+        assert_eq!((rates[0], rates[4]), (1e-4, 1.0));
+        assert!(!lattice.contains(&Params([("rate".to_owned(), Value::Float(0.02))].into())));
+    }
+
+    #[test]
+    fn a_space_of_a_trillion_is_numbered_without_being_listed() {
+        let wide = || Domain::Int { low: 1, high: 1_000_000, step: 1, log: false };
+        let space = SearchSpace { parameters: vec![parameter("a", wide(), None), parameter("b", wide(), None)] };
+        let lattice = Lattice::new(&space, None).unwrap();
+        assert_eq!(lattice.len(), 1_000_000_000_000);
+        let params = lattice.get(123_456_654_320);
+        assert_eq!((params.get("a"), params.get("b")), (Some(&Value::Int(123_457)), Some(&Value::Int(654_321))));
+    }
 }

@@ -1,10 +1,12 @@
 //! How configurations are proposed. A sampler holds configuration only; its memory is the [`Ledger`].
 
-mod coding;
+mod grid;
 mod lattice;
+mod parzen;
 mod random;
+mod sobol;
+mod tpe;
 
-pub(crate) use coding::digest;
 pub use lattice::Lattice;
 
 use crate::engine::Ledger;
@@ -15,6 +17,9 @@ use crate::spec::SamplerSpec;
 /// Proposes configurations, each at most once in a study.
 pub trait Sampler: std::fmt::Debug + Send + Sync {
     /// A configuration for `trial` that was not used before.
+    ///
+    /// # Errors
+    /// [`Exhausted`] once every configuration of a finite space was used.
     fn suggest(&self, space: &SearchSpace, ledger: &Ledger, trial: TrialNumber) -> Result<Params, Exhausted>;
 
     /// The finite set that it draws from, if it is finite.
@@ -35,6 +40,10 @@ pub struct Exhausted;
 pub fn build(spec: &SamplerSpec, space: &SearchSpace, seed: u64) -> Box<dyn Sampler> {
     match *spec {
         SamplerSpec::Random => Box::new(random::Random::new(space, seed)),
-        _ => Box::new(random::Random::new(space, seed)),
+        SamplerSpec::Grid { points } => Box::new(grid::Grid::new(space, points)),
+        SamplerSpec::Sobol => Box::new(sobol::Sobol::new(space, seed)),
+        SamplerSpec::Tpe { n_startup, n_ei_candidates } => {
+            Box::new(tpe::Tpe::new(space, seed, n_startup, n_ei_candidates))
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Independent random draws, keyed by (seed, trial, parameter): adding a parameter leaves the others' draws alone.
 
-use super::{Exhausted, Lattice, Sampler, coding};
+use super::{Exhausted, Lattice, Sampler};
 use crate::engine::Ledger;
 use crate::ids::TrialNumber;
 use crate::rng::{Purpose, StreamRng};
@@ -22,21 +22,26 @@ impl Random {
 
     fn draw(&self, space: &SearchSpace, trial: TrialNumber, attempt: u64) -> Params {
         let counters = [u64::from(trial.0), attempt];
-        coding::sample(space, |name| StreamRng::named(self.seed, Purpose::Parameter, name, &counters).unit())
+        space.sample(|name| StreamRng::named(self.seed, Purpose::Parameter, name, &counters).unit())
+    }
+
+    /// The first free configuration after a random place of a finite space.
+    pub(super) fn any_free(&self, ledger: &Ledger, trial: TrialNumber) -> Result<Params, Exhausted> {
+        let lattice = self.lattice.as_ref().ok_or(Exhausted)?;
+        let u = StreamRng::named(self.seed, Purpose::Sampler, "free", &[u64::from(trial.0)]).unit();
+        let start = (u * lattice.len() as f64) as u128;
+        let mut numbers = (0..lattice.len()).map(|i| start.wrapping_add(i) % lattice.len());
+        numbers.by_ref().map(|number| lattice.get(number)).find(|params| !ledger.is_used(params)).ok_or(Exhausted)
     }
 }
 
 impl Sampler for Random {
     fn suggest(&self, space: &SearchSpace, ledger: &Ledger, trial: TrialNumber) -> Result<Params, Exhausted> {
-        let fresh = |params: &Params| !ledger.is_used(&coding::digest(params));
-        if let Some(params) = (0..REDRAWS).map(|attempt| self.draw(space, trial, attempt)).find(fresh) {
-            return Ok(params);
+        let mut draws = (0..REDRAWS).map(|attempt| self.draw(space, trial, attempt));
+        match draws.find(|params| !ledger.is_used(params)) {
+            Some(params) => Ok(params),
+            None => self.any_free(ledger, trial),
         }
-        // Nearly all of a finite space is used: the first free one after a random place.
-        let lattice = self.lattice.as_ref().ok_or(Exhausted)?;
-        let start = StreamRng::keyed(self.seed, Purpose::Sampler, &[u64::from(trial.0)]).unit() * lattice.len() as f64;
-        let numbers = (0..lattice.len()).map(|i| (start as u128 + i) % lattice.len());
-        numbers.map(|number| lattice.get(number)).find(fresh).ok_or(Exhausted)
     }
 
     fn lattice(&self) -> Option<&Lattice> {

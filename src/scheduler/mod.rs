@@ -1,10 +1,15 @@
 //! How epochs are given to trials. A scheduler holds configuration only; its memory is the [`Ledger`].
 
+mod asha;
+mod hyperband;
+mod median;
 mod none;
 mod rungs;
 mod sha;
+mod table;
 
 pub use rungs::{Bracket, rung_count};
+pub use table::{Certainty, PlannedBracket, PlannedRung, RungTable, planned_trials, rung_table};
 
 use crate::engine::{Ledger, StopCurve};
 use crate::ids::{Epoch, TrialNumber};
@@ -19,6 +24,17 @@ pub enum Next {
     Resume { trial: TrialNumber, to: Epoch, bracket: u32, rung: u32 },
     /// Nothing until another order retires; the end if none is left.
     Idle,
+}
+
+/// What a scheduler's decisions depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Not on results.
+    Nothing,
+    /// On results, but not on the order in which they are seen.
+    Results,
+    /// On the order too: results are shown in that of the virtual workers, whose number is part of the study.
+    Order,
 }
 
 /// Decides who trains for how long, from what is on the ledger alone.
@@ -40,9 +56,9 @@ pub trait Scheduler: std::fmt::Debug + Send + Sync {
         None
     }
 
-    /// Whether results change decisions.
-    fn learns(&self) -> bool {
-        true
+    /// What its decisions depend on.
+    fn needs(&self) -> Needs {
+        Needs::Order
     }
 
     /// Whether the running averages of complete trials are looked at.
@@ -58,6 +74,12 @@ pub fn build(spec: &SchedulerSpec) -> Box<dyn Scheduler> {
         SchedulerSpec::Sha { min_resource, reduction_factor } => {
             Box::new(sha::Halving { min_resource, reduction_factor })
         }
-        _ => Box::new(none::RunAll),
+        SchedulerSpec::Asha { min_resource, reduction_factor } => {
+            Box::new(asha::Asha { min_resource, reduction_factor })
+        }
+        SchedulerSpec::Hyperband { min_resource, reduction_factor, algorithm1 } => {
+            Box::new(hyperband::Hyperband { min_resource, reduction_factor, algorithm1 })
+        }
+        SchedulerSpec::Median { warmup_epochs, min_trials } => Box::new(median::Median { warmup_epochs, min_trials }),
     }
 }

@@ -1,6 +1,6 @@
 //! Every trial runs to the end.
 
-use super::{Bracket, Next, Scheduler};
+use super::{Bracket, Needs, Next, Scheduler};
 use crate::engine::Ledger;
 use crate::ids::Epoch;
 
@@ -19,7 +19,7 @@ impl Scheduler for RunAll {
         Next::Start { to: Epoch(ledger.max_epochs), bracket: 0, rung: None, stop: None }
     }
 
-    fn learns(&self) -> bool {
-        false
+    fn needs(&self) -> Needs {
+        Needs::Nothing
     }
 }

@@ -5,7 +5,7 @@
 //! promoted does not depend on who was faster.
 
 use super::rungs::{self, Bracket, rung_count};
-use super::{Next, Scheduler};
+use super::{Needs, Next, Scheduler};
 use crate::engine::{Ledger, Rung};
 use crate::ids::{Epoch, TrialNumber};
 
@@ -34,6 +34,10 @@ impl Scheduler for Halving {
 
     fn next(&self, ledger: &Ledger) -> Next {
         next(ledger, self.reduction_factor)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Results
     }
 
     fn may_promote(&self, ledger: &Ledger, trial: TrialNumber, bracket: u32, rung: u32) -> bool {
@@ -85,6 +89,5 @@ fn expected(rungs: &[Rung], seats: &[u32], rung: usize) -> u32 {
 pub(super) fn may_promote(ledger: &Ledger, eta: u32, trial: TrialNumber, bracket: u32, rung: u32) -> bool {
     let Some((plan, rungs)) = ledger.bracket(bracket) else { return false };
     let (Some(here), true) = (rungs.get(rung as usize), (rung as usize) < rungs.len() - 1) else { return false };
-    let ranked = ledger.rank(trial, ledger.trials()[trial.0 as usize].value);
-    here.place(&ranked) < seats(ledger, plan, rungs, eta)[rung as usize + 1]
+    here.place(&ledger.standing(trial)) < seats(ledger, plan, rungs, eta)[rung as usize + 1]
 }

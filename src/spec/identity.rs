@@ -62,7 +62,10 @@ impl StudySpec {
     /// Whether suggestions or promotions depend on results in a way that the number of virtual workers decides.
     pub fn learns(&self) -> bool {
         matches!(self.sampler, SamplerSpec::Tpe { .. })
-            || matches!(self.scheduler, SchedulerSpec::Asha { .. } | SchedulerSpec::Median { .. })
+            || matches!(
+                self.scheduler,
+                SchedulerSpec::Asha { .. } | SchedulerSpec::Hyperband { .. } | SchedulerSpec::Median { .. }
+            )
     }
 
     /// Everything in which this study (as the file has it now) differs from the stored one, in the order of paths.

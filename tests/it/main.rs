@@ -1,1 +1,7 @@
+//! Tests of the whole, in one binary.
 
+mod determinism;
+mod network;
+mod samplers;
+mod schedulers;
+mod simulation;

@@ -1,0 +1,106 @@
+//! The tree-structured Parzen estimator (Bergstra et al. 2011), multivariate (Falkner et al. 2018), with the
+//! defaults of Optuna 5, for spaces with conditions.
+//!
+//! Trials are ranked by how long they were trained, then by value; the best tenth (at most 25) is *good*, all else
+//! is *bad*: failed trials, and trials without any result yet (constant liar), so that workers that ask at the same
+//! time are not sent to the same place. Of the candidates drawn from the good density the one with the largest
+//! ratio good / bad is proposed.
+
+use super::parzen::Parzen;
+use super::random::Random;
+use super::{Exhausted, Lattice, Sampler};
+use crate::engine::{Ledger, Score};
+use crate::ids::{Epoch, TrialNumber};
+use crate::rng::{Purpose, StreamRng};
+use crate::space::{Params, SearchSpace};
+use std::cmp::Reverse;
+
+/// Rounds of candidates before a random configuration is taken instead, all candidates having been used.
+const ROUNDS: u64 = 8;
+
+#[derive(Debug)]
+pub(super) struct Tpe {
+    seed: u64,
+    n_startup: usize,
+    n_ei_candidates: usize,
+    random: Random,
+}
+
+/// The configurations of both sides, oldest first.
+struct Split<'a> {
+    good: Vec<&'a Params>,
+    bad: Vec<&'a Params>,
+}
+
+impl Tpe {
+    pub(super) fn new(space: &SearchSpace, seed: u64, n_startup: u32, n_ei_candidates: u32) -> Self {
+        Self {
+            seed,
+            n_startup: n_startup.max(1) as usize,
+            n_ei_candidates: n_ei_candidates.max(1) as usize,
+            random: Random::new(space, seed),
+        }
+    }
+
+    /// `None` before there are `n_startup` results.
+    fn split<'a>(&self, ledger: &'a Ledger) -> Option<Split<'a>> {
+        let mut ranked = Vec::new();
+        let mut bad: Vec<(usize, &Params)> = Vec::new();
+        for (age, (params, value)) in ledger.prior.iter().enumerate() {
+            let score = Score::new(ledger.direction, Some(*value));
+            ranked.push((Reverse(Epoch(ledger.max_epochs)), score, age, params));
+        }
+        let before = ledger.prior.len();
+        let mut known = before;
+        for (number, trial) in ledger.trials().iter().enumerate() {
+            let score = Score::new(ledger.direction, trial.value);
+            if trial.epoch.0 > 0 && !trial.failed && score.is_finite() {
+                ranked.push((Reverse(trial.epoch), score, before + number, &*trial.params));
+                known += 1;
+            } else {
+                bad.push((before + number, &*trial.params));
+                known += usize::from(trial.failed);
+            }
+        }
+        if ranked.len() < self.n_startup {
+            return None;
+        }
+        ranked.sort_by_key(|&(epoch, score, age, _)| (epoch, score, age));
+        let n_good = known.div_ceil(10).min(25).min(ranked.len());
+        bad.extend(ranked.split_off(n_good).into_iter().map(|(_, _, age, params)| (age, params)));
+        let mut good: Vec<(usize, &Params)> = ranked.into_iter().map(|(_, _, age, params)| (age, params)).collect();
+        let by_age = |side: &mut Vec<(usize, &'a Params)>| {
+            side.sort_by_key(|&(age, _)| age);
+            side.iter().map(|&(_, params)| params).collect()
+        };
+        Some(Split { good: by_age(&mut good), bad: by_age(&mut bad) })
+    }
+}
+
+impl Sampler for Tpe {
+    fn suggest(&self, space: &SearchSpace, ledger: &Ledger, trial: TrialNumber) -> Result<Params, Exhausted> {
+        let Some(split) = self.split(ledger) else { return self.random.suggest(space, ledger, trial) };
+        let good = Parzen::new(space, &split.good);
+        let bad = Parzen::new(space, &split.bad);
+        for round in 0..ROUNDS {
+            let mut rng = StreamRng::named(self.seed, Purpose::Sampler, "tpe", &[u64::from(trial.0), round]);
+            let candidates: Vec<Params> = (0..self.n_ei_candidates).map(|_| good.draw(&mut rng)).collect();
+            let gain = |params: &Params| good.log_density(params) - bad.log_density(params);
+            let fresh = candidates.into_iter().filter(|params| !ledger.is_used(params));
+            // The first of equals, so that the choice is one whatever the order of a sort.
+            let best = fresh.map(|params| (gain(&params), params)).reduce(|a, b| if b.0 > a.0 { b } else { a });
+            if let Some((_, params)) = best {
+                return Ok(params);
+            }
+        }
+        self.random.suggest(space, ledger, trial)
+    }
+
+    fn lattice(&self) -> Option<&Lattice> {
+        self.random.lattice()
+    }
+
+    fn learns(&self) -> bool {
+        true
+    }
+}

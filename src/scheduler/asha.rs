@@ -1,0 +1,48 @@
+//! Successive halving by promotion, without waiting (Li et al. 2020, Algorithm 2).
+//!
+//! Asked for work, from the highest rung down: the best member that was not promoted, if it is among the top
+//! floor(n / eta) of the n that arrived; else a new trial. Failed members count among the n, as the worst.
+
+use super::rungs::{self, Bracket, rung_count};
+use super::{Next, Scheduler};
+use crate::engine::Ledger;
+use crate::ids::{Epoch, TrialNumber};
+
+#[derive(Debug)]
+pub(super) struct Asha {
+    pub min_resource: u32,
+    pub reduction_factor: u32,
+}
+
+impl Scheduler for Asha {
+    /// One bracket without end; its seats are what halving would give.
+    fn brackets(&self, totals: &[u32], max_epochs: u32) -> Vec<Bracket> {
+        let eta = self.reduction_factor;
+        let k = rung_count(self.min_resource, max_epochs, eta);
+        let total = totals.last().copied().unwrap_or(0);
+        vec![Bracket { seats: rungs::seats(total, eta, k), epochs: rungs::epochs(max_epochs, eta, k) }]
+    }
+
+    fn next(&self, ledger: &Ledger) -> Next {
+        let Some((bracket, rungs)) = ledger.bracket(0) else { return Next::Idle };
+        for rung in (0..rungs.len() - 1).rev() {
+            let Some((best, place)) = rungs[rung].best_waiting() else { continue };
+            if place < rungs[rung].known() / self.reduction_factor {
+                let to = Epoch(bracket.epochs[rung + 1]);
+                return Next::Resume { trial: best.trial, to, bracket: 0, rung: rung as u32 + 1 };
+            }
+        }
+        if !ledger.may_start() {
+            return Next::Idle;
+        }
+        Next::Start { to: Epoch(bracket.epochs[0]), bracket: 0, rung: Some(0), stop: None }
+    }
+
+    /// A member's place among those arrived only gets worse, and no more than all planned trials can arrive.
+    fn may_promote(&self, ledger: &Ledger, trial: TrialNumber, bracket: u32, rung: u32) -> bool {
+        let Some((plan, rungs)) = ledger.bracket(bracket) else { return false };
+        let (Some(here), true) = (rungs.get(rung as usize), (rung as usize) < rungs.len() - 1) else { return false };
+        let most = if ledger.may_start() { plan.seats[0] } else { ledger.started() };
+        here.place(&ledger.standing(trial)) < most / self.reduction_factor
+    }
+}
