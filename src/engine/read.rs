@@ -206,9 +206,7 @@ impl Engine {
             None if self.after_failure(order, FailureClass::Diverged) == Retry::Retry => None,
             None => Some(Outcome::reached(trial.curve.last()?.value)),
             Some(value) if at == record.to => Some(Outcome::Reached { value }),
-            Some(value) => {
-                record.is_stopped(self.ledger.direction, trial).then_some(Outcome::Stopped { at, value })
-            }
+            Some(value) => record.is_stopped(self.ledger.direction, trial).then_some(Outcome::Stopped { at, value }),
         }
     }
 

@@ -82,7 +82,7 @@ fn header(out: &mut String, record: &StudyRecord, name: &str) {
     };
     let mut facts = vec![
         format!("{direction} validation {}", escape(&metric)),
-        format!("{} trials", record.trials.len()),
+        if record.trials.len() == 1 { "1 trial".to_owned() } else { format!("{} trials", record.trials.len()) },
         format!("{} complete", count(TrialState::Complete)),
     ];
     for (state, word) in [

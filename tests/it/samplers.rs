@@ -81,17 +81,21 @@ fn a_grid_without_a_number_of_trials_tries_every_combination_in_order() {
     assert_eq!(reason, DoneReason::Complete);
     let texts: Vec<String> = proposals(&simulation).iter().map(|p| serde_json::to_string(p).unwrap()).collect();
     assert_eq!(texts.len(), 12);
-    assert_eq!(texts[..4], [
-        r#"{"a":1,"mode":"plain"}"#,
-        r#"{"a":3,"mode":"plain"}"#,
-        r#"{"a":5,"mode":"plain"}"#,
-        r#"{"a":1,"b":0.1,"mode":"rich"}"#,
-    ]);
+    assert_eq!(
+        texts[..4],
+        [
+            r#"{"a":1,"mode":"plain"}"#,
+            r#"{"a":3,"mode":"plain"}"#,
+            r#"{"a":5,"mode":"plain"}"#,
+            r#"{"a":1,"b":0.1,"mode":"rich"}"#,
+        ]
+    );
 }
 
 #[test]
 fn enqueued_configurations_go_first_and_are_not_proposed_again() {
-    let configuration = |a: i64| Params([("mode".into(), Value::Text("plain".into())), ("a".into(), Value::Int(a))].into());
+    let configuration =
+        |a: i64| Params([("mode".into(), Value::Text("plain".into())), ("a".into(), Value::Int(a))].into());
     for sampler in samplers() {
         let mut spec = study(small_space(), sampler.clone(), SchedulerSpec::None, 12, 3);
         spec.enqueue = vec![configuration(5), configuration(1), configuration(5)];
@@ -253,7 +257,8 @@ fn tpe_survives_failures_only_and_values_all_alike() {
 
 #[test]
 fn events_that_cannot_be_are_refused_with_their_reason() {
-    let spec = study(numbers(9), SamplerSpec::Random, SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 }, 9, 9);
+    let spec =
+        study(numbers(9), SamplerSpec::Random, SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 }, 9, 9);
     let mut engine = Engine::new(&spec);
     let Plan::Issue(order) = engine.plan() else { panic!() };
     let refuse = |engine: &mut Engine, event: Event| {

@@ -27,9 +27,8 @@ fn table(scheduler: SchedulerSpec, n: Option<u32>, epochs: u32) -> RungTable {
 }
 
 fn texts(table: &RungTable) -> Vec<String> {
-    let text = |b: &hpsearch::scheduler::PlannedBracket| {
-        b.rungs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-    };
+    let text =
+        |b: &hpsearch::scheduler::PlannedBracket| b.rungs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     table.brackets.iter().map(text).collect()
 }
 
@@ -77,7 +76,10 @@ fn the_last_rung_is_the_full_number_of_epochs_and_the_first_no_less_than_the_lea
                 let table = table(SchedulerSpec::Sha { min_resource: min, reduction_factor: eta }, Some(50), max);
                 let rungs = &table.brackets[0].rungs;
                 assert_eq!(rungs.last().unwrap().epochs, max);
-                assert!(rungs[0].epochs >= min && rungs.iter().all(|r| r.added > 0 && r.seats > 0), "{min} {max} {eta}");
+                assert!(
+                    rungs[0].epochs >= min && rungs.iter().all(|r| r.added > 0 && r.seats > 0),
+                    "{min} {max} {eta}"
+                );
             }
         }
     }
@@ -185,7 +187,10 @@ fn failed_trials_do_not_starve_a_rung() {
     let spec = study(numbers(27), SamplerSpec::Grid { points: 2 }, SHA, 27, 27);
     let mut simulation = Simulation::new(&spec, &two);
     simulation.run(&Conditions::STRAIGHT);
-    assert_eq!(simulation.states(), [("Complete".to_owned(), 1), ("Failed".to_owned(), 25), ("Stopped".to_owned(), 1)].into());
+    assert_eq!(
+        simulation.states(),
+        [("Complete".to_owned(), 1), ("Failed".to_owned(), 25), ("Stopped".to_owned(), 1)].into()
+    );
 }
 
 #[test]
@@ -247,7 +252,9 @@ fn an_epoch_is_trained_once_and_rungs_are_reached_in_order() {
 
 #[test]
 fn halving_keeps_to_its_table_without_failures() {
-    for scheduler in schedulers().into_iter().filter(|s| !matches!(s, SchedulerSpec::Asha { .. } | SchedulerSpec::Median { .. })) {
+    for scheduler in
+        schedulers().into_iter().filter(|s| !matches!(s, SchedulerSpec::Asha { .. } | SchedulerSpec::Median { .. }))
+    {
         for n in [1, 2, 3, 7, 26, 27, 28, 60] {
             let spec = study(line(), SamplerSpec::Random, scheduler.clone(), n, 9);
             let table = rung_table(&spec).unwrap();
@@ -256,9 +263,11 @@ fn halving_keeps_to_its_table_without_failures() {
             assert_eq!(simulation.trained, table.epochs_resuming, "{scheduler:?} {n}");
             for (index, bracket) in table.brackets.iter().enumerate() {
                 for (rung, planned) in bracket.rungs.iter().enumerate() {
-                    let entered = simulation.engine.orders().iter().filter(|order| {
-                        order.bracket == index as u32 && order.rung.unwrap_or(0) == rung as u32
-                    });
+                    let entered = simulation
+                        .engine
+                        .orders()
+                        .iter()
+                        .filter(|order| order.bracket == index as u32 && order.rung.unwrap_or(0) == rung as u32);
                     assert_eq!(entered.count(), planned.seats as usize, "{scheduler:?} {n} {index} {rung}");
                 }
             }
@@ -269,7 +278,13 @@ fn halving_keeps_to_its_table_without_failures() {
 #[test]
 fn the_median_rule_stops_the_worse_half_and_says_why() {
     // Qualities fall with the trial's number: once three are complete, every later trial is worse than their median.
-    let spec = study(numbers(20), SamplerSpec::Grid { points: 2 }, SchedulerSpec::Median { warmup_epochs: 2, min_trials: 3 }, 20, 9);
+    let spec = study(
+        numbers(20),
+        SamplerSpec::Grid { points: 2 },
+        SchedulerSpec::Median { warmup_epochs: 2, min_trials: 3 },
+        20,
+        9,
+    );
     let curve = |params: &Params, epoch: u32| {
         params.get("i").and_then(Value::as_i64).map(|i| f64::from(epoch) - 10.0 * i as f64)
     };

@@ -237,7 +237,15 @@ impl<'a> Simulation<'a> {
     pub fn results(&self) -> Vec<String> {
         let trial = |t: hpsearch::engine::TrialView<'_>| {
             let values: Vec<_> = t.values().map(|(_, v)| v.map(f64::to_bits)).collect();
-            format!("{} {:?} {:?} {} {:?} {:?}", t.number, t.state, t.params, t.epoch, t.value.map(f64::to_bits), values)
+            format!(
+                "{} {:?} {:?} {} {:?} {:?}",
+                t.number,
+                t.state,
+                t.params,
+                t.epoch,
+                t.value.map(f64::to_bits),
+                values
+            )
         };
         self.engine.trials().map(trial).chain([format!("{:?}", self.engine.best())]).collect()
     }
