@@ -6,6 +6,7 @@ pub mod exit;
 pub mod progress;
 pub mod run;
 pub mod worker;
+pub mod report;
 
 use args::Global;
 use clap::Parser;
@@ -31,6 +32,7 @@ enum Verb {
     Run(run::Args),
     #[command(hide = true)]
     Worker(worker::Args),
+    Report(report::Args),
 }
 
 /// The program: reads the arguments, runs the verb, says what failed, and returns the exit code.
@@ -58,6 +60,7 @@ fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
         Verb::Check(args) => check::run(args, global),
         Verb::Run(args) => run::run(args, global),
         Verb::Worker(args) => worker::run(args, global),
+        Verb::Report(args) => report::run(args, global),
     }
 }
 
