@@ -208,7 +208,8 @@ impl Room {
     }
 }
 
-/// Keeps everyone out of a shelf, if no one is in it.
+/// Keeps everyone out of a shelf, if no one is in it. To remove it, be [`Room::alone`] before: else the folder could be
+/// removed and made again between opening and locking, and another one be locked than removed.
 fn hold(folder: &Path) -> Option<File> {
     let file = File::options().read(true).write(true).open(folder.join(USE)).ok()?;
     file.try_lock().ok()?;
