@@ -4,9 +4,9 @@ pub mod args;
 pub mod check;
 pub mod exit;
 pub mod progress;
+pub mod report;
 pub mod run;
 pub mod worker;
-pub mod report;
 
 use args::Global;
 use clap::Parser;
