@@ -3,6 +3,7 @@
 pub mod args;
 pub mod check;
 pub mod exit;
+pub mod preview;
 
 use args::Global;
 use clap::Parser;
@@ -25,6 +26,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Check(check::Args),
+    Preview(preview::Args),
 }
 
 /// The program: reads the arguments, runs the verb, says what failed, and returns the exit code.
@@ -50,6 +52,7 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb, global: &Global) -> Result<Exit, CliError> {
     match verb {
         Verb::Check(args) => check::run(args, global),
+        Verb::Preview(args) => preview::run(args, global),
     }
 }
 
