@@ -7,6 +7,7 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod worker;
+pub mod preview;
 
 use args::Global;
 use clap::Parser;
@@ -33,6 +34,7 @@ enum Verb {
     #[command(hide = true)]
     Worker(worker::Args),
     Report(report::Args),
+    Preview(preview::Args),
 }
 
 /// The program: reads the arguments, runs the verb, says what failed, and returns the exit code.
@@ -61,6 +63,7 @@ fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
         Verb::Run(args) => run::run(args, global),
         Verb::Worker(args) => worker::run(args, global),
         Verb::Report(args) => report::run(args, global),
+        Verb::Preview(args) => preview::run(args, global),
     }
 }
 
