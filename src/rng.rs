@@ -22,7 +22,7 @@ pub enum Purpose {
     Dropout = 4,
     /// An augmented view; text key: the image's digest; counters: view (bank), or trial and epoch (fresh).
     Augment = 5,
-    /// Which view of the bank a sample takes; counters: trial, epoch, image.
+    /// Which view of the bank a sample takes; counters: trial, epoch, image, how often it was seen in the epoch.
     ViewChoice = 6,
     /// Initial weights; text key: the tensor's name; counters: trial, fold.
     Init = 7,
@@ -36,6 +36,8 @@ pub enum Purpose {
     Synthetic = 11,
     /// Tests only.
     Test = 12,
+    /// The noise of the synthetic runner; counters: trial, epoch.
+    SyntheticTrial = 20,
 }
 
 /// A stream of random numbers, fixed by its key alone.

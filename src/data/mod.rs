@@ -3,6 +3,7 @@
 pub mod augment;
 mod dataset;
 pub mod decode;
+pub mod features;
 mod index;
 mod manifest;
 mod pixels;

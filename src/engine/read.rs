@@ -195,17 +195,24 @@ impl Engine {
         if lost < allowed { Retry::Retry } else { Retry::Fail }
     }
 
-    /// Whether the trial of a running order is stopped by its curve after the epoch it has just reported.
-    pub fn stops_now(&self, order: OrderId) -> bool {
-        let Some(record) = self.orders.get(order.0 as usize) else { return false };
-        let (Some(curve), Some(at)) = (&record.stop, record.attempt_epoch) else { return false };
+    /// The outcome that the newest report of an open order already decides, if it does: ask after every report, and
+    /// for every open order when a study is opened (the coordinator may have died between the two events). An
+    /// undefined objective decides a failure once the policy allows no further attempt.
+    pub fn outcome_due(&self, order: OrderId) -> Option<Outcome> {
+        let record = self.orders.get(order.0 as usize).filter(|record| record.outcome.is_none())?;
         let trial = &self.trials[record.trial.0 as usize];
-        at < record.to && curve.stops(self.ledger.direction, at, self.best_so_far(trial, at))
+        let at = record.attempt_epoch?;
+        match trial.curve.last()?.value.filter(|value| value.is_finite()) {
+            None if self.after_failure(order, FailureClass::Diverged) == Retry::Retry => None,
+            None => Some(Outcome::reached(trial.curve.last()?.value)),
+            Some(value) if at == record.to => Some(Outcome::Reached { value }),
+            Some(value) => record.is_stopped(self.ledger.direction, trial).then_some(Outcome::Stopped { at, value }),
+        }
     }
 
-    pub(super) fn best_so_far(&self, trial: &Trial, at: Epoch) -> Option<f64> {
-        let finite = trial.values().filter(|&(epoch, _)| epoch <= at).filter_map(|(_, value)| value);
-        finite.filter(|v| v.is_finite()).min_by_key(|&v| Score::new(self.ledger.direction, Some(v)))
+    /// Whether the trial of an open order is stopped by its curve after the epoch it has just reported.
+    pub fn stops_now(&self, order: OrderId) -> bool {
+        matches!(self.outcome_due(order), Some(Outcome::Stopped { .. }))
     }
 
     /// The best trial: among those trained longest, the best value; ties by number. Failed trials and such that

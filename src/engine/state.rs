@@ -105,9 +105,7 @@ impl Engine {
             Some(trial) if *trial.params != order.params => {
                 Err(Inconsistent::ConfigurationChanged { order: order.order, trial: order.trial })
             }
-            None if self.ledger.is_used(&order.params) => {
-                Err(Inconsistent::ConfigurationUsed { order: order.order })
-            }
+            None if self.ledger.is_used(&order.params) => Err(Inconsistent::ConfigurationUsed { order: order.order }),
             _ => Ok(()),
         }
     }
@@ -306,7 +304,7 @@ impl Engine {
         }
         if let Outcome::Stopped { .. } = outcome {
             let curve = record.stop.as_ref().ok_or("it has no curve to be stopped by")?;
-            let best = self.best_so_far(trial, at);
+            let best = trial.best_so_far(self.ledger.direction, at);
             if !curve.stops(self.ledger.direction, at, best) {
                 return Err(format!("its curve does not stop it at epoch {at}"));
             }
@@ -327,6 +325,7 @@ impl Engine {
                 self.next = Next::Idle;
             }
             let (orders, trials) = (&self.orders, &self.trials);
+            let direction = self.ledger.direction;
             let is_finished = |id: OrderId| orders[id.0 as usize].outcome.is_some();
             let progress = |id: OrderId| {
                 let order = &orders[id.0 as usize];
@@ -334,6 +333,8 @@ impl Engine {
                 match &order.outcome {
                     Some(Outcome::Stopped { at, .. }) => Progress::Ended(at.0 - order.from.0),
                     Some(_) => Progress::Ended(order.length()),
+                    // Its last report may be the one that stops it, before the outcome is on record.
+                    None if order.is_stopped(direction, &trials[order.trial.0 as usize]) => Progress::AtLeast(reported),
                     None => Progress::AtLeast((reported + 1).min(order.length())),
                 }
             };

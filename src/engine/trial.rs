@@ -1,8 +1,9 @@
 //! What the engine remembers of a trial and of an order.
 
-use super::{FailureClass, FileRef, Outcome, StopCurve};
+use super::{FailureClass, FileRef, Outcome, Score, StopCurve};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::space::Params;
+use crate::spec::Direction;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -86,6 +87,12 @@ impl Trial {
         self.curve.iter().zip(1..).map(|(point, epoch)| (Epoch(epoch), point.value))
     }
 
+    /// The best value up to an epoch, if one is finite.
+    pub(super) fn best_so_far(&self, direction: Direction, at: Epoch) -> Option<f64> {
+        let values = self.values().take_while(|&(epoch, _)| epoch <= at).filter_map(|(_, value)| value);
+        values.filter(|v| v.is_finite()).min_by_key(|&v| Score::new(direction, Some(v)))
+    }
+
     /// The newest checkpoint on record and the one before it, newest first.
     pub fn checkpoints(&self) -> impl Iterator<Item = &EpochFiles> {
         self.files.iter().rev()
@@ -127,5 +134,11 @@ impl OrderRecord {
     /// Epochs it may cost at most.
     pub fn length(&self) -> u32 {
         self.to.0 - self.from.0
+    }
+
+    /// Whether its curve stops the trial after the newest epoch on record.
+    pub(super) fn is_stopped(&self, direction: Direction, trial: &Trial) -> bool {
+        let at = Epoch(trial.curve.len() as u32);
+        self.stop.as_ref().is_some_and(|curve| curve.stops(direction, at, trial.best_so_far(direction, at)))
     }
 }

@@ -162,7 +162,11 @@ fn from_file(path: &Path, wanted: &Wanted, device: &Device) -> Result<Weights, W
         SafeTensors::deserialize(&bytes).map_err(|source| WeightError::Format { path: path.to_owned(), source })?;
     let mismatch = compare(&file, wanted);
     if !mismatch.missing.is_empty() || !mismatch.extra.is_empty() || !mismatch.misshapen.is_empty() {
-        return Err(WeightError::Mismatch { path: path.to_owned(), network: wanted.network.clone(), mismatch: Box::new(mismatch) });
+        return Err(WeightError::Mismatch {
+            path: path.to_owned(),
+            network: wanted.network.clone(),
+            mismatch: Box::new(mismatch),
+        });
     }
     let mut tensors = BTreeMap::new();
     for (name, shape) in &wanted.parameters {

@@ -47,6 +47,10 @@ impl Points {
         let n = points?.max(1);
         let at = |i: u32| if n == 1 { 0.5 } else { f64::from(i) / f64::from(n - 1) };
         let mut values: Vec<Value> = (0..n).map(|i| domain.from_unit(at(i))).collect();
+        // Exactly the ends, whatever the logarithm's rounding.
+        if let (Domain::Float { low, high, .. }, [first, .., last]) = (domain, values.as_mut_slice()) {
+            (*first, *last) = (Value::Float(*low), Value::Float(*high));
+        }
         values.dedup();
         Some(Self::Cut(values))
     }
@@ -208,10 +212,8 @@ mod tests {
     }
 
     fn parameter(name: &str, domain: Domain, when: Option<(&str, &[&str])>) -> Parameter {
-        let when = when.map(|(p, values)| Condition {
-            parameter: p.into(),
-            values: values.iter().map(|v| text(v)).collect(),
-        });
+        let when =
+            when.map(|(p, values)| Condition { parameter: p.into(), values: values.iter().map(|v| text(v)).collect() });
         Parameter { name: name.into(), domain, when }
     }
 
@@ -223,11 +225,7 @@ mod tests {
         SearchSpace {
             parameters: vec![
                 parameter("head", choice(&["linear", "hidden"]), None),
-                parameter(
-                    "units",
-                    Domain::Int { low: 1, high: 3, step: 1, log: false },
-                    Some(("head", &["hidden"])),
-                ),
+                parameter("units", Domain::Int { low: 1, high: 3, step: 1, log: false }, Some(("head", &["hidden"]))),
                 parameter("act", choice(&["relu", "swish"]), Some(("head", &["hidden"]))),
                 parameter("beta", Domain::Int { low: 1, high: 4, step: 1, log: false }, Some(("act", &["swish"]))),
                 parameter("optimiser", choice(&["adamw", "sgd"]), None),

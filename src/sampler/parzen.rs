@@ -80,6 +80,22 @@ impl Kernel {
     }
 }
 
+/// The centre of a value's kernel on the unit range: its own place, not quite its cell's middle under a logarithm.
+fn mean(domain: &Domain, value: &Value) -> Option<f64> {
+    match domain {
+        Domain::Int { low, high, log: true, .. } => {
+            let (a, b) = log_edges(*low, *high);
+            Some((value.as_f64()?.ln() - a) / (b - a))
+        }
+        _ => domain.to_unit(value),
+    }
+}
+
+/// Logarithms of the outer edges of the cells of whole numbers.
+fn log_edges(low: i64, high: i64) -> (f64, f64) {
+    ((low as f64 - 0.5).ln(), (high as f64 + 0.5).ln())
+}
+
 /// Where a value lies in a dimension.
 #[derive(Clone, Copy)]
 enum Place {
@@ -92,7 +108,7 @@ fn place(domain: &Domain, value: &Value) -> Option<Place> {
     let u = domain.to_unit(value)?;
     Some(match (domain, domain.cells()) {
         (Domain::Int { low, high, log: true, .. }, _) => {
-            let (a, b) = ((*low as f64 - 0.5).ln(), (*high as f64 + 0.5).ln());
+            let (a, b) = log_edges(*low, *high);
             let x = value.as_f64()?;
             Place::Cell(((x - 0.5).ln() - a) / (b - a), ((x + 0.5).ln() - a) / (b - a))
         }
@@ -166,7 +182,7 @@ impl Dimension {
                 Self::Choice { observed, n, own: ((1.0 + share) / whole), other: share / whole }
             }
             _ => {
-                let means: Vec<Option<f64>> = values().map(|v| v.and_then(|v| domain.to_unit(v))).collect();
+                let means: Vec<Option<f64>> = values().map(|v| v.and_then(|v| mean(domain, v))).collect();
                 let deviations = deviations(&means);
                 let mut kernels: Vec<Kernel> = means
                     .iter()
@@ -254,4 +270,120 @@ fn deviations(means: &[Option<f64>]) -> Vec<f64> {
         deviations[index] = gap.clamp(least, 1.0);
     }
     deviations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Purpose;
+    use crate::space::{Condition, Parameter};
+
+    fn parameter(name: &str, domain: Domain, when: Option<(&str, &str)>) -> Parameter {
+        let when = when.map(|(parameter, value)| Condition {
+            parameter: parameter.into(),
+            values: vec![Value::Text(value.into())],
+        });
+        Parameter { name: name.into(), domain, when }
+    }
+
+    fn choice(names: &[&str]) -> Domain {
+        Domain::Categorical { choices: names.iter().map(|&n| Value::Text(n.into())).collect() }
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        observed: Vec<Params>,
+        samples: Vec<Params>,
+        log_pdf: Vec<f64>,
+    }
+
+    #[test]
+    fn densities_are_those_of_optuna() {
+        let space = SearchSpace {
+            parameters: vec![
+                parameter("x", Domain::Float { low: 0.0, high: 1.0, step: None, log: false }, None),
+                parameter("rate", Domain::Float { low: 1.0, high: std::f64::consts::E, step: None, log: true }, None),
+                parameter("layers", Domain::Int { low: 1, high: 9, step: 2, log: false }, None),
+                parameter("units", Domain::Int { low: 8, high: 512, step: 1, log: true }, None),
+                parameter("dropout", Domain::Float { low: 0.0, high: 0.5, step: Some(0.1), log: false }, None),
+                parameter("act", choice(&["relu", "swish", "tanh"]), None),
+            ],
+        };
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/data/parzen.json")).unwrap();
+        assert_eq!(cases.len(), 5);
+        for case in cases {
+            let parzen = Parzen::new(&space, &case.observed.iter().collect::<Vec<_>>());
+            for (params, expected) in case.samples.iter().zip(&case.log_pdf) {
+                let found = parzen.log_density(params);
+                assert!((found - expected).abs() < 1e-6, "{} observed: {found} {expected}", case.observed.len());
+            }
+        }
+    }
+
+    fn conditional() -> SearchSpace {
+        SearchSpace {
+            parameters: vec![
+                parameter("head", choice(&["linear", "hidden"]), None),
+                parameter("units", Domain::Int { low: 1, high: 40, step: 1, log: true }, Some(("head", "hidden"))),
+                parameter("act", choice(&["relu", "swish"]), Some(("head", "hidden"))),
+                parameter("beta", Domain::Int { low: 1, high: 4, step: 1, log: false }, Some(("act", "swish"))),
+                parameter("layers", Domain::Int { low: 1, high: 7, step: 3, log: false }, None),
+            ],
+        }
+    }
+
+    /// Every configuration of the finite conditional space.
+    fn all(space: &SearchSpace) -> Vec<Params> {
+        let lattice = crate::sampler::Lattice::new(space, None).unwrap();
+        (0..lattice.len()).map(|i| lattice.get(i)).collect()
+    }
+
+    #[test]
+    fn the_density_of_a_conditional_space_sums_to_one_and_is_what_is_drawn() {
+        let space = conditional();
+        let all = all(&space);
+        let observed: Vec<&Params> = all.iter().step_by(31).collect();
+        let parzen = Parzen::new(&space, &observed);
+        let density: Vec<f64> = all.iter().map(|params| parzen.log_density(params).exp()).collect();
+        assert!((density.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        let mut rng = StreamRng::keyed(3, Purpose::Test, &[]);
+        let (n, mut hits) = (40_000, std::collections::HashMap::new());
+        for _ in 0..n {
+            *hits.entry(parzen.draw(&mut rng).digest()).or_insert(0u32) += 1;
+        }
+        // Pearson's statistic over the configurations expected at least 20 times: its mean is their number.
+        let (mut statistic, mut cells) = (0.0, 0.0);
+        for (params, density) in all.iter().zip(density) {
+            let expected = density * f64::from(n);
+            if expected >= 20.0 {
+                let found = f64::from(hits.get(&params.digest()).copied().unwrap_or(0));
+                statistic += (found - expected).powi(2) / expected;
+                cells += 1.0;
+            }
+        }
+        assert!(cells > 50.0 && statistic < cells + 5.0 * (2.0 * f64::sqrt(cells)), "{statistic} {cells}");
+    }
+
+    #[test]
+    fn draws_stay_in_the_space() {
+        let space = conditional();
+        let all = all(&space);
+        let parzen = Parzen::new(&space, &all.iter().take(20).collect::<Vec<_>>());
+        let mut rng = StreamRng::keyed(4, Purpose::Test, &[]);
+        for _ in 0..2000 {
+            let params = parzen.draw(&mut rng);
+            assert_eq!(space.complete(&params).as_ref(), Ok(&params));
+        }
+    }
+
+    #[test]
+    fn old_observations_fade() {
+        assert_eq!(fading(3), [1.0; 3]);
+        let weights = fading(45);
+        // numpy.linspace(1 / 45, 1, 20), then 25 ones.
+        assert!((weights[0] - 1.0 / 45.0).abs() < 1e-15 && (weights[19] - 1.0).abs() < 1e-15);
+        assert!(weights[20..].iter().all(|&w| w == 1.0));
+        assert!((weights[1] - (1.0 / 45.0 + 44.0 / 45.0 / 19.0)).abs() < 1e-15);
+        assert!((fading(26)[0] - 1.0 / 26.0).abs() < 1e-15);
+    }
 }

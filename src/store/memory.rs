@@ -73,6 +73,10 @@ impl EventStore for MemoryStore {
         Ok(())
     }
 
+    fn kept_files(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     fn forget_files(&mut self, _: &[String]) -> Result<(), StoreError> {
         Ok(())
     }

@@ -54,6 +54,9 @@ pub trait EventStore: Send {
     /// an event of its own.
     fn note_states(&mut self, states: &[(TrialNumber, TrialState)]) -> Result<(), StoreError>;
 
+    /// Paths of files noted as kept.
+    fn kept_files(&self) -> Result<Vec<String>, StoreError>;
+
     /// Notes that files (paths as in [`FileRef`](crate::engine::FileRef)) are no longer kept. Called before they
     /// are deleted, so that a file on record as kept exists.
     fn forget_files(&mut self, paths: &[String]) -> Result<(), StoreError>;

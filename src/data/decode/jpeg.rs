@@ -50,7 +50,7 @@ mod tests {
     use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
 
     fn jpeg() -> Vec<u8> {
-        let pixels: Vec<u8> = (0..64 * 48u32).map(|i| (i * 2_654_435_761 >> 24) as u8).collect();
+        let pixels: Vec<u8> = (0..64 * 48u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let mut out = Vec::new();
         JpegEncoder::new(&mut out).write_image(&pixels, 64, 48, ExtendedColorType::L8).unwrap();
         out

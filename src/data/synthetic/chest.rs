@@ -163,8 +163,8 @@ impl Body {
     }
 
     fn heart(&self, x: f32, y: f32) -> f32 {
-        let (dx, dy) = ((x - 0.545) / self.heart.0, (y - 0.635) / self.heart.1);
-        step(1.0 - (dx * dx + dy * dy + 0.35 * dx * dy).sqrt(), 0.12)
+        let (dx, dy) = ((x - 0.54) / self.heart.0, (y - 0.635) / self.heart.1);
+        step(1.0 - (dx * dx + dy * dy + 0.35 * dx * dy).sqrt(), 0.3)
     }
 
     fn density(&self, x: f32, y: f32, lung: f32, tissue: &Texture) -> f32 {
@@ -175,10 +175,11 @@ impl Body {
             return 0.02;
         }
         let flesh = 0.52 + 0.10 * step(y - 0.72, 0.2) + 0.05 * tissue.at(x * 3.0, y * 3.0);
-        let vessels = 0.16 * self.hilum(x, y) + 0.09 * tissue.strands(x * 9.0, y * 9.0);
+        let vessels =
+            0.16 * self.hilum(x, y) + 0.05 * tissue.strands(x * 11.0, y * 8.0) * step(0.24 - (x - 0.5).abs(), 0.2);
         let air = 0.17 + vessels + 0.05 * tissue.at(x * 7.0 + 3.0, y * 7.0);
-        let mut density = flesh + (air - flesh) * lung + 0.13 * self.heart(x, y) * (1.0 - lung);
-        density += self.middle(x, y) + self.ribs(x, y, lung) + self.clavicles(x, y);
+        let mut density = flesh + (air - flesh) * lung + 0.06 * self.heart(x, y) * (1.0 - lung);
+        density += self.middle(x, y) * (1.0 - 0.5 * self.heart(x, y)) + self.ribs(x, y, lung) + self.clavicles(x, y);
         density * inside
     }
 
@@ -201,11 +202,11 @@ impl Body {
     /// Arcs from the spine outwards: rear ribs fall away from it, front ribs, fainter, rise back.
     fn ribs(&self, x: f32, y: f32, lung: f32) -> f32 {
         let off = (x - 0.5).abs();
-        if !(0.03..0.40).contains(&off) || !(0.08..0.86).contains(&y) {
+        if !(0.03..0.40).contains(&off) {
             return 0.0;
         }
         let out = off - 0.03;
-        let fade = step(0.40 - off, 0.06) * (0.45 + 0.55 * lung);
+        let fade = step(0.36 - off, 0.14) * step(y - 0.17, 0.16) * step(0.80 - y, 0.2) * (0.3 + 0.7 * lung);
         let arc = |bend: f32, start: f32, width: f32| {
             let place = (y - start - bend) / self.rib_spacing;
             let near = (place - place.round()) * self.rib_spacing;
@@ -296,6 +297,6 @@ impl Texture {
 
     /// Thin bright lines, as of vessels: where the noise crosses zero.
     fn strands(&self, x: f32, y: f32) -> f32 {
-        ridge(self.at(x, y), 0.07)
+        ridge(self.at(x, y), 0.10)
     }
 }

@@ -194,6 +194,15 @@ impl EventStore for SqliteStore {
         })
     }
 
+    fn kept_files(&self) -> Result<Vec<String>, StoreError> {
+        let read = || -> Result<Vec<String>, Fault> {
+            let mut statement = self.connection.prepare("SELECT path FROM file WHERE kept = 1")?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        read().map_err(|e| e.at(&self.path))
+    }
+
     fn forget_files(&mut self, paths: &[String]) -> Result<(), StoreError> {
         self.transact(|t| {
             let mut statement = t.prepare_cached("UPDATE file SET kept = 0 WHERE path = ?")?;

@@ -116,6 +116,7 @@ CREATE TABLE file (
     bytes  INTEGER NOT NULL,
     kept   INTEGER NOT NULL                    -- 0: no longer needed, deleted
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX kept_file ON file (path) WHERE kept = 1;
 
 -- Each `hpsearch run` (or library session) on this study.
 CREATE TABLE run (

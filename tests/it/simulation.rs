@@ -1,0 +1,301 @@
+//! Plays studies on the pure engine: any number of workers, any order of arrival, kills of workers and of the
+//! coordinator. Objectives are functions of (configuration, epoch), so what a study finds is a matter of its orders.
+
+use hpsearch::engine::{
+    DoneReason, Engine, EpochReport, Event, FailureClass, FileRef, Plan, Retry, TrialState, WorkOrder,
+};
+use hpsearch::ids::{Epoch, OrderId};
+use hpsearch::rng::{Purpose, StreamRng};
+use hpsearch::space::{Condition, Domain, Parameter, Params, SearchSpace, Value};
+use hpsearch::spec::{
+    Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec, SamplerSpec,
+    SchedulerSpec, StudySpec,
+};
+use std::collections::BTreeMap;
+
+/// The objective of a configuration after an epoch; `None`: undefined.
+pub type Curve<'a> = &'a dyn Fn(&Params, u32) -> Option<f64>;
+
+/// A study of a synthetic runner.
+pub fn study(space: SearchSpace, sampler: SamplerSpec, scheduler: SchedulerSpec, n: u32, epochs: u32) -> StudySpec {
+    StudySpec {
+        name: "simulated".to_owned(),
+        seed: 1,
+        runner: RunnerSpec::Synthetic { epochs, epoch_ms: 0 },
+        objective: Objective {
+            metric: Metric::Custom("value".to_owned()),
+            direction: Direction::Maximize,
+            operating_point: OperatingPoint::Youden,
+        },
+        space,
+        sampler,
+        scheduler,
+        enqueue: Vec::new(),
+        budget: Budget { n_trials: Some(n), wall_seconds: None, epochs: None, max_failures: None },
+        limits: Limits::default(),
+        failures: FailurePolicies { lost: u32::MAX, ..FailurePolicies::default() },
+        run: RunSpec { workers: 1, threads: None, device: "cpu".to_owned(), virtual_workers: 8 },
+    }
+}
+
+/// Every kind of parameter, with conditions two deep.
+pub fn mixed_space() -> SearchSpace {
+    let text = |t: &str| Value::Text(t.to_owned());
+    let parameter = |name: &str, domain, when: Option<(&str, &str)>| Parameter {
+        name: name.to_owned(),
+        domain,
+        when: when.map(|(p, value)| Condition { parameter: p.to_owned(), values: vec![text(value)] }),
+    };
+    SearchSpace {
+        parameters: vec![
+            parameter("rate", Domain::Float { low: 1e-5, high: 1e-1, step: None, log: true }, None),
+            parameter("dropout", Domain::Float { low: 0.0, high: 0.5, step: Some(0.1), log: false }, None),
+            parameter("batch", Domain::Ordinal { choices: [8, 16, 32].map(Value::Int).to_vec() }, None),
+            parameter("head", Domain::Categorical { choices: vec![text("linear"), text("hidden")] }, None),
+            parameter("units", Domain::Int { low: 8, high: 512, step: 1, log: true }, Some(("head", "hidden"))),
+            parameter(
+                "act",
+                Domain::Categorical { choices: vec![text("relu"), text("swish")] },
+                Some(("head", "hidden")),
+            ),
+            parameter("beta", Domain::Float { low: 0.5, high: 2.0, step: None, log: false }, Some(("act", "swish"))),
+            parameter("layers", Domain::Int { low: 1, high: 7, step: 2, log: false }, None),
+            parameter("images", Domain::Fixed { value: Value::Int(75) }, None),
+        ],
+    }
+}
+
+/// A continuum of one parameter `x` in [0, 1].
+pub fn line() -> SearchSpace {
+    let domain = Domain::Float { low: 0.0, high: 1.0, step: None, log: false };
+    SearchSpace { parameters: vec![Parameter { name: "x".to_owned(), domain, when: None }] }
+}
+
+/// `n` whole numbers `i` from 0.
+pub fn numbers(n: i64) -> SearchSpace {
+    let domain = Domain::Int { low: 0, high: n - 1, step: 1, log: false };
+    SearchSpace { parameters: vec![Parameter { name: "i".to_owned(), domain, when: None }] }
+}
+
+/// A rugged objective that rises with the epochs; every tenth configuration diverges on its way.
+pub fn rugged(params: &Params, epoch: u32) -> Option<f64> {
+    let key = u64::from_le_bytes(params.digest().as_bytes()[..8].try_into().unwrap());
+    let mut rng = StreamRng::keyed(key, Purpose::Test, &[]);
+    if rng.unit() < 0.1 && epoch > rng.below(6) as u32 {
+        return None;
+    }
+    let (level, speed) = (rng.unit(), 0.1 + rng.unit());
+    let noise = StreamRng::keyed(key, Purpose::Test, &[u64::from(epoch)]).unit() * 0.1;
+    Some(level * (1.0 - (-speed * f64::from(epoch)).exp()) + noise)
+}
+
+/// How a study is run: must change nothing.
+#[derive(Clone, Debug)]
+pub struct Conditions {
+    /// Real workers.
+    pub workers: usize,
+    /// Seed of arrival order and kills.
+    pub seed: u64,
+    /// Probability that a step kills a worker, and the coordinator.
+    pub kills: f64,
+    /// Orders planned ahead of need.
+    pub ahead: usize,
+}
+
+impl Conditions {
+    pub const STRAIGHT: Self = Self { workers: 1, seed: 0, kills: 0.0, ahead: 0 };
+}
+
+struct Attempt {
+    order: WorkOrder,
+    attempt: u32,
+    epoch: u32,
+}
+
+/// A study under way.
+pub struct Simulation<'a> {
+    pub engine: Engine,
+    pub log: Vec<Event>,
+    curve: Curve<'a>,
+    running: Vec<Attempt>,
+    /// Epochs trained in all, those lost to kills among them.
+    pub trained: u64,
+}
+
+impl<'a> Simulation<'a> {
+    pub fn new(spec: &StudySpec, curve: Curve<'a>) -> Self {
+        Self { engine: Engine::new(spec), log: Vec::new(), curve, running: Vec::new(), trained: 0 }
+    }
+
+    pub fn apply(&mut self, event: Event) {
+        self.engine.apply(&event).unwrap_or_else(|e| panic!("failed to {e}\n{event:?}"));
+        self.log.push(event);
+    }
+
+    /// Runs to the end.
+    pub fn run(&mut self, how: &Conditions) -> DoneReason {
+        let mut rng = StreamRng::keyed(how.seed, Purpose::Test, &[how.workers as u64]);
+        loop {
+            let waiting = self.waiting();
+            let idle = how.workers - self.running.len();
+            if idle > 0 && waiting.len() < 1 + how.ahead {
+                match self.engine.plan() {
+                    Plan::Issue(order) => self.apply(Event::OrderIssued { order }),
+                    Plan::Done(reason) => return reason,
+                    Plan::Wait => assert!(self.engine.open_orders().next().is_some(), "waits for nothing"),
+                }
+            }
+            if idle > 0
+                && let Some(&order) = self.waiting().first()
+            {
+                self.start(order);
+            }
+            if rng.unit() < how.kills {
+                self.kill(&mut rng);
+            }
+            // One worker's next epoch, whichever; sometimes none.
+            if !self.running.is_empty() && (self.running.len() == how.workers || rng.unit() < 0.7) {
+                let at = rng.below(self.running.len() as u64) as usize;
+                self.epoch(at, &mut rng, how.kills);
+            }
+        }
+    }
+
+    fn waiting(&self) -> Vec<OrderId> {
+        let open = self.engine.open_orders().map(|open| open.order.order);
+        open.filter(|id| !self.running.iter().any(|a| a.order.order == *id)).collect()
+    }
+
+    fn start(&mut self, id: OrderId) {
+        let open = self.engine.open_orders().find(|open| open.order.order == id).unwrap();
+        let (order, attempt) = (open.order.clone(), open.next_attempt());
+        let epoch = open.checkpoints.first().map_or(0, |files| files.epoch.0);
+        self.apply(Event::AttemptStarted { order: id, attempt, worker: 0, unix_ms: 0 });
+        self.running.push(Attempt { order, attempt, epoch });
+    }
+
+    fn epoch(&mut self, at: usize, rng: &mut StreamRng, kills: f64) {
+        let Attempt { order, attempt, epoch } = &mut self.running[at];
+        *epoch += 1;
+        let (id, attempt, now) = (order.order, *attempt, *epoch);
+        let (trial, params) = (order.trial, order.params.clone());
+        self.trained += 1;
+        let value = (self.curve)(&params, now);
+        let digest = hpsearch::digest::Digest::of(b"");
+        let checkpoint = Some(FileRef { path: format!("checkpoints/{trial}-{now}"), digest, bytes: 1 });
+        let report = EpochReport { epoch: Epoch(now), value, checkpoint, ..EpochReport::default() };
+        self.apply(Event::EpochReported { order: id, attempt, report, unix_ms: 0 });
+        if self.engine.outcome_due(id).is_some() && rng.unit() < kills {
+            // Dies between the last report and the outcome: the next coordinator finishes the order.
+            self.restart(&self.engine.spec().clone());
+        }
+        self.finish_due(id);
+    }
+
+    /// Trains one order to its end, by a worker of its own.
+    pub fn train(&mut self, order: OrderId) {
+        self.start(order);
+        let mut rng = StreamRng::keyed(0, Purpose::Test, &[]);
+        while let Some(at) = self.running.iter().position(|attempt| attempt.order.order == order) {
+            self.epoch(at, &mut rng, 0.0);
+        }
+    }
+
+    fn finish_due(&mut self, order: OrderId) {
+        if let Some(outcome) = self.engine.outcome_due(order) {
+            self.running.retain(|attempt| attempt.order.order != order);
+            self.apply(Event::OrderFinished { order, outcome, unix_ms: 0 });
+        }
+    }
+
+    fn kill(&mut self, rng: &mut StreamRng) {
+        if rng.unit() < 0.5 && !self.running.is_empty() {
+            let at = rng.below(self.running.len() as u64) as usize;
+            let Attempt { order, attempt, .. } = self.running.remove(at);
+            let (order, class) = (order.order, FailureClass::Lost);
+            assert_eq!(self.engine.after_failure(order, class), Retry::Retry);
+            self.apply(Event::AttemptLost { order, attempt, class, reason: String::new(), unix_ms: 0 });
+        } else {
+            self.restart(&self.engine.spec().clone());
+        }
+    }
+
+    /// The coordinator dies with its workers, and another one reads the log.
+    pub fn restart(&mut self, spec: &StudySpec) {
+        self.running.clear();
+        self.engine = replay(spec, &self.log);
+    }
+
+    /// The orders, as a text each.
+    pub fn orders(&self) -> Vec<String> {
+        (0..self.engine.orders().len() as u32)
+            .map(|id| serde_json::to_string(&self.engine.order(OrderId(id)).unwrap()).unwrap())
+            .collect()
+    }
+
+    /// What the study came to: every trial's state, epochs and values, and the best one.
+    pub fn results(&self) -> Vec<String> {
+        let trial = |t: hpsearch::engine::TrialView<'_>| {
+            let values: Vec<_> = t.values().map(|(_, v)| v.map(f64::to_bits)).collect();
+            format!(
+                "{} {:?} {:?} {} {:?} {:?}",
+                t.number,
+                t.state,
+                t.params,
+                t.epoch,
+                t.value.map(f64::to_bits),
+                values
+            )
+        };
+        self.engine.trials().map(trial).chain([format!("{:?}", self.engine.best())]).collect()
+    }
+
+    /// Trials by state.
+    pub fn states(&self) -> BTreeMap<String, usize> {
+        let mut states = BTreeMap::new();
+        for trial in self.engine.trials() {
+            *states.entry(format!("{:?}", trial.state)).or_default() += 1;
+        }
+        states
+    }
+
+    /// Epochs of every trial added up, each counted once.
+    pub fn epochs(&self) -> u64 {
+        self.engine.trials().map(|trial| trial.curve.len() as u64).sum()
+    }
+
+    pub fn complete(&self) -> usize {
+        self.engine.trials().filter(|trial| trial.state == TrialState::Complete).count()
+    }
+}
+
+/// An engine that has read a log.
+pub fn replay(spec: &StudySpec, log: &[Event]) -> Engine {
+    let mut engine = Engine::new(spec);
+    for event in log {
+        engine.apply(event).unwrap_or_else(|e| panic!("failed to {e}\n{event:?}"));
+    }
+    engine
+}
+
+/// Every scheduler, for `epochs` up to 9.
+pub fn schedulers() -> [SchedulerSpec; 6] {
+    [
+        SchedulerSpec::None,
+        SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 },
+        SchedulerSpec::Asha { min_resource: 1, reduction_factor: 3 },
+        SchedulerSpec::Hyperband { min_resource: 1, reduction_factor: 3, algorithm1: false },
+        SchedulerSpec::Hyperband { min_resource: 1, reduction_factor: 2, algorithm1: true },
+        SchedulerSpec::Median { warmup_epochs: 1, min_trials: 3 },
+    ]
+}
+
+/// Every sampler.
+pub fn samplers() -> [SamplerSpec; 4] {
+    [
+        SamplerSpec::Random,
+        SamplerSpec::Grid { points: 3 },
+        SamplerSpec::Sobol,
+        SamplerSpec::Tpe { n_startup: 5, n_ei_candidates: 8 },
+    ]
+}
