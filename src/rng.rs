@@ -18,11 +18,11 @@ pub enum Purpose {
     Split = 2,
     /// Order of training images; counters: trial, epoch, fold.
     Shuffle = 3,
-    /// Dropout masks; counters: trial, epoch, sample position in the epoch, layer.
+    /// Dropout masks; counters: trial, epoch, fold, sample position in the epoch, layer.
     Dropout = 4,
     /// An augmented view; text key: the image's digest; counters: view (bank), or trial and epoch (fresh).
     Augment = 5,
-    /// Which view of the bank a sample takes; counters: trial, epoch, image.
+    /// Which view of the bank a sample takes; counters: trial, epoch, image, how often it was seen in the epoch.
     ViewChoice = 6,
     /// Initial weights; text key: the tensor's name; counters: trial, fold.
     Init = 7,
@@ -36,6 +36,8 @@ pub enum Purpose {
     Synthetic = 11,
     /// Tests only.
     Test = 12,
+    /// The noise of the synthetic runner; counters: trial, epoch.
+    SyntheticTrial = 20,
 }
 
 /// A stream of random numbers, fixed by its key alone.
@@ -73,6 +75,11 @@ impl StreamRng {
     /// If `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         self.0.random_range(0..n)
+    }
+
+    /// Fills a slice with random bits: many cheap draws at once, as dropout wants them.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
     }
 
     /// Shuffles a slice in place (Fisher and Yates; Durstenfeld 1964).

@@ -1,6 +1,23 @@
 //! Images: manifest, split, decoding, augmentation, prefetching, and the prefix cache.
 
 pub mod augment;
+mod dataset;
+pub mod decode;
+pub mod features;
+mod index;
+pub mod loader;
+mod manifest;
 mod pixels;
+mod split;
+mod store;
+mod summary;
+pub mod synthetic;
+mod watch;
 
+pub use dataset::{DataError, DataSet};
+pub use manifest::{GivenSet, KERMANY_PATIENT, ManifestError};
 pub use pixels::{ImageRecord, PixelSource};
+pub use split::{ENOUGH_TO_VALIDATE, Fold, GivenValidation, Split, SplitError};
+pub use store::StoreError;
+pub use summary::{DataSummary, FoldCounts, PatientCounts, SkippedFile};
+pub use watch::{Quiet, Watch};

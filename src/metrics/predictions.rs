@@ -3,7 +3,7 @@
 use super::Ranked;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// One image's true class and scores.
@@ -138,25 +138,7 @@ pub fn to_csv(predictions: &Predictions) -> Result<Vec<u8>, PredictionsError> {
 /// return it survives a power cut.
 pub fn write_csv(predictions: &Predictions, path: &Path) -> Result<(), PredictionsError> {
     let bytes = to_csv(predictions)?;
-    replace(path, &bytes).map_err(|source| PredictionsError::Io { path: path.to_owned(), source })
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
-    let written = (|| {
-        let mut file = BufWriter::new(File::create(&temporary)?);
-        file.write_all(bytes)?;
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        // The write's error is the one to tell.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
+    crate::fsx::write_atomic(path, &bytes).map_err(|source| PredictionsError::Io { path: path.to_owned(), source })
 }
 
 /// Reads what [`write_csv`] wrote, and checks it.

@@ -3,5 +3,28 @@
 //! Feature maps are channels-last everywhere: `[N, H, W, C]`, contiguous f32.
 
 mod backbone;
+pub mod build;
+pub mod checkpoint;
+pub mod concat;
+pub mod conv;
+#[cfg(test)]
+mod figures;
+pub mod head;
+pub(crate) mod host;
+pub mod hub;
+pub mod inception_v3;
+pub mod init;
+pub mod kernel;
+pub mod loss;
+pub mod norm;
+pub mod optimiser;
+pub mod pool;
+#[cfg(test)]
+mod reference;
+pub mod schedule;
+mod tensor;
+pub mod weights;
+pub mod whole;
 
 pub use backbone::{Backbone, BackboneError, Mode, StageInfo, Suffix, SuffixOptions};
+pub use inception_v3::InceptionV3;

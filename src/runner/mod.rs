@@ -1,5 +1,9 @@
 //! What runs a work order.
 
+pub mod command;
+pub mod image;
+pub mod synthetic;
+
 use crate::engine::{EpochReport, FailureClass, FileRef, WorkOrder};
 use std::path::PathBuf;
 

@@ -21,6 +21,18 @@ pub enum NotInSpace {
     Outside { name: String, value: String, domain: String },
 }
 
+impl NotInSpace {
+    /// The parameter that it is about.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Unknown { name }
+            | Self::Missing { name }
+            | Self::Inactive { name, .. }
+            | Self::Outside { name, .. } => name,
+        }
+    }
+}
+
 impl SearchSpace {
     /// The parameter of this name.
     pub fn get(&self, name: &str) -> Option<&Parameter> {

@@ -11,16 +11,18 @@ impl RunnerSpec {
     /// [`SettingsError::NotImages`] for other runners; else if the configuration does not suit the network.
     /// Configurations of a compiled study's own space always do.
     pub fn settings(&self, params: &Params) -> Result<TrialSettings, SettingsError> {
-        let Self::Image { network, head, training, augment, .. } = self else {
-            return Err(SettingsError::NotImages);
-        };
-        let base = TrialSettings {
+        self.fixed().ok_or(SettingsError::NotImages)?.with(params)
+    }
+
+    /// The study's fixed values of an image trial; `None` for other runners.
+    pub fn fixed(&self) -> Option<TrialSettings> {
+        let Self::Image { network, head, training, augment, .. } = self else { return None };
+        Some(TrialSettings {
             network: network.clone(),
             head: head.clone(),
             training: training.clone(),
             augment: augment.clone(),
-        };
-        base.with(params)
+        })
     }
 
     /// The full number of epochs of a trial: the scheduler's `max_resource`.

@@ -111,6 +111,18 @@ pub enum SamplerSpec {
     },
 }
 
+impl SamplerSpec {
+    /// The name in a study file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Grid { .. } => "grid",
+            Self::Sobol => "sobol",
+            Self::Tpe { .. } => "tpe",
+        }
+    }
+}
+
 /// How epochs are given to configurations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -125,6 +137,19 @@ pub enum SchedulerSpec {
     Hyperband { min_resource: u32, reduction_factor: u32, algorithm1: bool },
     /// Stops what is worse than the median of finished trials at the same epoch.
     Median { warmup_epochs: u32, min_trials: u32 },
+}
+
+impl SchedulerSpec {
+    /// The name in a study file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Sha { .. } => "sha",
+            Self::Asha { .. } => "asha",
+            Self::Hyperband { .. } => "hyperband",
+            Self::Median { .. } => "median",
+        }
+    }
 }
 
 /// When a study ends. Raising these and running again continues the study.

@@ -1,5 +1,12 @@
+//! Tests of the whole, in one binary.
+
+mod crash;
 mod determinism;
+mod network;
+mod pipeline;
+mod program;
 mod quality;
 mod samplers;
 mod schedulers;
 mod simulation;
+mod study_files;

@@ -1,0 +1,33 @@
+//! `hpsearch check`: every mistake of a study file.
+
+use super::args::Global;
+use super::exit::{CliError, Exit};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Check a study file: every mistake at once, with its place
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The study file
+    pub study: PathBuf,
+    /// Treat warnings as mistakes
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Prints one line about a sound study, with warnings on standard error.
+///
+/// # Errors
+/// With every mistake of the file.
+pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
+    let loaded = global.load(&args.study)?;
+    let mut out = std::io::stdout().lock();
+    if global.json {
+        let warnings: Vec<_> = loaded.warnings.to_json();
+        let json = serde_json::json!({ "study": loaded.spec.name, "warnings": warnings, "spec": loaded.spec });
+        writeln!(out, "{json}")?;
+    } else {
+        writeln!(out, "{}: {}", args.study.display(), loaded.summary())?;
+    }
+    Ok(if args.strict && !loaded.warnings.is_empty() { Exit::Usage } else { Exit::Done })
+}

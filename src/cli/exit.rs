@@ -1,0 +1,180 @@
+//! How the program ends: exit codes and the form of errors.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+/// Exit codes. Scripts rely on them: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// Something failed.
+    Error,
+    /// Wrong usage, or a study file with mistakes.
+    Usage,
+    /// The budget is spent, with a valid best trial.
+    BudgetSpent,
+    /// No trial succeeded.
+    NoSuccess,
+    /// Another run holds the study.
+    Locked,
+    /// Data, weights or device are missing.
+    Missing,
+    /// Interrupted by Ctrl-C, after a clean checkpoint.
+    Interrupted,
+    /// Terminated by SIGTERM, after a clean checkpoint.
+    Terminated,
+}
+
+impl Exit {
+    /// The number the shell sees.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Error => 1,
+            Self::Usage => 2,
+            Self::BudgetSpent => 3,
+            Self::NoSuccess => 4,
+            Self::Locked => 5,
+            Self::Missing => 6,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// A failed command: what was being done, why it failed, and the exit code.
+#[derive(Debug)]
+pub struct CliError {
+    /// Fits after "failed to"; empty where `source` says everything by itself.
+    doing: String,
+    source: Box<dyn Error + Send + Sync>,
+    exit: Exit,
+}
+
+impl CliError {
+    /// A failure with exit code 1. `doing` fits after "failed to": `open the study`.
+    pub fn new(doing: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { doing: doing.into(), source: source.into(), exit: Exit::Error }
+    }
+
+    /// The same with another exit code.
+    #[must_use]
+    pub fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// Mistakes in a study file: shown as they are, exit code 2.
+    pub fn study_file(mistakes: crate::config::Diagnostics) -> Self {
+        let exit = if mistakes.unreadable() { Exit::Missing } else { Exit::Usage };
+        Self { doing: String::new(), source: Box::new(mistakes), exit }
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> Exit {
+        self.exit
+    }
+
+    /// Whether the reader of our output has gone (`hpsearch status | head`): no error for anybody.
+    pub fn is_broken_pipe(&self) -> bool {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(self.source.as_ref());
+        while let Some(error) = cause {
+            if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
+    /// The text for a person: `error: failed to ...`, the chain of causes, then hints.
+    pub fn render(&self, color: bool) -> String {
+        if let Some(mistakes) = self.source.downcast_ref::<crate::config::Diagnostics>() {
+            return mistakes.render(color);
+        }
+        let (red, cyan, reset) = if color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
+        let mut hints = Vec::new();
+        let mut text = format!("{red}error:{reset} failed to {}", self.doing);
+        let mut cause: Option<&(dyn Error + 'static)> = Some(self.source.as_ref());
+        let mut last = String::new();
+        while let Some(error) = cause {
+            let message = error.to_string();
+            cause = error.source();
+            let (hint, plain): (Vec<&str>, Vec<&str>) = message.lines().partition(|l| l.starts_with("hint: "));
+            hints.extend(
+                hint.into_iter()
+                    .map(|h| h["hint: ".len()..].to_owned())
+                    .filter(|h| !hints.contains(h))
+                    .collect::<Vec<_>>(),
+            );
+            let plain = plain.join("\n");
+            // Transparent wrappers repeat their source.
+            if !plain.is_empty() && !last.contains(&plain) {
+                text.push_str(&format!("\n  {plain}").replace("\n  ", "\n  because: ").replacen(
+                    "because: because: ",
+                    "because: ",
+                    1,
+                ));
+                last = plain;
+            }
+        }
+        for hint in hints {
+            text.push_str(&format!("\n{cyan}hint:{reset} {hint}"));
+        }
+        text.push('\n');
+        text
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.doing.is_empty() { self.source.fmt(f) } else { write!(f, "failed to {}", self.doing) }
+    }
+}
+
+impl Error for CliError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.source.as_ref())
+    }
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        Self::new("write the output", error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the database is held by process 7\nhint: wait for it, or end it")]
+    struct Held(#[source] io::Error);
+
+    #[test]
+    fn an_error_shows_its_causes_and_its_hints_apart() {
+        let error = CliError::new("open the study", Held(io::Error::other("no lock"))).exit(Exit::Locked);
+        assert_eq!(
+            error.render(false),
+            "error: failed to open the study\n  because: the database is held by process 7\n  because: no lock\nhint: wait for it, or end it\n"
+        );
+        assert_eq!(error.code().code(), 5);
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_error() {
+        let gone = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(CliError::new("print", Held(gone)).is_broken_pipe());
+        assert!(!CliError::new("print", Held(io::Error::other("x"))).is_broken_pipe());
+    }
+}

@@ -1,0 +1,76 @@
+//! The command line: one file a verb.
+
+pub mod args;
+pub mod check;
+pub mod exit;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod worker;
+
+use args::Global;
+use clap::Parser;
+use exit::{CliError, Exit};
+use std::process::ExitCode;
+
+/// Hyperparameter search whose trials are transfer-learning jobs
+#[derive(Debug, Parser)]
+#[command(name = "hpsearch", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 error, 2 usage or bad study file, 3 budget spent with a valid best, \
+    4 no trial succeeded, 5 locked by another run, 6 data, weights or device missing, 130/143 interrupted after a \
+    clean checkpoint.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Check(check::Args),
+    Run(run::Args),
+    #[command(hide = true)]
+    Worker(worker::Args),
+    Report(report::Args),
+}
+
+/// The program: reads the arguments, runs the verb, says what failed, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output with code 0; a reader that has gone is no error.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    match dispatch(cli.verb, &cli.global) {
+        Ok(exit) => exit.into(),
+        Err(error) if error.is_broken_pipe() => Exit::Done.into(),
+        Err(error) => {
+            args::complain(&error.render(cli.global.color()));
+            error.code().into()
+        }
+    }
+}
+
+fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
+    match verb {
+        Verb::Check(args) => check::run(args, global),
+        Verb::Run(args) => run::run(args, global),
+        Verb::Worker(args) => worker::run(args, global),
+        Verb::Report(args) => report::run(args, global),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_of_arguments_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,97 @@
+//! Study files: TOML in, a validated [`StudySpec`] or every mistake with its place out.
+
+mod diagnostics;
+mod image;
+mod reader;
+pub mod schema;
+mod search;
+mod space;
+mod study;
+mod units;
+mod warnings;
+
+pub use diagnostics::Diagnostics;
+
+use crate::spec::StudySpec;
+use reader::{Log, Place};
+use std::path::{Path, PathBuf};
+
+/// A sound study file.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub spec: StudySpec,
+    /// The folder against which its relative paths are resolved.
+    pub base: PathBuf,
+    /// What is allowed but unwise.
+    pub warnings: Diagnostics,
+}
+
+/// Reads a study file and the search-space file it names.
+///
+/// # Errors
+/// Every mistake of both, each with its place; [`Diagnostics::unreadable`] if a file cannot be read at all.
+pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
+    let shown = path.display().to_string();
+    match std::fs::read(path) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => parse(&shown, text, path),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                Err(failed(shown, format!("the file is not UTF-8 text (byte {at})"), false))
+            }
+        },
+        Err(error) => Err(failed(shown, format!("cannot read the study file: {error}"), true)),
+    }
+}
+
+fn failed(path: String, title: String, unreadable: bool) -> Diagnostics {
+    let log = Log::default();
+    let file = log.file(path, String::new());
+    log.error(&Place { file, span: None }, title, "");
+    log.unreadable.set(unreadable);
+    finish(log)
+}
+
+/// Compiles the text of a study file. `path` need not exist; its folder is where a search-space file is sought.
+fn parse(shown: &str, text: String, path: &Path) -> Result<Loaded, Diagnostics> {
+    let log = Log::default();
+    let base = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let spec = study::compile(&log, shown, &text, path, &base);
+    let errors = log.errors();
+    let found = finish(log);
+    match spec {
+        Some(spec) if errors == 0 => Ok(Loaded { spec, base, warnings: found }),
+        _ => Err(found),
+    }
+}
+
+fn finish(log: Log) -> Diagnostics {
+    Diagnostics {
+        files: log.files.into_inner(),
+        mistakes: log.mistakes.into_inner(),
+        unreadable: log.unreadable.into_inner(),
+    }
+}
+
+impl Loaded {
+    /// One line about the study: name, trials, what is searched and how.
+    pub fn summary(&self) -> String {
+        let spec = &self.spec;
+        let searched = spec.space.searched().count();
+        let trials = spec.budget.n_trials.map_or_else(|| String::from("all"), |n| n.to_string());
+        format!(
+            "study {}: {trials} trials of {} epochs over {searched} parameter{}, sampler {}, scheduler {}, {} {}",
+            spec.name,
+            spec.runner.epochs(),
+            if searched == 1 { "" } else { "s" },
+            spec.sampler.name(),
+            spec.scheduler.name(),
+            spec.objective.direction,
+            spec.objective.metric,
+        )
+    }
+}

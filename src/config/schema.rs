@@ -1,0 +1,460 @@
+//! Every key of a study file, once: what the reader accepts, what `docs/study-file.md` says, and where the nearest
+//! known name is looked for.
+
+/// One key of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What values it takes, for people.
+    pub kind: &'static str,
+    /// What holds without it, for people.
+    pub default: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// One table of a study file.
+#[derive(Debug)]
+pub struct Table {
+    /// Its name; empty: the top of the file.
+    pub name: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+const fn key(name: &'static str, kind: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, kind, default, meaning }
+}
+
+impl Table {
+    /// The table of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        TABLES.iter().find(|t| t.name == name)
+    }
+}
+
+/// Every table of a study file with every key.
+pub static TABLES: &[Table] = &[
+    Table {
+        name: "",
+        about: "At the top of the file, before the first table.",
+        keys: &[
+            key(
+                "name",
+                "text",
+                "the file's name without `.toml`",
+                "The study's name, unique in a state folder: letters, digits, `-`, `_`, `.`.",
+            ),
+            key(
+                "seed",
+                "whole number",
+                "`0`",
+                "The seed of every random stream. Same file, same seed: same suggestions and promotions.",
+            ),
+            key(
+                "space",
+                "table or text",
+                "required",
+                "The search space: a table, or the name of a file that holds one, sought beside the study file, then in the working directory. The name must stand before the first table.",
+            ),
+            key("runner", "table", "image", "What runs a trial."),
+            key("data", "table", "required by the image runner", "Where the images are."),
+            key("split", "table", "see there", "How images are divided."),
+            key("network", "table", "see there", "Backbone, weights, frozen depth."),
+            key("head", "table", "see there", "What is put on the backbone."),
+            key("training", "table", "see there", "Epochs, optimiser, loss."),
+            key("augment", "table", "see there", "What may happen to a training image."),
+            key("objective", "table", "see there", "What is optimised."),
+            key("sampler", "table", "random", "How configurations are proposed."),
+            key("scheduler", "table", "sha", "How epochs are given to them."),
+            key("budget", "table", "see there", "When the study ends."),
+            key("limits", "table", "none", "What one trial or epoch may take."),
+            key("failures", "table", "see there", "What follows a failure."),
+            key("run", "table", "see there", "How it is run on this machine."),
+            key(
+                "enqueue",
+                "array of tables",
+                "none",
+                "Known configurations that go first: `[[enqueue]]` with a value for every parameter of the space.",
+            ),
+        ],
+    },
+    Table {
+        name: "runner",
+        about: "What runs a trial. Without this table: images.",
+        keys: &[
+            key(
+                "kind",
+                "`image`, `command`, `synthetic`",
+                "`image`",
+                "A transfer-learning job on images; any program; a formula with a learning curve, for trying out a search.",
+            ),
+            key(
+                "command",
+                "array of texts",
+                "required by `command`",
+                "Program and arguments. `{name}` becomes the parameter of that name, `{trial}`, `{from}`, `{to}`, `{dir}` the order's.",
+            ),
+            key(
+                "directory",
+                "path",
+                "the study file's folder",
+                "Working directory of the command, relative to the study file.",
+            ),
+            key("epochs", "whole number", "required by `command` and `synthetic`", "Full number of epochs of a trial."),
+            key("epoch_ms", "whole number", "`0`", "`synthetic`: milliseconds an epoch takes."),
+        ],
+    },
+    Table {
+        name: "data",
+        about: "Where the images are: one of `folder`, `manifest` and `synthetic`.",
+        keys: &[
+            key(
+                "folder",
+                "path",
+                "-",
+                "A tree `{train,val,test}/{CLASS}/*` or `{CLASS}/*` of JPEG and PNG files, relative to the study file.",
+            ),
+            key("manifest", "path", "-", "A CSV file with columns `path`, `label` and, if known, `patient`, `split`."),
+            key("synthetic", "table", "-", "A data set made by this program."),
+            key(
+                "positive",
+                "text",
+                "the later of two class names",
+                "The positive class: the disease. With more than two classes figures are macro averages.",
+            ),
+            key(
+                "patient",
+                "text",
+                "none",
+                "A regular expression over the file name whose first group, or whole match, names the patient. `kermany`: one for the chest X-rays of Kermany et al. 2018.",
+            ),
+            key(
+                "bad_files",
+                "`fail`, `skip`",
+                "`fail`",
+                "What happens to files that cannot be decoded: the run ends and names them, or they are named, counted and left out.",
+            ),
+            key(
+                "colour",
+                "`grey`, `rgb`",
+                "`grey`",
+                "One luminance channel, repeated for the network's three, or three channels.",
+            ),
+            key("size", "whole number", "`299`", "Side of the square image in pixels; at least 75 for InceptionV3."),
+        ],
+    },
+    Table {
+        name: "data.synthetic",
+        about: "A data set made by this program: radiograph-like images, some with a subtle opacity. Synthetic, for trying things out.",
+        keys: &[
+            key("images", "whole number", "`600`", "How many in all."),
+            key("prevalence", "number", "`0.5`", "Share of images with an opacity: the positive class."),
+            key("contrast", "number", "`0.5`", "Contrast of the opacities, 0 to 1: smaller is harder."),
+            key("seed", "whole number", "`0`", "Seed of the pixels, apart from the study's."),
+        ],
+    },
+    Table {
+        name: "split",
+        about: "How images are divided. The same patient, and the same bytes, are never on two sides.",
+        keys: &[
+            key("validation", "number", "`0.2`", "Share of the development images (all but test) kept for validation."),
+            key(
+                "test",
+                "number",
+                "`0.2`",
+                "Share of all images kept for test, where the data brings no test set; 0: none.",
+            ),
+            key(
+                "policy",
+                "`auto`, `keep`, `merge`",
+                "`auto`",
+                "A validation set that the data brings: kept if it has at least 30 images of every class, always kept, or merged with training and split anew.",
+            ),
+            key(
+                "folds",
+                "whole number",
+                "none",
+                "Cross-validation folds over the development images instead of one split. A trial's value is their mean.",
+            ),
+        ],
+    },
+    Table {
+        name: "network",
+        about: "Backbone, weights, frozen depth.",
+        keys: &[
+            key(
+                "backbone",
+                "`inception_v3`, `resnet18`, `resnet50`, `convnext_tiny`",
+                "`inception_v3`",
+                "The architecture. All but InceptionV3 can only be used frozen.",
+            ),
+            key(
+                "width",
+                "number",
+                "`1`",
+                "Channel counts are multiplied by this; 1 is the published network. Other widths have no published weights.",
+            ),
+            key(
+                "weights",
+                "text",
+                "`pretrained`",
+                "`pretrained`: ImageNet weights of this backbone from the Hugging Face Hub; `hub:OWNER/NAME` or `hub:OWNER/NAME@REVISION`; `random`; else the path of a safetensors file, relative to the study file.",
+            ),
+            key(
+                "preset",
+                "`torchvision`, `timm`, `keras`",
+                "`torchvision`",
+                "How the weights want their pixels and pools: `torchvision` and `timm` imagenet and counted, `keras` symmetric and excluded.",
+            ),
+            key(
+                "scaling",
+                "`unit`, `symmetric`, `imagenet`",
+                "the preset's",
+                "Pixels as x/255; as x/127.5 - 1; or with ImageNet's mean and deviation.",
+            ),
+            key(
+                "pool_padding",
+                "`counted`, `excluded`",
+                "the preset's",
+                "Whether average pools count the padding: torchvision and timm do, Keras does not.",
+            ),
+            key(
+                "tap",
+                "stage",
+                "the last stage",
+                "The stage on which the head sits; what lies beyond is not computed.",
+            ),
+            key(
+                "freeze",
+                "`none`, `all`, stage",
+                "`all`",
+                "The last frozen stage. At the tap or beyond it only the head is trained.",
+            ),
+            key(
+                "batch_norm",
+                "`frozen`, `train`",
+                "`frozen`",
+                "Batch norm of unfrozen pretrained layers: with its running statistics, or with those of the batch.",
+            ),
+            key("cache", "`f32`, `f16`", "`f32`", "Number format of cached features."),
+        ],
+    },
+    Table {
+        name: "head",
+        about: "What is put on the backbone.",
+        keys: &[
+            key(
+                "kind",
+                "`linear`, `hidden`",
+                "`linear`",
+                "Global average pooling, batch norm, dropout, dense; or with a hidden layer between. Searched as `head`.",
+            ),
+            key("dropout", "number", "`0.2`", "Dropout probability before each dense layer."),
+            key("hidden_units", "whole number", "`256`", "Units of the hidden layer."),
+        ],
+    },
+    Table {
+        name: "training",
+        about: "Epochs, optimiser, loss.",
+        keys: &[
+            key(
+                "epochs",
+                "whole number",
+                "`10`",
+                "Full number of epochs: the schedule's length and the scheduler's largest resource.",
+            ),
+            key("batch_size", "whole number", "`32`", "Images a step."),
+            key("optimiser", "`adamw`, `sgd`", "`adamw`", "AdamW, or stochastic gradient descent with momentum."),
+            key("learning_rate", "number", "`0.001`", "Peak learning rate."),
+            key("weight_decay", "number", "`0.0001`", "Decoupled weight decay (AdamW), or L2 penalty (SGD)."),
+            key("momentum", "number", "`0.9`", "SGD's momentum."),
+            key(
+                "backbone_rate",
+                "number",
+                "`0.1`",
+                "Learning rate of the unfrozen backbone as a multiple of `learning_rate`.",
+            ),
+            key(
+                "schedule",
+                "`constant`, `cosine`, `step`",
+                "`cosine`",
+                "Course of the learning rate over all epochs; `step`: times 0.1 at half and at three quarters.",
+            ),
+            key("warmup_epochs", "number", "`0`", "Epochs of linear warm-up; may be a fraction."),
+            key("loss", "`cross_entropy`, `focal`", "`cross_entropy`", "The loss."),
+            key("focal_gamma", "number", "`2`", "Focusing exponent of the focal loss."),
+            key("label_smoothing", "number", "`0`", "Label smoothing."),
+            key(
+                "imbalance",
+                "`none`, `weights`, `oversample`, `undersample`",
+                "`weights`",
+                "What is done about unequal classes: nothing, class weights from the training split, or drawing.",
+            ),
+        ],
+    },
+    Table {
+        name: "augment",
+        about: "What may happen to a training image. Ranges hold at strength 1 and shrink with it.",
+        keys: &[
+            key("strength", "number", "`0`", "0: off, 1: the full ranges."),
+            key("flip", "number", "`0.5`", "Probability of a horizontal flip."),
+            key("rotation", "number", "`20`", "Largest rotation either way, in degrees."),
+            key("brightness", "number", "`0.2`", "Largest relative change of brightness either way."),
+            key("edges", "number", "`0.3`", "Largest weight of the edge image that is added."),
+            key(
+                "views",
+                "whole number or `fresh`",
+                "`8`",
+                "Views an image in a bank that epochs and trials share, so that they can be cached; or new draws every epoch, never cached.",
+            ),
+        ],
+    },
+    Table {
+        name: "objective",
+        about: "What is optimised, on validation images.",
+        keys: &[
+            key(
+                "metric",
+                "text",
+                "`roc_auc`",
+                "`recall`, `precision`, `specificity`, `f1`, `balanced_accuracy`, `accuracy`, `roc_auc`, `pr_auc`, `brier`, `log_loss`, `recall@specificity>=X`, `specificity@recall>=X`, `precision@recall>=X`; with other runners any name that they report.",
+            ),
+            key(
+                "direction",
+                "`maximize`, `minimize`",
+                "the metric's own; `maximize` for a name of your own",
+                "Which way is better.",
+            ),
+            key(
+                "operating_point",
+                "number or text",
+                "`0.5`",
+                "The threshold of decisions: a score, `youden`, `f1`, `recall>=X` or `specificity>=X`, fixed on validation images.",
+            ),
+        ],
+    },
+    Table {
+        name: "sampler",
+        about: "How configurations are proposed.",
+        keys: &[
+            key(
+                "kind",
+                "`random`, `grid`, `sobol`, `tpe`",
+                "`random`",
+                "Independent draws; every combination; Owen-scrambled Sobol points; a tree-structured Parzen estimator.",
+            ),
+            key("points", "whole number", "`5`", "`grid`: values of a float without step."),
+            key("n_startup", "whole number", "`10`", "`tpe`: random trials before it learns."),
+            key("n_ei_candidates", "whole number", "`24`", "`tpe`: candidates weighed for each suggestion."),
+        ],
+    },
+    Table {
+        name: "scheduler",
+        about: "How epochs are given to configurations.",
+        keys: &[
+            key(
+                "kind",
+                "`none`, `sha`, `asha`, `hyperband`, `median`",
+                "`sha`",
+                "All to the end; synchronous successive halving; asynchronous, by promotion; Hyperband; stopping below the median.",
+            ),
+            key("min_resource", "whole number", "`1`", "Epochs of the lowest rung."),
+            key("reduction_factor", "whole number", "`3`", "One in so many goes on to the next rung."),
+            key(
+                "brackets",
+                "`table1`, `algorithm1`",
+                "`table1`",
+                "`hyperband`: bracket sizes as Table 1 or as Algorithm 1 of Li et al. 2018, which differ.",
+            ),
+            key("warmup_epochs", "whole number", "`1`", "`median`: epochs in which no trial is stopped."),
+            key("min_trials", "whole number", "`5`", "`median`: finished trials before one is stopped."),
+        ],
+    },
+    Table {
+        name: "budget",
+        about: "When the study ends. Raise these and run again, and the study goes on.",
+        keys: &[
+            key("n_trials", "whole number", "required, but with `grid` or `hyperband`", "Trials in all."),
+            key("wall_time", "duration", "none", "Running time over all runs: `90m`, `8h`, `1h30m`."),
+            key("epochs", "whole number", "none", "Trained epochs in all."),
+            key("max_failures", "whole number", "none", "Failed trials after which the study stops with an error."),
+        ],
+    },
+    Table {
+        name: "limits",
+        about: "What one trial or epoch may take.",
+        keys: &[
+            key("trial_time", "duration", "none", "Time one trial may train."),
+            key("epoch_time", "duration", "none", "Time one epoch may take; a worker silent for longer is ended."),
+            key("checkpoint_size", "size", "none", "Checkpoints kept at once: `2 GiB`."),
+            key("cache_size", "size", "none", "Cached features on disk."),
+        ],
+    },
+    Table {
+        name: "failures",
+        about: "Further attempts after each class of failure; 0: the trial fails at once.",
+        keys: &[
+            key("oom", "whole number", "`1`", "Out of memory."),
+            key("diverged", "whole number", "`0`", "Loss or objective not a number, or infinite."),
+            key("timeout", "whole number", "`0`", "Over a limit of time."),
+            key("crashed", "whole number", "`1`", "Ended with an error, or printed garbage."),
+            key("lost", "whole number", "`3`", "The worker process died."),
+        ],
+    },
+    Table {
+        name: "run",
+        about: "How the study is run on this machine. No result depends on it (but see `virtual_workers`).",
+        keys: &[
+            key("workers", "whole number", "`1`", "Worker processes."),
+            key("threads", "whole number", "the cores divided by the workers", "Threads of each."),
+            key("device", "`cpu`, `cuda`, `cuda:N`, `auto`", "`auto`", "Where trials compute."),
+            key(
+                "virtual_workers",
+                "whole number",
+                "`8`",
+                "Machines that the search pretends to have, so that any number of real ones gives the same result. Part of a study whose sampler or scheduler learns from results.",
+            ),
+        ],
+    },
+];
+
+/// Keys of a parameter in `[space]`.
+pub static PARAMETER: Table = Table {
+    name: "space.NAME",
+    about: "A parameter: a table such as `{ type = \"float\", low = 1e-5, high = 1e-1, log = true }` or \
+        `{ choices = [\"adamw\", \"sgd\"] }`, or just a value, which then is fixed.",
+    keys: &[
+        key(
+            "type",
+            "`float`, `int`, `categorical`, `ordinal`, `fixed`",
+            "`categorical` with `choices`, `fixed` with `value`",
+            "The kind of domain.",
+        ),
+        key("low", "number", "required by float and int", "The smallest value."),
+        key("high", "number", "required by float and int", "The largest value."),
+        key("step", "number", "none; `1` for int", "Only `low`, `low + step`, ... are taken. Not with `log`."),
+        key("log", "true or false", "`false`", "Uniform in the logarithm."),
+        key("choices", "array", "required by categorical and ordinal", "The values; `ordinal`: in their order."),
+        key("value", "any", "required by fixed", "The only value."),
+        key(
+            "when",
+            "table",
+            "none",
+            "`{ parameter = \"head\", is = \"hidden\" }`: the parameter exists only while that one has this value, or one of these (`is = [..]`).",
+        ),
+    ],
+};
+
+/// Keys of `when`.
+pub static CONDITION: Table = Table {
+    name: "space.NAME.when",
+    about: "When a parameter exists.",
+    keys: &[
+        key("parameter", "text", "required", "The parameter that decides."),
+        key("is", "value or array", "required", "Its values with which this one exists."),
+    ],
+};

@@ -1,0 +1,251 @@
+//! What is allowed but unwise.
+
+use super::reader::{Log, Section};
+use super::space::{CompiledSpace, backbones};
+use crate::space::{Domain, Value};
+use crate::spec::{
+    DataSource, HeadKind, LossKind, Metric, OptimiserKind, RunnerSpec, SamplerSpec, SchedulerSpec, Setting, StudySpec,
+    Views, WeightSource,
+};
+
+/// Warns of what a sound study had better not do.
+pub(super) fn warn(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
+    search(top, spec);
+    ranges(top.log, compiled);
+    if matches!(spec.runner, RunnerSpec::Image { .. }) {
+        images(top, spec, compiled);
+        without_effect(top, spec, compiled);
+    }
+}
+
+fn search(top: &Section<'_>, spec: &StudySpec) {
+    let log = top.log;
+    let trials = top.section("budget").place_of("n_trials");
+    let n = spec.budget.n_trials;
+    if let (Some(n), Some(size)) = (n, spec.space.cardinality()) {
+        let size_of_grid = matches!(spec.sampler, SamplerSpec::Grid { .. });
+        if u128::from(n) > size {
+            let title = format!("the search space has {size} configurations, fewer than {n} trials");
+            log.warn(&trials, title, "more than there are")
+                .help("no configuration is trained twice: the study ends when all are done");
+        } else if size_of_grid && u128::from(n) < size {
+            log.warn(
+                &trials,
+                format!("the grid has {size} configurations, more than {n} trials"),
+                "part of the grid only",
+            );
+        }
+    }
+    if let (Some(n), SamplerSpec::Tpe { n_startup, .. }) = (n, &spec.sampler)
+        && n <= *n_startup
+    {
+        let title = format!("all {n} trials are drawn at random: tpe begins to learn after {n_startup}");
+        log.warn(&trials, title, "no more than `n_startup`").help("raise `n_trials`, or lower `n_startup`");
+    }
+    let (SchedulerSpec::Sha { min_resource, reduction_factor }
+    | SchedulerSpec::Asha { min_resource, reduction_factor }
+    | SchedulerSpec::Hyperband { min_resource, reduction_factor, .. }) = spec.scheduler
+    else {
+        return;
+    };
+    let scheduler = top.section("scheduler");
+    if u64::from(min_resource) * u64::from(reduction_factor) > u64::from(spec.runner.epochs()) {
+        let title = format!(
+            "nothing is stopped early: {min_resource} epochs times {reduction_factor} are more than the {} of a trial",
+            spec.runner.epochs()
+        );
+        log.warn(&scheduler.place_of("min_resource"), title, "a single rung")
+            .help("lower `min_resource`, raise the epochs, or write `kind = \"none\"`");
+    }
+    if let (Some(n), SchedulerSpec::Sha { .. }) = (n, &spec.scheduler)
+        && n < reduction_factor
+    {
+        let title = format!("{n} trials are too few to halve by {reduction_factor}");
+        log.warn(&trials, title, "fewer than `reduction_factor`");
+    }
+    let warmup = highest(spec, "warmup_epochs");
+    if warmup >= f64::from(min_resource) && warmup > 0.0 {
+        let place = top.section("training").place_of("warmup_epochs");
+        let title = format!("the warm-up of {warmup} epochs is not over in the lowest rung of {min_resource}");
+        log.warn(&place, title, "as long as the lowest rung, or longer")
+            .help("configurations would be judged before they learn: shorten it, or raise `min_resource`");
+    }
+}
+
+/// The largest value a numeric setting can take in this study.
+fn highest(spec: &StudySpec, name: &str) -> f64 {
+    let fixed = match (&spec.runner, name) {
+        (RunnerSpec::Image { training, .. }, "warmup_epochs") => training.warmup_epochs,
+        (RunnerSpec::Image { training, .. }, "learning_rate") => training.learning_rate,
+        (RunnerSpec::Image { augment, .. }, "strength") => augment.strength,
+        _ => 0.0,
+    };
+    match spec.space.get(name) {
+        None => fixed,
+        Some(parameter) => {
+            let searched = match &parameter.domain {
+                Domain::Float { high, .. } => *high,
+                Domain::Int { high, .. } => *high as f64,
+                Domain::Categorical { choices } | Domain::Ordinal { choices } => {
+                    choices.iter().filter_map(Value::as_f64).fold(f64::MIN, f64::max)
+                }
+                Domain::Fixed { value } => value.as_f64().unwrap_or(fixed),
+            };
+            if parameter.when.is_some() { searched.max(fixed) } else { searched }
+        }
+    }
+}
+
+fn ranges(log: &Log, compiled: &CompiledSpace) {
+    for parameter in &compiled.space.parameters {
+        match &parameter.domain {
+            Domain::Float { low, high, step: None, log: false } if *low > 0.0 && high / low >= 1000.0 => {
+                let share = (1.0 - (high / 10.0 - low) / (high - low)) * 100.0;
+                let title =
+                    format!("`{}` spans {:.0} powers of ten without `log`", parameter.name, (high / low).log10());
+                let label = format!("{share:.0} % of the draws are above {}", Value::Float(high / 10.0));
+                log.warn(&compiled.place(&parameter.name), title, label).help("add `log = true`");
+            }
+            domain if domain.cells() == Some(1) && !matches!(domain, Domain::Fixed { .. }) => {
+                let title = format!("`{}` has a single value", parameter.name);
+                log.warn(&compiled.place(&parameter.name), title, "nothing to search");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn images(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
+    let log = top.log;
+    let RunnerSpec::Image { data, network, training, .. } = &spec.runner else { return };
+    if spec.objective.metric == Metric::Accuracy {
+        let equal = matches!(&data.source, DataSource::Synthetic(s) if (0.4..=0.6).contains(&s.prevalence));
+        if !equal {
+            let place = top.section("objective").place_of("metric");
+            log.warn(&place, "accuracy hides unequal classes", "unwise where one class is larger").help(
+                "with classes of 3:1, always naming the larger one reaches 0.75: use `balanced_accuracy` or `roc_auc`",
+            );
+        }
+    }
+    let rate = highest(spec, "learning_rate");
+    if rate > 1.0 {
+        let place = match compiled.places.get("learning_rate") {
+            Some(place) => place.clone(),
+            None => top.section("training").place_of("learning_rate"),
+        };
+        log.warn(
+            &place,
+            format!("a learning rate of {} is beyond what training survives", Value::Float(rate)),
+            "above 1",
+        );
+    }
+    let section = top.section("network");
+    let frozen = spec.space.get("freeze").is_none() && network.head_only() && spec.space.get("tap").is_none();
+    if network.weights == WeightSource::Random && frozen {
+        log.warn(
+            &section.place_of("weights"),
+            "a head on frozen random features learns little",
+            "nothing but the head is trained",
+        )
+        .help("write `freeze = \"none\"`, or name weights");
+    }
+    if let DataSource::Synthetic(synthetic) = &data.source
+        && f64::from(training.batch_size)
+            > f64::from(synthetic.images) * (1.0 - data.split.test) * (1.0 - data.split.validation)
+    {
+        let place = top.section("training").place_of("batch_size");
+        log.warn(&place, "a batch holds more images than there are to train on", "one step an epoch");
+    }
+    for kind in backbones(&spec.space, network.backbone) {
+        if data.size < kind.smallest_image() {
+            let title =
+                format!("{kind} takes images of {} pixels at least; its trials will fail", kind.smallest_image());
+            log.warn(&top.section("data").place_of("size"), title, "too small");
+        }
+    }
+    let augmented = highest(spec, "strength") > 0.0;
+    let section = top.section("augment");
+    if let (RunnerSpec::Image { augment, .. }, true) = (&spec.runner, augmented)
+        && augment.views == Views::Fresh
+    {
+        log.warn(
+            &section.place_of("views"),
+            "fresh views cannot be cached: every epoch of every trial computes the frozen layers anew",
+            "costly",
+        )
+        .help("a bank of 8 views costs eight passes in all: `views = 8`");
+    }
+    overridden(top, spec, compiled);
+}
+
+/// Fixed values that no trial uses, because the parameter is always searched.
+fn overridden(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
+    for parameter in spec.space.parameters.iter().filter(|p| p.when.is_none()) {
+        let Some(setting) = Setting::named(&parameter.name) else { continue };
+        // The fixed backbone says whose the weights are.
+        if let Some(item) = top.section(setting.section).get(setting.key).filter(|_| setting.name != "backbone") {
+            let place = compiled.place(&parameter.name);
+            let title = format!("`{}` in `[{}]` is never used: it is searched", setting.key, setting.section);
+            let label = if item.place.file == place.file {
+                "overridden by `[space]`"
+            } else {
+                "overridden by the search space"
+            };
+            top.log.warn(&item.place, title, label);
+        }
+    }
+}
+
+/// Searched parameters that change nothing.
+fn without_effect(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
+    let RunnerSpec::Image { network, head, training, augment, .. } = &spec.runner else { return };
+    let rules: [(&str, &str, &str, bool); 3] = [
+        ("hidden_units", "head", "hidden", head.kind == HeadKind::Hidden),
+        ("focal_gamma", "loss", "focal", training.loss == LossKind::Focal),
+        ("momentum", "optimiser", "sgd", training.optimiser == OptimiserKind::Sgd),
+    ];
+    for (name, decider, value, fixed) in rules {
+        let Some(parameter) = spec.space.get(name) else { continue };
+        let place = compiled.place(name);
+        let value = Value::Text(value.to_owned());
+        match spec.space.get(decider) {
+            None if !fixed => {
+                let title = format!("`{name}` changes nothing: `{decider}` is never {value}");
+                top.log.warn(&place, title, "searched in vain");
+            }
+            Some(other) if !other.domain.contains(&value) => {
+                let title = format!("`{name}` changes nothing: `{decider}` is never {value}");
+                top.log.warn(&place, title, "searched in vain");
+            }
+            Some(other) if parameter.when.is_none() && other.domain.cells() != Some(1) => {
+                let title = format!("`{name}` changes nothing unless `{decider}` is {value}");
+                top.log
+                    .warn(&place, title, "searched in vain in the other trials")
+                    .help(format!("add `when = {{ parameter = \"{decider}\", is = \"{value}\" }}`"));
+            }
+            _ => {}
+        }
+    }
+    let head_only = spec.space.get("freeze").is_none() && spec.space.get("tap").is_none() && network.head_only();
+    if head_only {
+        for name in ["backbone_rate", "batch_norm"] {
+            if spec.space.get(name).is_some() {
+                let title = format!("`{name}` changes nothing: only the head is trained");
+                top.log.warn(&compiled.place(name), title, "searched in vain").help("unfreeze stages with `freeze`");
+            }
+        }
+    }
+    if highest(spec, "strength") == 0.0 {
+        for name in ["flip", "rotation", "brightness", "edges"] {
+            if spec.space.get(name).is_some() {
+                let title = format!("`{name}` changes nothing: the strength of augmentation is 0");
+                top.log.warn(&compiled.place(name), title, "searched in vain").help("set or search `strength`");
+            }
+        }
+    }
+    let nothing = augment.flip == 0.0 && augment.rotation == 0.0 && augment.brightness == 0.0 && augment.edges == 0.0;
+    let searched = ["flip", "rotation", "brightness", "edges"].iter().any(|n| spec.space.get(n).is_some());
+    if spec.space.get("strength").is_some() && nothing && !searched {
+        top.log.warn(&compiled.place("strength"), "`strength` changes nothing: every range is 0", "searched in vain");
+    }
+}

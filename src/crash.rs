@@ -1,0 +1,105 @@
+//! Named points between durable steps at which a test can have the process abort.
+//!
+//! `HPSEARCH_CRASH_AT=epoch-recorded:3` aborts at the third passing of that point, as `kill -9` would: no
+//! destructor runs. Without the variable a point costs one load of an initialised cell. Always compiled in, so that what is tested
+//! is what is shipped.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The environment variable: `NAME` or `NAME:N`.
+pub const VARIABLE: &str = "HPSEARCH_CRASH_AT";
+
+macro_rules! points {
+    ($($(#[$meta:meta])* $variant:ident = $name:literal,)*) => {
+        /// Where a process may be made to abort.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Point { $($(#[$meta])* $variant,)* }
+
+        impl Point {
+            /// All of them: a test goes through the list.
+            pub const ALL: &[Point] = &[$(Point::$variant,)*];
+
+            /// Its name in the environment variable.
+            pub fn name(self) -> &'static str {
+                match self { $(Point::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+points! {
+    /// The study's folders exist, its database does not.
+    FoldersMade = "folders-made",
+    /// The database is complete under its temporary name.
+    DatabaseDrafted = "database-drafted",
+    /// The database has its name; nothing has happened in the study.
+    DatabaseMade = "database-made",
+    /// The run is on record; no worker exists.
+    RunBegun = "run-begun",
+    /// Events are in a transaction that is not committed.
+    EventsWritten = "events-written",
+    /// Events are committed; nobody has been told.
+    EventsCommitted = "events-committed",
+    /// An order is on record; nobody trains it.
+    OrderIssued = "order-issued",
+    /// An attempt is on record; its worker does not know.
+    AttemptStarted = "attempt-started",
+    /// A worker's report has arrived; it is not on record.
+    EpochReceived = "epoch-received",
+    /// An epoch is on record; its worker waits for the word.
+    EpochRecorded = "epoch-recorded",
+    /// An order's outcome is on record; nothing follows from it yet.
+    OrderFinished = "order-finished",
+    /// Files are on record as no longer kept; they are still there.
+    FilesForgotten = "files-forgotten",
+    /// Files no longer kept are deleted.
+    FilesDeleted = "files-deleted",
+    /// All trials are done; the run's end is not on record.
+    RunEnding = "run-ending",
+    /// A file (in a worker: a checkpoint) is complete under its temporary name.
+    FileDrafted = "file-drafted",
+    /// A file is durable under its name; nobody has been told.
+    FileNamed = "file-named",
+    /// In a worker: the epoch is acknowledged; the next has not begun.
+    EpochAcknowledged = "epoch-acknowledged",
+}
+
+/// Aborts here if the environment says so.
+pub fn at(point: Point) {
+    static ARMED: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    let armed = ARMED.get_or_init(|| parse(&std::env::var(VARIABLE).ok()?));
+    if let Some((name, nth)) = armed
+        && name == point.name()
+        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *nth
+    {
+        eprintln!("{VARIABLE}: aborting at {name}");
+        std::process::abort();
+    }
+}
+
+fn parse(text: &str) -> Option<(String, u64)> {
+    match text.split_once(':') {
+        Some((name, n)) => Some((name.to_owned(), n.parse().ok()?)),
+        None => Some((text.to_owned(), 1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_is_named_with_or_without_a_count() {
+        assert_eq!(parse("epoch-recorded:3"), Some(("epoch-recorded".to_owned(), 3)));
+        assert_eq!(parse("order-issued"), Some(("order-issued".to_owned(), 1)));
+        assert_eq!(parse("order-issued:x"), None);
+    }
+
+    #[test]
+    fn names_are_distinct() {
+        let names: std::collections::BTreeSet<_> = Point::ALL.iter().map(|p| p.name()).collect();
+        assert_eq!(names.len(), Point::ALL.len());
+    }
+}

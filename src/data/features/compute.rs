@@ -1,0 +1,118 @@
+//! From pixels, or from a shallower cut's rows, to features.
+
+use super::FeatureError;
+use super::claim::Wanted;
+use super::number;
+use super::request::FeatureRequest;
+use super::shelf::Shelf;
+use crate::data::augment::{ViewDraw, render};
+use crate::spec::CachePrecision;
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+/// Images that go through the network together.
+pub(super) const BATCH: usize = 16;
+
+/// Mean over height and width of one feature map `[H, W, C]`, summed in f64 in row-major order, so that it is the same
+/// wherever it is computed.
+///
+/// # Panics
+/// If `map` is not a multiple of `out` long.
+pub fn global_average(map: &[f32], out: &mut [f32]) {
+    let channels = out.len();
+    assert!(channels > 0 && map.len().is_multiple_of(channels), "a map of {channels} channels");
+    let mut sums = vec![0f64; channels];
+    for pixel in map.chunks_exact(channels) {
+        for (sum, value) in sums.iter_mut().zip(pixel) {
+            *sum += f64::from(*value);
+        }
+    }
+    let pixels = (map.len() / channels) as f64;
+    for (mean, sum) in out.iter_mut().zip(&sums) {
+        *mean = (sum / pixels) as f32;
+    }
+}
+
+/// Rows from which deeper ones can be computed.
+pub(super) struct Start {
+    pub(super) shelf: Shelf,
+    pub(super) cut: usize,
+    pub(super) pooled: bool,
+}
+
+impl FeatureRequest<'_> {
+    /// Computes features of these images without any cache, to the bit what the cache would return; for views that
+    /// cannot be cached, and where there is no room. The request's own `images` are left alone.
+    ///
+    /// # Errors
+    /// Where an image or stage does not exist, or the network fails.
+    pub fn compute(&self, images: &[usize]) -> Result<Vec<f32>, FeatureError> {
+        let wanted = self.wanted(images)?;
+        let mut all = Vec::with_capacity(images.len() * self.shape()?.iter().product::<usize>());
+        for batch in wanted.chunks(BATCH) {
+            let mut rows = self.begun(batch)?;
+            number::round(&mut rows, self.precision);
+            all.append(&mut rows);
+        }
+        Ok(all)
+    }
+
+    /// Digests and indices of images.
+    pub(super) fn wanted(&self, images: &[usize]) -> Result<Vec<Wanted>, FeatureError> {
+        images.iter().map(|&index| Ok((self.record(index)?.digest, index))).collect()
+    }
+
+    /// Rows of one batch, from its pixels.
+    pub(super) fn begun(&self, batch: &[Wanted]) -> Result<Vec<f32>, FeatureError> {
+        let size = self.source.size();
+        let mut pictures = vec![0f32; batch.len() * size * size * 3];
+        pictures.par_chunks_exact_mut(size * size * 3).zip(batch).for_each(|(out, (digest, index))| {
+            let draw = ViewDraw::draw(self.augment, self.seed, digest, self.view);
+            render(self.source.pixels(*index), size, self.source.channels(), &draw, self.scaling, out);
+        });
+        self.onward(0, [size, size, 3], pictures, batch.len())
+    }
+
+    /// Rows of one batch, from those of a shallower cut. All of them must be there.
+    pub(super) fn continued(&self, start: &Start, batch: &[Wanted]) -> Result<Vec<f32>, FeatureError> {
+        let [height, width, channels] = self.map_at(start.cut)?;
+        let length = if start.pooled { channels } else { height * width * channels };
+        let mut values = vec![0f32; batch.len() * length];
+        values.par_chunks_exact_mut(length).zip(batch).for_each(|(out, (digest, _))| {
+            if let Some(row) = start.shelf.row(digest) {
+                number::decode(row.bytes(), CachePrecision::F32, out);
+            }
+        });
+        if start.pooled {
+            return Ok(values);
+        }
+        self.onward(start.cut, [height, width, channels], values, batch.len())
+    }
+
+    /// The network from `from` to the cut, and the average if one is wanted.
+    fn onward(&self, from: usize, map: [usize; 3], values: Vec<f32>, count: usize) -> Result<Vec<f32>, FeatureError> {
+        let maps = if from == self.cut {
+            values
+        } else {
+            let [height, width, channels] = map;
+            let x = Tensor::from_vec(values, (count, height, width, channels), self.device)?;
+            let y = self.backbone.prefix(from, self.cut, &x)?;
+            let [height, width, channels] = self.map_at(self.cut)?;
+            let expected = [count, height, width, channels];
+            if y.dims() != expected {
+                return Err(FeatureError::Shape { expected: expected.to_vec(), found: y.dims().to_vec() });
+            }
+            y.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?
+        };
+        if !self.pooled {
+            return Ok(maps);
+        }
+        let [height, width, channels] = self.map_at(self.cut)?;
+        let mut means = vec![0f32; count * channels];
+        means
+            .par_chunks_exact_mut(channels)
+            .zip(maps.par_chunks_exact(height * width * channels))
+            .for_each(|(out, map)| global_average(map, out));
+        Ok(means)
+    }
+}

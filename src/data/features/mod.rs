@@ -1,0 +1,156 @@
+//! The prefix cache: the output of a frozen network, computed once.
+//!
+//! [`crate::nn::Backbone::prefix`] is pure, so its output is named by what it is made of (network, preprocessing, image,
+//! cut, view, number format) and shared by epochs, trials, rungs, worker processes and later studies. Rows of one
+//! network cut and view stand on a *shelf* (a folder) in *segments* (immutable, memory-mapped files), found by the
+//! digest of their image. Several processes build a shelf together; a kill at any time leaves at worst an unfinished
+//! file; what is torn or corrupted is seen when it is first opened, and made again.
+
+mod build;
+mod claim;
+mod compute;
+mod error;
+mod group;
+mod number;
+mod request;
+mod room;
+mod rows;
+mod segment;
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+pub use compute::global_average;
+pub use error::FeatureError;
+pub use group::{GroupKey, group_key};
+pub use request::{FeatureRequest, Shelved, network_digest, predicted_bytes};
+pub use room::{CacheStats, Collected, ShelfStats};
+pub use rows::Features;
+
+use crate::data::Watch;
+use build::Builder;
+use request::value_bytes;
+use room::Room;
+use rows::Memory;
+use shelf::{Shelf, Verified};
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+/// Bytes of small rows that are held in memory unless told otherwise.
+const DEFAULT_MEMORY: u64 = 256 << 20;
+
+/// Cached features in a folder that any number of threads and processes share.
+#[derive(Debug)]
+pub struct FeatureCache {
+    room: Room,
+    memory: Memory,
+    verified: Verified,
+}
+
+/// How much of a request is there already, and what the rest would take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    /// Shape of one row.
+    pub shape: Vec<usize>,
+    /// Different images asked for.
+    pub images: usize,
+    /// How many of them are cached.
+    pub cached: usize,
+    /// Bytes that the others will take.
+    pub missing_bytes: u64,
+    /// Bytes that all cached features take now.
+    pub used_bytes: u64,
+    /// The budget.
+    pub limit_bytes: Option<u64>,
+    /// Free bytes of the file system, where it tells.
+    pub free_bytes: Option<u64>,
+}
+
+impl FeatureCache {
+    /// Opens the cache in `cache_dir/features`, making the folder if need be. `disk_limit`: bytes that cached features
+    /// may take; least recently used ones go first.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn open(cache_dir: &Path, disk_limit: Option<u64>) -> Result<Self, FeatureError> {
+        let room = Room { root: cache_dir.join("features"), limit: disk_limit };
+        let locks = room.locks();
+        fs::create_dir_all(&locks).map_err(FeatureError::io("create the folder", &locks))?;
+        Ok(Self { room, memory: Memory::new(DEFAULT_MEMORY), verified: Verified::default() })
+    }
+
+    /// The same cache, holding at most so many bytes of small rows in memory; all others are mapped.
+    #[must_use]
+    pub fn with_memory(self, limit: u64) -> Self {
+        Self { memory: Memory::new(limit), ..self }
+    }
+
+    /// Bytes of rows held in memory now.
+    pub fn memory_used(&self) -> u64 {
+        self.memory.used()
+    }
+
+    /// The features of a request's images: read where they are cached, computed and kept where not, waited for where
+    /// another process is computing them.
+    ///
+    /// # Errors
+    /// [`FeatureError::Fresh`] for a view that no one else sees; where there is no room
+    /// ([`FeatureError::is_lack_of_room`]), the network or the file system fails, or `watch` calls it off. What was
+    /// computed until then is kept.
+    pub fn features(&self, request: &FeatureRequest<'_>, watch: &dyn Watch) -> Result<Features, FeatureError> {
+        let about = request.shelved()?;
+        let shape = request.shape()?;
+        let wanted = request.wanted(request.images)?;
+        let row_bytes = shape.iter().product::<usize>() * value_bytes(request.precision);
+        let mut shelf = Shelf::open(&self.room.root, &about, row_bytes)?;
+        shelf.refresh(&self.verified, watch)?;
+        let builder = Builder { request, about: &about, room: &self.room, verified: &self.verified, watch };
+        builder.fill(&mut shelf, &wanted)?;
+        let row =
+            |digest| shelf.row(digest).cloned().ok_or_else(|| FeatureError::Unreadable { path: shelf.folder.clone() });
+        let rows = wanted.iter().map(|(digest, _)| row(digest)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Features::new(shape, request.precision, rows, shelf, &self.memory))
+    }
+
+    /// What a request would find and what it would add. Computes nothing.
+    ///
+    /// # Errors
+    /// As for [`FeatureCache::features`], where the request makes no sense or the folder cannot be read.
+    pub fn coverage(&self, request: &FeatureRequest<'_>) -> Result<Coverage, FeatureError> {
+        let about = request.shelved()?;
+        let shape = request.shape()?;
+        let images: HashSet<_> = request.wanted(request.images)?.into_iter().map(|(digest, _)| digest).collect();
+        let row_bytes = shape.iter().product::<usize>() * value_bytes(request.precision);
+        let there = Shelf::listing(&self.room.root, &about.key(), row_bytes);
+        let cached = images.iter().filter(|digest| there.contains(digest)).count();
+        let missing_bytes = predicted_bytes(&shape, images.len() - cached, 1, request.precision);
+        Ok(Coverage {
+            shape,
+            images: images.len(),
+            cached,
+            missing_bytes,
+            used_bytes: self.room.survey()?.bytes(),
+            limit_bytes: self.room.limit,
+            free_bytes: self.room.free(),
+        })
+    }
+
+    /// What the cache holds.
+    ///
+    /// # Errors
+    /// If its folder cannot be read.
+    pub fn stats(&self) -> Result<CacheStats, FeatureError> {
+        self.room.stats()
+    }
+
+    /// Removes what no one can use: unfinished files of killed processes, shelves that are empty or of another version
+    /// of this program, and the least recently used while the budget is exceeded. Whatever is in use stays. With
+    /// `dry_run`, only says what would go.
+    ///
+    /// # Errors
+    /// If the folder cannot be read, or something in it cannot be removed.
+    pub fn collect(&self, dry_run: bool) -> Result<Collected, FeatureError> {
+        self.room.collect(dry_run)
+    }
+}

@@ -1,0 +1,178 @@
+//! What is wanted of the cache, and the name under which it is kept.
+
+use super::FeatureError;
+use crate::data::augment::View;
+use crate::data::decode::DECODER_VERSION;
+use crate::data::{ImageRecord, PixelSource};
+use crate::digest::Digest;
+use crate::nn::Backbone;
+use crate::spec::{AugmentSpec, CachePrecision, NetworkSpec, PixelScaling};
+use candle_core::Device;
+use serde::Serialize;
+
+/// Part of every key: raised whenever rendering, pooling or the files change, so that no old row is taken for a new
+/// one.
+const VERSION: &str = "hpsearch features 1";
+
+/// Frozen features of some images under one view.
+#[derive(Clone, Copy)]
+pub struct FeatureRequest<'a> {
+    /// The network.
+    pub backbone: &'a dyn Backbone,
+    /// Where the network computes.
+    pub device: &'a Device,
+    /// Digest of all that decides the network's output for a given input: see [`network_digest`].
+    pub weights: Digest,
+    /// How many stages are frozen; 0 stands for the scaled image.
+    pub cut: usize,
+    /// Averages over height and width instead of whole feature maps.
+    pub pooled: bool,
+    /// Number format on disk. Rows read as f32; under `F16` every value is rounded to the nearest f16, cached or not.
+    pub precision: CachePrecision,
+    /// The images.
+    pub source: &'a dyn PixelSource,
+    /// How the weights want their pixels.
+    pub scaling: PixelScaling,
+    /// Which images, by index into the source's records; the features come in this order. May repeat.
+    pub images: &'a [usize],
+    /// Which view of them.
+    pub view: View,
+    /// Ranges of augmented views; without meaning for [`View::Original`].
+    pub augment: &'a AugmentSpec,
+    /// The study's seed; without meaning for [`View::Original`].
+    pub seed: u64,
+}
+
+/// The digest of all that decides a frozen network's output: tensors (by their digest), architecture, width, pool
+/// padding, and the `arithmetic` (device and instruction set, such as `cpu avx512`), since equal formulas round
+/// differently on different hardware.
+pub fn network_digest(tensors: Digest, network: &NetworkSpec, arithmetic: &str) -> Digest {
+    let shape = format!("{:?} {:?} {:?}", network.backbone, network.width, network.pool_padding);
+    Digest::of_parts([
+        ("tensors", tensors.as_bytes().as_slice()),
+        ("shape", shape.as_bytes()),
+        ("arithmetic", arithmetic.as_bytes()),
+    ])
+}
+
+/// What a shelf of the cache holds, in words; its digest is the shelf's name.
+#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+pub struct Shelved {
+    /// Version of the cache and of decoding.
+    version: (String, String, u32),
+    /// See [`network_digest`].
+    pub network: Digest,
+    /// Frozen stages.
+    pub cut: usize,
+    /// Averages or maps.
+    pub pooled: bool,
+    /// Number format.
+    pub precision: CachePrecision,
+    /// Side of the images in pixels.
+    pub size: usize,
+    /// Their channels.
+    pub channels: usize,
+    /// Scaling of their pixels.
+    pub scaling: PixelScaling,
+    /// Seed, number of the view, and strength, flip, rotation, brightness, edges as exact bits; `None`: the original.
+    pub view: Option<(u64, u32, [u64; 5])>,
+}
+
+fn version() -> (String, String, u32) {
+    (VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned(), DECODER_VERSION)
+}
+
+impl Shelved {
+    /// The name: equal for equal contents.
+    pub(super) fn key(&self) -> Digest {
+        // A struct of plain values always serialises.
+        Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes())
+    }
+
+    /// Whether this version of the program can still ask for it.
+    pub(super) fn is_current(&self) -> bool {
+        self.version == version()
+    }
+
+    /// The same images and view at another cut or in another form.
+    pub(super) fn at(&self, cut: usize, pooled: bool, precision: CachePrecision) -> Self {
+        Self { cut, pooled, precision, ..self.clone() }
+    }
+}
+
+impl FeatureRequest<'_> {
+    /// What would be kept where.
+    ///
+    /// # Errors
+    /// [`FeatureError::Fresh`] for a view that no one else sees.
+    pub(super) fn shelved(&self) -> Result<Shelved, FeatureError> {
+        let view = match self.view {
+            View::Fresh { .. } => return Err(FeatureError::Fresh),
+            View::Original => None,
+            View::Bank { .. } if does_nothing(self.augment) => None,
+            View::Bank { view } => {
+                let a = self.augment;
+                let ranges = [a.strength, a.flip, a.rotation, a.brightness, a.edges].map(f64::to_bits);
+                Some((self.seed, view, ranges))
+            }
+        };
+        Ok(Shelved {
+            version: version(),
+            network: self.weights,
+            cut: self.cut,
+            pooled: self.pooled,
+            precision: self.precision,
+            size: self.source.size(),
+            channels: self.source.channels(),
+            scaling: self.scaling,
+            view,
+        })
+    }
+
+    /// Shape of one image's features: `[C]` if pooled, else `[H, W, C]`.
+    ///
+    /// # Errors
+    /// Where the network has no such stage, or the images are too small for it.
+    pub fn shape(&self) -> Result<Vec<usize>, FeatureError> {
+        let [side, _, channels] = self.map_at(self.cut)?;
+        Ok(if self.pooled { vec![channels] } else { vec![side, side, channels] })
+    }
+
+    /// Shape of one image's feature map after `cut` stages.
+    pub(super) fn map_at(&self, cut: usize) -> Result<[usize; 3], FeatureError> {
+        let stages = self.backbone.stages();
+        let channels = match cut.checked_sub(1) {
+            None => 3,
+            Some(last) => stages.get(last).ok_or(FeatureError::NoSuchStage { cut, stages: stages.len() })?.channels,
+        };
+        let size = self.source.size();
+        let side = self.backbone.side_at(cut, size).ok_or(FeatureError::ImageTooSmall { cut, size })?;
+        Ok([side, side, channels])
+    }
+
+    pub(super) fn record(&self, index: usize) -> Result<&ImageRecord, FeatureError> {
+        let records = self.source.records();
+        records.get(index).ok_or(FeatureError::NoSuchImage { index, count: records.len() })
+    }
+}
+
+/// Whether every view of these ranges is the original.
+pub(super) fn does_nothing(augment: &AugmentSpec) -> bool {
+    let ranges = [augment.flip, augment.rotation, augment.brightness, augment.edges];
+    augment.strength == 0.0 || ranges.iter().all(|r| *r == 0.0)
+}
+
+/// Bytes of one value.
+pub(super) fn value_bytes(precision: CachePrecision) -> usize {
+    match precision {
+        CachePrecision::F32 => 4,
+        CachePrecision::F16 => 2,
+    }
+}
+
+/// Bytes on disk of `views` views of `images` different images whose features have this shape. Accurate to a few
+/// KiB a file of rows.
+pub fn predicted_bytes(shape: &[usize], images: usize, views: usize, precision: CachePrecision) -> u64 {
+    let row = shape.iter().product::<usize>() * value_bytes(precision) + super::segment::ENTRY;
+    (row * images * views) as u64
+}

@@ -1,0 +1,264 @@
+//! Room on disk: what is there, what may go, what is left over.
+
+use super::FeatureError;
+use super::request::Shelved;
+use super::segment::Segment;
+use super::shelf::{self, ABOUT, USE, is_temporary, unfinished};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Bytes that are left free for others on the cache's file system.
+const SPARE: u64 = 64 << 20;
+
+/// One shelf of the cache: rows of one network cut, preprocessing and view.
+#[derive(Clone, Debug)]
+pub struct ShelfStats {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What it holds, where that can be read.
+    pub holds: Option<Shelved>,
+    /// Files of rows.
+    pub files: u64,
+    /// Rows: one an image.
+    pub rows: u64,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// When it was last asked for.
+    pub last_used: SystemTime,
+    /// Whether a process uses it now.
+    pub in_use: bool,
+}
+
+/// What the cache holds.
+#[derive(Clone, Debug, Default)]
+pub struct CacheStats {
+    /// Its shelves, least recently used first.
+    pub shelves: Vec<ShelfStats>,
+}
+
+impl CacheStats {
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.shelves.iter().map(|s| s.bytes).sum()
+    }
+    /// Files of rows.
+    pub fn files(&self) -> u64 {
+        self.shelves.iter().map(|s| s.files).sum()
+    }
+    /// Rows.
+    pub fn rows(&self) -> u64 {
+        self.shelves.iter().map(|s| s.rows).sum()
+    }
+}
+
+/// What a collection removed, or would.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    /// Files and folders that something killed left unfinished.
+    pub unfinished: Vec<PathBuf>,
+    /// Shelves that are empty, of another version of the program, or over the budget.
+    pub shelves: Vec<ShelfStats>,
+    /// Bytes of all these.
+    pub bytes: u64,
+}
+
+/// A cache folder and its budget.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    pub(super) root: PathBuf,
+    pub(super) limit: Option<u64>,
+}
+
+impl Room {
+    pub(super) fn locks(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+
+    /// Sole right to remove shelves.
+    fn alone(&self) -> Result<File, FeatureError> {
+        let path = self.locks().join("room");
+        let lock = File::options().write(true).create(true).truncate(false).open(&path);
+        let lock = lock.map_err(FeatureError::io("open the lock file", &path))?;
+        lock.lock().map_err(FeatureError::io("lock", &path))?;
+        Ok(lock)
+    }
+
+    /// Bytes that can be written to the file system; `None` where it does not say.
+    pub(super) fn free(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&self.root).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Sees to it that `needed` more bytes fit: shelves that no one uses go, least recently used first. Either enough
+    /// goes, or nothing.
+    pub(super) fn make(&self, needed: u64) -> Result<(), FeatureError> {
+        let _alone = self.alone()?;
+        let stats = self.survey()?;
+        let used = stats.bytes();
+        let free = self.free();
+        let over_budget = self.limit.map_or(0, |limit| used.saturating_add(needed).saturating_sub(limit));
+        let over_disk = free.map_or(0, |free| needed.saturating_add(SPARE).saturating_sub(free));
+        let mut wanted = over_budget.max(over_disk);
+        let mut going = Vec::new();
+        for shelf in &stats.shelves {
+            if wanted == 0 {
+                break;
+            }
+            if shelf.bytes > 0
+                && let Some(held) = hold(&shelf.folder)
+            {
+                wanted = wanted.saturating_sub(shelf.bytes);
+                going.push((shelf, held));
+            }
+        }
+        if wanted > 0 {
+            let gone: u64 = going.iter().map(|(shelf, _)| shelf.bytes).sum();
+            return Err(match self.limit {
+                Some(limit) if over_budget > gone => FeatureError::OverBudget {
+                    needed_mb: mebibytes(needed),
+                    used_mb: mebibytes(used - gone),
+                    limit_mb: limit >> 20,
+                },
+                _ => FeatureError::NoRoom {
+                    folder: self.root.clone(),
+                    needed_mb: mebibytes(needed.saturating_add(SPARE)),
+                    free_mb: free.unwrap_or(0).saturating_add(gone) >> 20,
+                },
+            });
+        }
+        for (shelf, held) in going {
+            self.remove(&shelf.folder, held)?;
+        }
+        Ok(())
+    }
+
+    /// What there is, least recently used first.
+    pub(super) fn survey(&self) -> Result<CacheStats, FeatureError> {
+        let mut shelves = Vec::new();
+        for folder in entries(&self.root)? {
+            if folder.is_dir() && folder.join(USE).exists() && !is_unfinished(&folder) {
+                shelves.push(look(folder)?);
+            }
+        }
+        shelves.sort_by(|a, b| (a.last_used, &a.folder).cmp(&(b.last_used, &b.folder)));
+        Ok(CacheStats { shelves })
+    }
+
+    /// Adds what only [`Room::collect`] and people want to know: rows, and who is at work.
+    pub(super) fn stats(&self) -> Result<CacheStats, FeatureError> {
+        let mut stats = self.survey()?;
+        for shelf in &mut stats.shelves {
+            let files = entries(&shelf.folder)?.into_iter().filter(|f| is_rows(f));
+            shelf.rows = files.filter_map(|f| Segment::count(&f)).sum();
+            shelf.in_use = hold(&shelf.folder).is_none();
+            shelf.holds = fs::read(shelf.folder.join(ABOUT)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        }
+        Ok(stats)
+    }
+
+    /// Removes what no one can use: unfinished files of killed processes, shelves that are empty or of another version
+    /// of the program, and the least recently used while the budget is exceeded. Whatever is in use stays.
+    pub(super) fn collect(&self, dry_run: bool) -> Result<Collected, FeatureError> {
+        let mut collected = Collected::default();
+        let _alone = self.alone()?;
+        for left in entries(&self.root)?.into_iter().filter(|f| is_unfinished(f)) {
+            collected.bytes += size(&left)?;
+            if !dry_run {
+                fs::remove_dir_all(&left).or_else(absent).map_err(FeatureError::io("remove", &left))?;
+            }
+            collected.unfinished.push(left);
+        }
+        let stats = self.stats()?;
+        let mut over = self.limit.map_or(0, |limit| stats.bytes().saturating_sub(limit));
+        for shelf in stats.shelves {
+            let Some(held) = hold(&shelf.folder) else { continue };
+            let stale = shelf.rows == 0 || !shelf.holds.as_ref().is_some_and(Shelved::is_current);
+            if stale || over > 0 {
+                over = over.saturating_sub(shelf.bytes);
+                collected.bytes += shelf.bytes;
+                if !dry_run {
+                    self.remove(&shelf.folder, held)?;
+                }
+                collected.shelves.push(shelf);
+                continue;
+            }
+            // No one uses the shelf, so no one is writing here.
+            for left in entries(&shelf.folder)?.into_iter().filter(|f| is_unfinished(f)) {
+                let bytes = size(&left)?;
+                over = over.saturating_sub(bytes);
+                collected.bytes += bytes;
+                if !dry_run {
+                    fs::remove_file(&left).or_else(absent).map_err(FeatureError::io("remove", &left))?;
+                }
+                collected.unfinished.push(left);
+            }
+        }
+        Ok(collected)
+    }
+
+    /// Removes a shelf that `held` keeps everyone else out of.
+    fn remove(&self, folder: &Path, held: File) -> Result<(), FeatureError> {
+        // Renamed first: a removal that is cut off leaves no half shelf.
+        let going = self.root.join(unfinished("removed"));
+        fs::rename(folder, &going).map_err(FeatureError::io("rename", folder))?;
+        drop(held);
+        fs::remove_dir_all(&going).or_else(absent).map_err(FeatureError::io("remove", &going))
+    }
+}
+
+/// Keeps everyone out of a shelf, if no one is in it. To remove it, be [`Room::alone`] before: else the folder could be
+/// removed and made again between opening and locking, and another one be locked than removed.
+fn hold(folder: &Path) -> Option<File> {
+    let file = File::options().read(true).write(true).open(folder.join(USE)).ok()?;
+    file.try_lock().ok()?;
+    Some(file)
+}
+
+fn look(folder: PathBuf) -> Result<ShelfStats, FeatureError> {
+    let (mut files, mut bytes) = (0, 0);
+    for file in entries(&folder)? {
+        bytes += size(&file)?;
+        files += u64::from(is_rows(&file));
+    }
+    let last_used = fs::metadata(folder.join(USE)).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    Ok(ShelfStats { folder, holds: None, files, rows: 0, bytes, last_used, in_use: false })
+}
+
+/// What is in a folder; nothing if it has gone meanwhile.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, FeatureError> {
+    let listed = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.and_then(|entries| entries.map(|e| Ok(e?.path())).collect::<io::Result<Vec<_>>>()),
+    };
+    let mut listed = listed.map_err(FeatureError::io("list", folder))?;
+    listed.sort();
+    Ok(listed)
+}
+
+/// Bytes of a file, or of the files in a folder; 0 if it has gone meanwhile.
+fn size(path: &Path) -> Result<u64, FeatureError> {
+    match fs::symlink_metadata(path) {
+        Ok(m) if m.is_dir() => entries(path)?.iter().map(|file| size(file)).sum(),
+        Ok(m) => Ok(m.len()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(FeatureError::io("look at", path)(e)),
+    }
+}
+
+fn absent(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    path.file_name().is_some_and(is_temporary)
+}
+
+fn is_rows(path: &Path) -> bool {
+    path.file_name().is_some_and(shelf::is_rows)
+}
+
+fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}

@@ -1,0 +1,73 @@
+//! Digests of files, remembered by path, length and time of change, so that a worker need not read every image to
+//! know that nothing has changed.
+
+use super::watch::Watch;
+use crate::digest::Digest;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// A file changed less than this before it was read may change again within the clock's grain, unnoticed: its digest
+/// is not remembered.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// What a file looked like when it was read.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    bytes: u64,
+    changed_ns: u128,
+    digest: Digest,
+}
+
+/// The digest of each file, or why it cannot be read. Reads what `index` does not know, and brings `index` up to date
+/// if it can: the memory is a help, never a need.
+pub(super) fn digests(files: &[PathBuf], index: &Path, watch: &dyn Watch) -> Vec<Result<Digest, io::Error>> {
+    let known: HashMap<PathBuf, Seen> =
+        std::fs::read(index).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let done = AtomicU64::new(0);
+    let total = files.len() as u64;
+    let seen: Vec<io::Result<(Seen, bool)>> = files
+        .par_iter()
+        .map(|file| {
+            let found = look(file, known.get(file));
+            watch.progress("reading", done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            found
+        })
+        .collect();
+    let settled = files.iter().zip(&seen).filter_map(|(f, s)| s.as_ref().ok().filter(|s| s.1).map(|s| (f, &s.0)));
+    let now: HashMap<&PathBuf, &Seen> = settled.collect();
+    if now.len() != known.len() || now.iter().any(|(file, seen)| known.get(*file) != Some(*seen)) {
+        // Failing to write it only means reading the images again.
+        let _ = remember(&now, index);
+    }
+    seen.into_iter().map(|s| s.map(|(seen, _)| seen.digest)).collect()
+}
+
+/// The file's digest, and whether it may be remembered.
+fn look(file: &Path, known: Option<&Seen>) -> io::Result<(Seen, bool)> {
+    let meta = std::fs::metadata(file)?;
+    let changed = meta.modified()?;
+    let changed_ns = changed.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    if let Some(seen) = known.filter(|s| (s.bytes, s.changed_ns) == (meta.len(), changed_ns)) {
+        return Ok((seen.clone(), true));
+    }
+    let settled = changed.elapsed().is_ok_and(|age| age > SETTLED);
+    Ok((Seen { bytes: meta.len(), changed_ns, digest: Digest::of_file(file)? }, settled))
+}
+
+fn remember(now: &HashMap<&PathBuf, &Seen>, index: &Path) -> io::Result<()> {
+    let folder = index.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    // A name of its own, as several workers may do this at once; the last one wins, and all say the same.
+    let partial = index.with_extension(format!("{}.partial", std::process::id()));
+    let mut file = std::fs::File::create(&partial)?;
+    let written = file.write_all(&serde_json::to_vec(now)?).and_then(|()| std::fs::rename(&partial, index));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&partial);
+    }
+    written
+}

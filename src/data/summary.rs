@@ -1,0 +1,128 @@
+//! What a study's data turned out to be: shown by plan, status and report, stored with the study.
+
+use super::ImageRecord;
+use super::split::{GivenValidation, Split};
+use crate::digest::Digest;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+
+/// Counts and peculiarities of a data set. Vectors of counts are per class, in the order of `classes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataSummary {
+    /// Class names in order.
+    pub classes: Vec<String>,
+    /// Index of the positive class.
+    pub positive: u32,
+    /// Made by this program, not real.
+    pub synthetic: bool,
+    /// Side of the square images in pixels.
+    pub size: usize,
+    /// Channels kept: 1 or 3.
+    pub channels: usize,
+    /// Usable images of each class.
+    pub images: Vec<u64>,
+    /// Training and validation images of each fold.
+    pub folds: Vec<FoldCounts>,
+    /// Locked test images.
+    pub test: Vec<u64>,
+    /// Images in no set, because their patient or their bytes are in a set the data brought.
+    pub dropped: Vec<u64>,
+    /// What became of a given validation set.
+    pub given_validation: GivenValidation,
+    /// Patients, where names or the manifest tell them.
+    pub patients: Option<PatientCounts>,
+    /// Images whose bytes an earlier image has too.
+    pub duplicates: u64,
+    /// Files left out, and why.
+    pub skipped: Vec<SkippedFile>,
+    /// What a person should know, each a sentence without a full stop.
+    pub notes: Vec<String>,
+    /// Digest of names, classes, bytes and split: differs if anything does that a result depends on.
+    pub digest: Digest,
+}
+
+/// Images of one fold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldCounts {
+    pub train: Vec<u64>,
+    pub validation: Vec<u64>,
+}
+
+/// Patients of a data set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PatientCounts {
+    /// Different patients.
+    pub patients: u64,
+    /// Images of the patient with most.
+    pub most_images: u64,
+    /// Images whose patient is not known: each counts as its own.
+    pub unknown: u64,
+}
+
+/// A file that is no usable image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SkippedFile {
+    /// Its name, as in the listing.
+    pub path: String,
+    /// Why, in words that follow the name: `is empty`.
+    pub reason: String,
+}
+
+/// Images of each class among some.
+pub(super) fn counts(records: &[ImageRecord], classes: usize, images: impl IntoIterator<Item = usize>) -> Vec<u64> {
+    let mut counts = vec![0; classes];
+    images.into_iter().for_each(|i| counts[records[i].class as usize] += 1);
+    counts
+}
+
+pub(super) fn patients(records: &[ImageRecord]) -> Option<PatientCounts> {
+    let mut images: BTreeMap<&str, u64> = BTreeMap::new();
+    records.iter().filter_map(|r| r.patient.as_deref()).for_each(|p| *images.entry(p).or_default() += 1);
+    let most_images = *images.values().max()?;
+    let unknown = records.iter().filter(|r| r.patient.is_none()).count() as u64;
+    Some(PatientCounts { patients: images.len() as u64, most_images, unknown })
+}
+
+pub(super) fn duplicates(records: &[ImageRecord]) -> u64 {
+    let mut seen = HashSet::new();
+    records.iter().filter(|r| !seen.insert(r.digest)).count() as u64
+}
+
+/// The digest of all that a result depends on.
+pub(super) fn identity(records: &[ImageRecord], classes: &[String], split: &Split) -> Digest {
+    let text = serde_json::to_vec(&(records, classes, split)).expect("plain records become JSON");
+    Digest::of(&text)
+}
+
+impl DataSummary {
+    /// Usable images of all classes.
+    pub fn total(&self) -> u64 {
+        self.images.iter().sum()
+    }
+
+    /// What a person should know before trusting a result: the notes, and the peculiarities in words.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = self.notes.clone();
+        let sum = |counts: &[u64]| counts.iter().sum::<u64>();
+        if self.given_validation == GivenValidation::Merged {
+            remarks.push("the validation set that came with the data was merged with training and split anew".into());
+        }
+        if sum(&self.dropped) > 0 {
+            let n = sum(&self.dropped);
+            remarks.push(format!(
+                "{n} images were left out: their patient or their bytes are also in a given test or validation set"
+            ));
+        }
+        if self.duplicates > 0 {
+            remarks
+                .push(format!("{} images repeat the bytes of another; equal ones stay on one side", self.duplicates));
+        }
+        if !self.skipped.is_empty() {
+            remarks.push(format!("{} files are no usable images and were skipped", self.skipped.len()));
+        }
+        if self.test.contains(&0) && sum(&self.test) > 0 {
+            remarks.push("the test set lacks a class: its ranking metrics will be undefined".into());
+        }
+        remarks
+    }
+}

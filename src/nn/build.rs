@@ -1,0 +1,121 @@
+//! From a study's description of a network to a network.
+
+use super::inception_v3::{self, InceptionV3, InceptionV3Error};
+use super::weights::{self, Wanted, WeightError};
+use super::{Backbone, whole};
+use crate::digest::Digest;
+use crate::spec::{BackboneKind, NetworkSpec};
+use candle_core::Device;
+
+/// A backbone with its weights.
+pub struct Built {
+    /// The network.
+    pub backbone: Box<dyn Backbone>,
+    /// Digest of its weights.
+    pub weights: Digest,
+}
+
+/// Why a network cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The weights cannot be had, or do not fit.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// Networks taken from candle-transformers have one width.
+    #[error("build a {kind:?} of width {width}: only InceptionV3 can be narrowed or widened\nhint: set `width = 1`")]
+    Width {
+        /// The network.
+        kind: BackboneKind,
+        /// The width asked for.
+        width: f64,
+    },
+    /// The tensors make no InceptionV3.
+    #[error(transparent)]
+    Inception(#[from] InceptionV3Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// Builds the network that `spec` describes. Random weights are drawn from `seed`.
+///
+/// # Errors
+/// If the weights cannot be had or do not fit, or the network does not come in this width.
+pub fn build(spec: &NetworkSpec, seed: u64, device: &Device) -> Result<Built, BuildError> {
+    let wanted = match whole::wanted(spec.backbone) {
+        Some(_) if spec.width != 1.0 => {
+            return Err(BuildError::Width { kind: spec.backbone, width: spec.width });
+        }
+        Some(wanted) => wanted,
+        None => Wanted {
+            network: format!("InceptionV3 of width {}", spec.width),
+            parameters: inception_v3::parameters(spec.width),
+            ignored: &["fc.", "AuxLogits."],
+        },
+    };
+    let weights = weights::load(&spec.weights, &wanted, seed, device)?;
+    let backbone: Box<dyn Backbone> = match whole::Whole::new(spec.backbone, &weights.tensors, device)? {
+        Some(network) => Box::new(network),
+        None => Box::new(InceptionV3::new(&weights.tensors, spec.width, spec.pool_padding, device)?),
+    };
+    Ok(Built { backbone, weights: weights.digest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{BatchNormMode, CachePrecision, FreezeTo, PixelScaling, PoolPadding, WeightSource};
+
+    fn spec(backbone: BackboneKind, width: f64) -> NetworkSpec {
+        NetworkSpec {
+            backbone,
+            width,
+            weights: WeightSource::Random,
+            scaling: PixelScaling::Unit,
+            pool_padding: PoolPadding::Excluded,
+            tap: backbone.last_stage().to_owned(),
+            freeze: FreezeTo::All,
+            batch_norm: BatchNormMode::Frozen,
+            cache: CachePrecision::F32,
+        }
+    }
+
+    #[test]
+    fn every_known_network_has_the_stages_that_studies_name() {
+        for (kind, width) in [
+            (BackboneKind::InceptionV3, 0.125),
+            (BackboneKind::ResNet18, 1.0),
+            (BackboneKind::ResNet50, 1.0),
+            (BackboneKind::ConvNextTiny, 1.0),
+        ] {
+            let built = build(&spec(kind, width), 1, &Device::Cpu).unwrap();
+            let names: Vec<_> = built.backbone.stages().iter().map(|s| s.name.as_str()).collect();
+            assert_eq!(names, kind.stages());
+            let smallest = kind.smallest_image() as usize;
+            assert!(built.backbone.side_at(names.len(), smallest).is_some(), "{kind:?}");
+            assert!(built.backbone.side_at(names.len(), smallest - 1).is_none(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn only_inception_can_be_narrowed() {
+        let error = build(&spec(BackboneKind::ResNet18, 0.5), 1, &Device::Cpu).err().unwrap();
+        assert!(matches!(error, BuildError::Width { .. }), "{error}");
+        assert!(build(&spec(BackboneKind::InceptionV3, 0.125), 1, &Device::Cpu).is_ok());
+    }
+
+    #[test]
+    fn weights_of_another_width_do_not_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let wide = Wanted { network: String::new(), parameters: inception_v3::parameters(0.125), ignored: &[] };
+        let weights = weights::load(&WeightSource::Random, &wide, 1, &Device::Cpu).unwrap();
+        let tensors: std::collections::HashMap<_, _> = weights.tensors.into_iter().collect();
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        let from_file =
+            |width| NetworkSpec { weights: WeightSource::File(path.clone()), ..spec(BackboneKind::InceptionV3, width) };
+        assert!(build(&from_file(0.125), 1, &Device::Cpu).is_ok());
+        let error = build(&from_file(0.25), 1, &Device::Cpu).err().unwrap().to_string();
+        assert!(error.contains("misshapen") && error.contains("InceptionV3 of width 0.25"), "{error}");
+    }
+}

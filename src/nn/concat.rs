@@ -1,0 +1,153 @@
+//! Concatenation along the channels. candle's own adds strided views in its backward pass, one element at a time.
+
+use super::tensor::elements;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+
+/// Concatenates feature maps `[..., C_i]` along the last dimension, with gradients.
+///
+/// # Errors
+/// If there is none, or shapes differ beside the channels.
+pub fn concat(pieces: &[Tensor]) -> Result<Tensor> {
+    match pieces {
+        [] => bail!("nothing to concatenate"),
+        [a] => Ok(a.clone()),
+        [a, b] => a.apply_op2(b, Concat),
+        [a, b, c] => a.apply_op3(b, c, Concat),
+        [a, b, c, rest @ ..] => {
+            let mut all = vec![a.apply_op3(b, c, Concat)?];
+            all.extend_from_slice(rest);
+            concat(&all)
+        }
+    }
+}
+
+struct Concat;
+
+impl Concat {
+    fn forward(&self, pieces: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+        let mut parts = Vec::with_capacity(pieces.len());
+        let Some((_, first)) = pieces.first() else { bail!("nothing to concatenate") };
+        let Some((_, outer)) = first.dims().split_last() else { bail!("a scalar has no channels") };
+        for (storage, layout) in pieces {
+            match layout.dims().split_last() {
+                Some((&channels, dims)) if dims == outer && channels > 0 => {
+                    parts.push(elements("concat", storage, layout)?.chunks_exact(channels));
+                }
+                _ => bail!("concat: {:?} beside {:?}", layout.dims(), first.dims()),
+            }
+        }
+        let channels = pieces.iter().map(|(_, l)| l.dims()[outer.len()]).sum::<usize>();
+        let pixels = outer.iter().product::<usize>();
+        let mut out = Vec::with_capacity(pixels * channels);
+        for _ in 0..pixels {
+            for part in &mut parts {
+                out.extend_from_slice(part.next().unwrap_or_default());
+            }
+        }
+        let shape: Vec<usize> = outer.iter().copied().chain([channels]).collect();
+        Ok((CpuStorage::F32(out), shape.into()))
+    }
+}
+
+/// The gradient of one piece.
+fn slice(grad: &Tensor, offset: &mut usize, piece: &Tensor) -> Result<Option<Tensor>> {
+    let channels = *piece.dims().last().unwrap_or(&0);
+    let op = Slice { offset: *offset, channels };
+    *offset += channels;
+    if piece.track_op() { grad.contiguous()?.apply_op1_no_bwd(&op).map(Some) } else { Ok(None) }
+}
+
+impl CustomOp2 for Concat {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.forward(&[(s1, l1), (s2, l2)])
+    }
+
+    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let mut at = 0;
+        Ok((slice(grad, &mut at, a)?, slice(grad, &mut at, b)?))
+    }
+}
+
+impl CustomOp3 for Concat {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.forward(&[(s1, l1), (s2, l2), (s3, l3)])
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let mut at = 0;
+        Ok((slice(grad, &mut at, a)?, slice(grad, &mut at, b)?, slice(grad, &mut at, c)?))
+    }
+}
+
+/// Some channels of every pixel.
+struct Slice {
+    offset: usize,
+    channels: usize,
+}
+
+impl CustomOp1 for Slice {
+    fn name(&self) -> &'static str {
+        "channel-slice"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = elements(self.name(), s, l)?;
+        let Some((&stride, outer)) = l.dims().split_last() else { bail!("a scalar has no channels") };
+        let mut out = Vec::with_capacity(outer.iter().product::<usize>() * self.channels);
+        for pixel in x.chunks_exact(stride.max(1)) {
+            out.extend_from_slice(&pixel[self.offset..self.offset + self.channels]);
+        }
+        let shape: Vec<usize> = outer.iter().copied().chain([self.channels]).collect();
+        Ok((CpuStorage::F32(out), shape.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::reference::{elements, gradients, numbers, var};
+
+    #[test]
+    fn pieces_lie_side_by_side_and_get_their_own_gradients() {
+        for pieces in 1..=6 {
+            let vars: Vec<_> = (0..pieces).map(|i| var(&numbers(i as u64, 4 * (i + 1)), &[1, 2, 2, i + 1])).collect();
+            let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+            let ours = concat(&tensors).unwrap();
+            assert_eq!(elements(&ours), elements(&Tensor::cat(&tensors, 3).unwrap()));
+            let weights = numbers(9, ours.elem_count());
+            let refs: Vec<_> = vars.iter().collect();
+            let theirs = Tensor::cat(&tensors, 3).unwrap();
+            assert_eq!(gradients(&ours, &weights, &refs), gradients(&theirs, &weights, &refs));
+        }
+    }
+
+    #[test]
+    fn unequal_images_are_refused() {
+        let (a, b) = (var(&[0.0; 4], &[1, 2, 2, 1]), var(&[0.0; 2], &[1, 2, 1, 1]));
+        assert!(concat(&[a.as_tensor().clone(), b.as_tensor().clone()]).is_err());
+        assert!(concat(&[]).is_err());
+    }
+}

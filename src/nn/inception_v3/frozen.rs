@@ -1,0 +1,222 @@
+//! The frozen part: stages on plain buffers, reused from call to call, branches writing into their slice of the
+//! concatenated output.
+
+use super::InceptionV3;
+use super::topology::{Stage, Step};
+use crate::nn::kernel::conv_cpu::{self, Epilogue};
+use crate::nn::kernel::{ConvShape, Target, pool_cpu, target};
+use crate::nn::tensor::{dims4, elements};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, bail};
+use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
+
+/// Feature maps larger than this (pixels of one image) are computed image by image, so that they stay in the cache;
+/// smaller ones over the whole batch, so that tiles fill and weights are read once.
+const LARGE: usize = 600;
+
+/// Buffers that wait to be used again.
+#[derive(Default)]
+pub(super) struct Arena(Vec<Vec<f32>>);
+
+impl Arena {
+    /// A buffer of `length` elements with any content.
+    fn take(&mut self, length: usize) -> Vec<f32> {
+        let fitting = |b: &Vec<f32>| b.capacity() >= length;
+        let best = (0..self.0.len()).filter(|&i| fitting(&self.0[i])).min_by_key(|&i| self.0[i].capacity());
+        // Better to grow one that is there than to keep many.
+        let mut buffer =
+            best.or_else(|| self.0.len().checked_sub(1)).map(|i| self.0.swap_remove(i)).unwrap_or_default();
+        if buffer.capacity() < length {
+            return vec![0.0; length];
+        }
+        buffer.resize(length, 0.0);
+        buffer
+    }
+
+    fn give(&mut self, buffer: Vec<f32>) {
+        self.0.push(buffer);
+    }
+}
+
+/// Arenas of a network, one for each thread that computes at the same time.
+#[derive(Default)]
+pub(super) struct Arenas(Mutex<Vec<Arena>>);
+
+impl Arenas {
+    fn with<R>(&self, f: impl FnOnce(&mut Arena) -> R) -> R {
+        let mut arena = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let result = f(&mut arena);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+        result
+    }
+}
+
+/// Stages `from..to` without gradients.
+pub(super) struct Prefix<'a> {
+    pub network: &'a InceptionV3,
+    pub from: usize,
+    pub to: usize,
+}
+
+impl CustomOp1 for Prefix<'_> {
+    fn name(&self) -> &'static str {
+        "inception-v3-prefix"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = elements(self.name(), storage, layout)?;
+        let [batch, height, width, channels] = dims4(self.name(), layout.dims())?;
+        let stages = &self.network.topology.stages[self.from..self.to];
+        if channels != stages[0].cin {
+            bail!("{}: {channels} channels before {}, expected {}", self.name(), stages[0].name, stages[0].cin);
+        }
+        let mut sizes = vec![[height, width]];
+        for stage in stages {
+            match self.network.topology.size_behind(stage, sizes[sizes.len() - 1]) {
+                Some(size) => sizes.push(size),
+                None => bail!("{}: an image of {height}x{width} is too small for {}", self.name(), stage.name),
+            }
+        }
+        let (size, channels) = (sizes[stages.len()], stages[stages.len() - 1].cout);
+        // The stages up to here go image by image.
+        let split = stages.len().min(sizes.iter().take_while(|s| s[0] * s[1] > LARGE).count());
+        let split = if batch > 1 { split } else { 0 };
+        let run = |stages: &[Stage], x: &[f32], batch: usize, size: [usize; 2], out: &mut [f32]| {
+            self.network.arenas.with(|arena| self.network.run(arena, stages, x, batch, size, out));
+        };
+        let by_image = |out: &mut [f32]| {
+            let length = out.len() / batch;
+            out.par_chunks_mut(length).zip(x.par_chunks(x.len() / batch)).for_each(|(out, x)| {
+                run(&stages[..split], x, 1, sizes[0], out);
+            });
+        };
+        let mut out = target::zeroed(batch * size[0] * size[1] * channels);
+        if split == 0 {
+            run(stages, x, batch, sizes[0], &mut out);
+        } else if split == stages.len() {
+            by_image(&mut out);
+        } else {
+            let length = batch * sizes[split][0] * sizes[split][1] * stages[split].cin;
+            let mut middle = self.network.arenas.with(|arena| arena.take(length));
+            by_image(&mut middle);
+            run(&stages[split..], &middle, batch, sizes[split], &mut out);
+            self.network.arenas.with(|arena| arena.give(middle));
+        }
+        Ok((CpuStorage::F32(out), (batch, size[0], size[1], channels).into()))
+    }
+}
+
+/// A feature map on its way through a branch.
+struct Map<'a> {
+    data: &'a [f32],
+    size: [usize; 2],
+    channels: usize,
+}
+
+impl InceptionV3 {
+    /// Stages one after another; sizes were checked.
+    fn run(&self, arena: &mut Arena, stages: &[Stage], x: &[f32], batch: usize, mut size: [usize; 2], out: &mut [f32]) {
+        let Some((last, before)) = stages.split_last() else { return };
+        let mut held: Option<Vec<f32>> = None;
+        for stage in before {
+            let behind = self.topology.size_behind(stage, size).unwrap_or(size);
+            let mut next = arena.take(batch * behind[0] * behind[1] * stage.cout);
+            self.stage(arena, stage, held.as_deref().unwrap_or(x), batch, size, &mut next);
+            if let Some(old) = held.replace(next) {
+                arena.give(old);
+            }
+            size = behind;
+        }
+        self.stage(arena, last, held.as_deref().unwrap_or(x), batch, size, out);
+        if let Some(old) = held {
+            arena.give(old);
+        }
+    }
+
+    fn stage(&self, arena: &mut Arena, stage: &Stage, x: &[f32], batch: usize, size: [usize; 2], out: &mut [f32]) {
+        let mut offset = 0;
+        for branch in &stage.branches {
+            let ends: Vec<Vec<Step>> = match branch.fan.as_slice() {
+                [] => vec![],
+                fan => fan.iter().map(|&unit| vec![Step::Unit(unit)]).collect(),
+            };
+            // What ends the branch writes into the output; an average pool and its 1x1 convolution go together.
+            let tail = match branch.chain.as_slice() {
+                [.., Step::AveragePool, Step::Unit(_)] => 2,
+                _ if ends.is_empty() => 1,
+                _ => 0,
+            };
+            let (chain, tail) = branch.chain.split_at(branch.chain.len() - tail);
+            let mut held: Option<Vec<f32>> = None;
+            let mut map_size = size;
+            let mut channels = stage.cin;
+            for &step in chain {
+                let map = Map { data: held.as_deref().unwrap_or(x), size: map_size, channels };
+                let shape = self.shape(step, &map, batch);
+                let mut next = arena.take(shape.output_pixels() * shape.cout);
+                self.step(arena, step, &map, batch, &Target::columns(&mut next, shape.cout, 0, shape.cout));
+                (map_size, channels) = (shape.output, shape.cout);
+                if let Some(old) = held.replace(next) {
+                    arena.give(old);
+                }
+            }
+            let map = Map { data: held.as_deref().unwrap_or(x), size: map_size, channels };
+            let ends = if ends.is_empty() { vec![tail.to_vec()] } else { ends };
+            for end in ends {
+                let cout = match end.last() {
+                    Some(&Step::Unit(unit)) => self.topology.units[unit].cout,
+                    _ => channels,
+                };
+                let target = Target::columns(out, stage.cout, offset, cout);
+                match *end.as_slice() {
+                    [Step::AveragePool, Step::Unit(unit)] => self.pooled_unit(arena, unit, &map, batch, &target),
+                    [step] => self.step(arena, step, &map, batch, &target),
+                    _ => unreachable!("a branch ends with one step, or a pool and a unit"),
+                }
+                offset += cout;
+            }
+            if let Some(old) = held {
+                arena.give(old);
+            }
+        }
+    }
+
+    fn shape(&self, step: Step, map: &Map<'_>, batch: usize) -> ConvShape {
+        let window = self.topology.window(step);
+        let cout = match step {
+            Step::Unit(unit) => self.topology.units[unit].cout,
+            _ => map.channels,
+        };
+        let input = [batch, map.size[0], map.size[1], map.channels];
+        ConvShape::new(input, cout, window).expect("the sizes of all stages were checked")
+    }
+
+    fn step(&self, _: &mut Arena, step: Step, map: &Map<'_>, batch: usize, target: &Target<'_>) {
+        let shape = self.shape(step, map, batch);
+        match step {
+            Step::MaxPool => pool_cpu::max(self.isa, &shape, map.data, target),
+            Step::AveragePool => pool_cpu::average(self.isa, &shape, self.divisor, map.data, None, target),
+            Step::Unit(unit) => {
+                let w = &self.weights[unit];
+                let epilogue = Epilogue { scale: &w.scale, bias: &w.bias, relu: true };
+                conv_cpu::forward(self.isa, &shape, map.data, &w.packed, epilogue, target);
+            }
+        }
+    }
+
+    /// An average pool and a 1x1 convolution in the other order, which is the same (both are linear, one over pixels,
+    /// one over channels) and pools fewer channels.
+    fn pooled_unit(&self, arena: &mut Arena, unit: usize, map: &Map<'_>, batch: usize, target: &Target<'_>) {
+        let shape = self.shape(Step::Unit(unit), map, batch);
+        let w = &self.weights[unit];
+        let mut sums = arena.take(shape.output_pixels() * shape.cout);
+        let zeros = vec![0.0; w.bias.len()];
+        let epilogue = Epilogue { scale: &w.scale, bias: &zeros, relu: false };
+        let columns = Target::columns(&mut sums, shape.cout, 0, shape.cout);
+        conv_cpu::forward(self.isa, &shape, map.data, &w.packed, epilogue, &columns);
+        let map = Map { data: &sums, size: shape.output, channels: shape.cout };
+        let pool = self.shape(Step::AveragePool, &map, batch);
+        pool_cpu::average(self.isa, &pool, self.divisor, map.data, Some(&w.bias), target);
+        arena.give(sums);
+    }
+}

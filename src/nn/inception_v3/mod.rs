@@ -1,0 +1,399 @@
+//! InceptionV3 (Szegedy et al. 2016) with torchvision's topology and names: a frozen part that is one fused operation,
+//! and a trained part of operations with gradients.
+
+mod frozen;
+mod init;
+mod topology;
+mod trained;
+
+pub use init::random;
+
+use super::conv::Conv;
+use super::kernel::pool_cpu::Divisor;
+use super::kernel::{Isa, panel};
+use super::norm::rstd;
+use super::tensor::values;
+use super::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
+use crate::spec::PoolPadding;
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use topology::Topology;
+
+/// Added to a variance before its root.
+const EPS: f32 = 1e-3;
+/// Share of the new batch in running statistics (torch's meaning of momentum).
+const MOMENTUM: f64 = 0.1;
+
+/// Names and torch shapes of all tensors of the network at a width, in the order of the network.
+pub fn parameters(width: f64) -> Vec<(String, Vec<usize>)> {
+    Topology::new(width).units.iter().flat_map(|unit| unit.tensors()).collect()
+}
+
+/// Stage names and channels at a width.
+pub fn stages(width: f64) -> Vec<StageInfo> {
+    let stages = Topology::new(width).stages;
+    stages.iter().map(|s| StageInfo { name: s.name.to_owned(), channels: s.cout }).collect()
+}
+
+/// A tensor whose shape is not the network's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misshapen {
+    pub name: String,
+    pub expected: Vec<usize>,
+    pub found: Vec<usize>,
+}
+
+/// Why tensors make no InceptionV3.
+#[derive(Debug, thiserror::Error)]
+pub enum InceptionV3Error {
+    /// Tensors are not there or have another shape.
+    #[error("build InceptionV3 of width {width}: {}\nhint: names and shapes are those of torchvision's inception_v3; \
+             `width` must be the one the weights were made with", describe(.missing, .misshapen))]
+    Tensors { width: f64, missing: Vec<String>, misshapen: Vec<Misshapen> },
+    /// The multiplier is no positive number.
+    #[error("build InceptionV3: width {0} is not a positive number")]
+    Width(f64),
+    /// There are no kernels for the device.
+    #[error("build InceptionV3 on {0}: its operations run on the CPU only")]
+    Device(&'static str),
+    /// A tensor could not be read.
+    #[error("build InceptionV3")]
+    Candle(#[from] candle_core::Error),
+}
+
+/// How many names a message shows.
+const SHOWN: usize = 5;
+
+fn describe(missing: &[String], misshapen: &[Misshapen]) -> String {
+    let list = |names: Vec<String>| match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
+        _ => names.join(", "),
+    };
+    let mut parts = Vec::new();
+    if !missing.is_empty() {
+        parts.push(format!("missing {}", list(missing.to_vec())));
+    }
+    if !misshapen.is_empty() {
+        let shapes = misshapen.iter().map(|m| format!("{} is {:?}, not {:?}", m.name, m.found, m.expected));
+        parts.push(list(shapes.collect()));
+    }
+    parts.join("; ")
+}
+
+/// One unit's weights in host memory, ready for the kernels.
+#[derive(Debug)]
+struct UnitWeights {
+    /// Packed convolution weights.
+    packed: Vec<f32>,
+    /// Batch norm in inference mode as a factor and a summand, padded to whole panels.
+    scale: Vec<f32>,
+    bias: Vec<f32>,
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    mean: Vec<f32>,
+    variance: Vec<f32>,
+}
+
+impl UnitWeights {
+    fn new(packed: Vec<f32>, [gamma, beta, mean, variance]: [Vec<f32>; 4]) -> Self {
+        let scale: Vec<f32> = gamma.iter().zip(rstd(&variance, EPS)).map(|(g, r)| g * r).collect();
+        let bias: Vec<f32> = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
+        Self { packed, scale: panel::padded(&scale), bias: panel::padded(&bias), gamma, beta, mean, variance }
+    }
+}
+
+/// The network without its classifier.
+pub struct InceptionV3 {
+    topology: Topology,
+    stages: Vec<StageInfo>,
+    weights: Vec<UnitWeights>,
+    divisor: Divisor,
+    isa: Isa,
+    unused: Vec<String>,
+    arenas: frozen::Arenas,
+}
+
+impl InceptionV3 {
+    /// The network from tensors under torchvision's names ([`parameters`]), of any float type.
+    ///
+    /// # Errors
+    /// All tensors that are missing or misshapen are named at once.
+    pub fn new(
+        tensors: &BTreeMap<String, Tensor>,
+        width: f64,
+        padding: PoolPadding,
+        device: &Device,
+    ) -> Result<Self, InceptionV3Error> {
+        if !(width.is_finite() && width > 0.0) {
+            return Err(InceptionV3Error::Width(width));
+        }
+        if !device.is_cpu() {
+            return Err(InceptionV3Error::Device(if device.is_cuda() { "CUDA" } else { "this device" }));
+        }
+        let topology = Topology::new(width);
+        let wanted: Vec<_> = topology.units.iter().flat_map(|unit| unit.tensors()).collect();
+        let mut missing = Vec::new();
+        let mut misshapen = Vec::new();
+        for (name, shape) in &wanted {
+            match tensors.get(name) {
+                None => missing.push(name.clone()),
+                Some(t) if t.dims() != shape => {
+                    misshapen.push(Misshapen { name: name.clone(), expected: shape.clone(), found: t.dims().to_vec() });
+                }
+                Some(_) => {}
+            }
+        }
+        if !missing.is_empty() || !misshapen.is_empty() {
+            return Err(InceptionV3Error::Tensors { width, missing, misshapen });
+        }
+        let read = |name: &str| values(&tensors[name].to_dtype(DType::F32)?);
+        let weights = topology
+            .units
+            .par_iter()
+            .map(|unit| {
+                let [weight, norm @ ..] = unit.tensors().map(|(name, _)| name);
+                let packed = panel::pack(&read(&weight)?, unit.window.taps(), unit.cin, unit.cout);
+                let [gamma, beta, mean, variance] = norm.map(|name| read(&name));
+                Ok(UnitWeights::new(packed, [gamma?, beta?, mean?, variance?]))
+            })
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let known: std::collections::BTreeSet<_> = wanted.into_iter().map(|(name, _)| name).collect();
+        let unused = tensors.keys().filter(|name| !known.contains(*name) && !is_ignored(name)).cloned().collect();
+        Ok(Self {
+            topology,
+            stages: stages(width),
+            weights,
+            divisor: padding.into(),
+            isa: Isa::best(),
+            unused,
+            arenas: frozen::Arenas::default(),
+        })
+    }
+
+    /// Tensors that were given and belong to no part of the network: neither to what is built here, nor to the
+    /// classifier and the auxiliary head, which are ignored.
+    pub fn unused_tensors(&self) -> &[String] {
+        &self.unused
+    }
+
+    /// The same network on other kernels.
+    #[must_use]
+    pub fn with_isa(mut self, isa: Isa) -> Self {
+        self.isa = isa;
+        self
+    }
+}
+
+/// What torchvision's files hold beside the backbone.
+fn is_ignored(name: &str) -> bool {
+    name.starts_with("AuxLogits.") || name.starts_with("fc.") || name.ends_with(".num_batches_tracked")
+}
+
+impl Backbone for InceptionV3 {
+    fn stages(&self) -> &[StageInfo] {
+        &self.stages
+    }
+
+    fn side_at(&self, position: usize, side: usize) -> Option<usize> {
+        let mut size = [side; 2];
+        for stage in self.topology.stages.get(..position)? {
+            size = self.topology.size_behind(stage, size)?;
+        }
+        Some(size[0])
+    }
+
+    fn prefix(&self, from: usize, to: usize, x: &Tensor) -> candle_core::Result<Tensor> {
+        if from > to || to > self.stages.len() {
+            candle_core::bail!("InceptionV3 has no stages {from}..{to}");
+        }
+        if from == to {
+            return Ok(x.detach());
+        }
+        x.contiguous()?.apply_op1_no_bwd(&frozen::Prefix { network: self, from, to })
+    }
+
+    fn suffix(&self, from: usize, to: usize, options: SuffixOptions) -> Result<Box<dyn Suffix>, BackboneError> {
+        if from > to || to > self.stages.len() {
+            return Err(candle_core::Error::Msg(format!("InceptionV3 has no stages {from}..{to}")).into());
+        }
+        Ok(Box::new(trained::Trained::new(self, from, to, options)?))
+    }
+}
+
+impl InceptionV3 {
+    fn conv(&self, unit: usize) -> Conv {
+        let unit = &self.topology.units[unit];
+        Conv { window: unit.window, cout: unit.cout, isa: self.isa }
+    }
+}
+
+/// The convolution weight `name` (as in [`parameters`]) from the packed layout of [`Suffix::parameters`] to torch's
+/// `[O, I, KH, KW]`.
+///
+/// # Errors
+/// If there is no such weight or its shape does not fit.
+pub fn plain_weight(width: f64, name: &str, packed: &Tensor) -> candle_core::Result<Tensor> {
+    let topology = Topology::new(width);
+    match topology.units.iter().find(|u| name.strip_suffix(".conv.weight") == Some(u.name.as_str())) {
+        Some(unit) => Conv::new(unit.window, unit.cout).unpack(packed),
+        None => candle_core::bail!("InceptionV3 has no convolution weight {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Mode;
+    use crate::nn::reference::{elements, numbers};
+    use crate::spec::BatchNormMode;
+
+    /// A narrow network with the published one's code.
+    const WIDTH: f64 = 0.125;
+
+    fn network(isa: Isa) -> InceptionV3 {
+        let tensors = random(WIDTH, 5, &Device::Cpu).unwrap();
+        InceptionV3::new(&tensors, WIDTH, PoolPadding::Counted, &Device::Cpu).unwrap().with_isa(isa)
+    }
+
+    fn images(batch: usize, side: usize) -> Tensor {
+        let values: Vec<f32> = numbers(3, batch * side * side * 3).iter().map(|&v| v as f32).collect();
+        Tensor::from_vec(values, (batch, side, side, 3), &Device::Cpu).unwrap()
+    }
+
+    fn in_pool<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
+    }
+
+    #[test]
+    fn the_published_network_has_the_published_size() {
+        let all = parameters(1.0);
+        assert_eq!(all.len(), 470);
+        // torchvision's documentation: 27,161,264 with the auxiliary head; 23,834,568 without; less fc's 2,049,000.
+        let trained = all.iter().filter(|(name, _)| !name.contains("running"));
+        assert_eq!(trained.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), 23_834_568 - 2_049_000);
+        let stages = stages(1.0);
+        assert_eq!(stages.len(), 18);
+        assert_eq!(stages[17], StageInfo { name: "Mixed_7c".to_owned(), channels: 2048 });
+    }
+
+    #[test]
+    fn widths_round_to_multiples_of_eight() {
+        for width in [0.01, 0.125, 0.3, 0.5, 1.3] {
+            assert!(parameters(width).iter().all(|(_, shape)| shape[0] % 8 == 0 && shape[0] > 0));
+        }
+    }
+
+    #[test]
+    fn seventy_five_pixels_are_enough_and_seventy_four_are_not() {
+        let network = network(Isa::best());
+        assert_eq!(network.side_at(18, 75), Some(1));
+        assert_eq!(network.side_at(18, 299), Some(8));
+        assert_eq!(network.side_at(18, 74), None);
+        assert!(network.prefix(0, 18, &images(1, 74)).is_err());
+        assert_eq!(network.prefix(0, 18, &images(1, 75)).unwrap().dims()[1..3], [1, 1]);
+    }
+
+    #[test]
+    fn the_prefix_has_the_same_bits_for_any_threads_batch_and_cut() {
+        for isa in Isa::all_available() {
+            let network = network(isa);
+            let x = images(8, 107);
+            let whole = in_pool(1, || network.prefix(0, 18, &x).unwrap());
+            assert_eq!(elements(&whole), elements(&in_pool(2, || network.prefix(0, 18, &x).unwrap())), "{isa:?}");
+            let alone = (0..8).map(|i| network.prefix(0, 18, &x.narrow(0, i, 1).unwrap()).unwrap());
+            let alone = Tensor::cat(&alone.collect::<Vec<_>>(), 0).unwrap();
+            assert_eq!(elements(&whole), elements(&alone), "{isa:?}");
+            let cut = network.prefix(11, 18, &network.prefix(0, 11, &x).unwrap()).unwrap();
+            assert_eq!(elements(&whole), elements(&cut), "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn all_kernels_agree() {
+        let x = images(2, 75);
+        let results: Vec<_> =
+            Isa::all_available().map(|isa| elements(&network(isa).prefix(0, 18, &x).unwrap())).collect();
+        let largest = results[0].iter().fold(0f32, |m, v| m.max(v.abs()));
+        assert!(largest > 0.0);
+        for other in &results[1..] {
+            assert!(results[0].iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
+        }
+    }
+
+    #[test]
+    fn the_suffix_in_inference_mode_continues_the_prefix() {
+        let network = network(Isa::best());
+        let x = network.prefix(0, 10, &images(2, 75)).unwrap();
+        let expected = elements(&network.prefix(10, 18, &x).unwrap());
+        let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for batch_norm in [BatchNormMode::Frozen, BatchNormMode::Train] {
+            let suffix = network.suffix(10, 18, SuffixOptions { batch_norm }).unwrap();
+            let y = elements(&suffix.forward(&x, Mode::Eval).unwrap());
+            assert!(y.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
+        }
+    }
+
+    #[test]
+    fn a_training_step_has_the_same_bits_for_any_number_of_threads() {
+        for batch_norm in [BatchNormMode::Frozen, BatchNormMode::Train] {
+            let step = |threads| {
+                in_pool(threads, || {
+                    let network = network(Isa::best());
+                    let suffix = network.suffix(0, 18, SuffixOptions { batch_norm }).unwrap();
+                    let y = suffix.forward(&images(3, 75), Mode::Train).unwrap();
+                    let store = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                    let grads = suffix.parameters().into_iter().map(|(_, v)| elements(store.get(&v).unwrap()));
+                    let buffers = suffix.buffers().into_iter().map(|(_, v)| elements(&v));
+                    grads.chain(buffers).collect::<Vec<_>>()
+                })
+            };
+            assert!(step(1) == step(2), "{batch_norm:?}");
+        }
+    }
+
+    #[test]
+    fn random_weights_are_keyed_by_seed_and_name_and_keep_the_variance() {
+        let one = random(WIDTH, 1, &Device::Cpu).unwrap();
+        let values = |t: &BTreeMap<String, Tensor>, name: &str| elements(&t[name]);
+        let name = "Mixed_7c.branch1x1.conv.weight";
+        assert_eq!(values(&one, name), values(&random(WIDTH, 1, &Device::Cpu).unwrap(), name));
+        assert_ne!(values(&one, name), values(&random(WIDTH, 2, &Device::Cpu).unwrap(), name));
+        let weights = values(&one, name);
+        let fan_in = one[name].dims()[1] as f32;
+        let variance = weights.iter().map(|w| w * w).sum::<f32>() / weights.len() as f32;
+        assert!((variance * fan_in / 2.0 - 1.0).abs() < 0.1, "{variance}");
+    }
+
+    #[test]
+    fn missing_and_misshapen_tensors_are_all_named_and_extra_ones_are_reported() {
+        let mut tensors = random(WIDTH, 1, &Device::Cpu).unwrap();
+        let extra = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
+        for name in ["fc.weight", "AuxLogits.fc.bias", "Conv2d_1a_3x3.bn.num_batches_tracked", "other.weight"] {
+            tensors.insert(name.to_owned(), extra.clone());
+        }
+        let build = |t: &BTreeMap<_, _>| InceptionV3::new(t, WIDTH, PoolPadding::Counted, &Device::Cpu);
+        assert_eq!(build(&tensors).unwrap().unused_tensors(), ["other.weight"]);
+        tensors.remove("Mixed_5b.branch1x1.bn.bias");
+        tensors.insert("Mixed_6e.branch1x1.bn.weight".to_owned(), extra);
+        let Err(error) = build(&tensors) else { panic!("built from broken tensors") };
+        let message = error.to_string();
+        assert!(message.contains("missing Mixed_5b.branch1x1.bn.bias"), "{message}");
+        assert!(message.contains("Mixed_6e.branch1x1.bn.weight is [3], not [24]"), "{message}");
+        assert!(InceptionV3::new(&tensors, f64::NAN, PoolPadding::Counted, &Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn half_precision_weights_are_read_as_floats() {
+        let tensors = random(WIDTH, 1, &Device::Cpu).unwrap();
+        let half = tensors.iter().map(|(n, t)| (n.clone(), t.to_dtype(DType::F16).unwrap())).collect();
+        let back: BTreeMap<_, _> = BTreeMap::iter(&half)
+            .map(|(n, t): (&String, &Tensor)| (n.clone(), t.to_dtype(DType::F32).unwrap()))
+            .collect();
+        let run = |t| {
+            let network = InceptionV3::new(t, WIDTH, PoolPadding::Excluded, &Device::Cpu).unwrap();
+            elements(&network.prefix(0, 18, &images(1, 75)).unwrap())
+        };
+        assert_eq!(run(&half), run(&back));
+    }
+}

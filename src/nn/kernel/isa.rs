@@ -1,0 +1,70 @@
+//! Which instructions a kernel may use, chosen at run time.
+
+/// An instruction set with kernels of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// AVX-512F: 12 pixels x 32 channels in 24 of 32 registers.
+    Avx512,
+    /// AVX2 with FMA: 6 pixels x 16 channels in 12 of 16 registers.
+    Avx2,
+    /// Plain Rust, vectorised by the compiler as far as the target allows (NEON on aarch64).
+    Portable,
+}
+
+impl Isa {
+    /// The fastest this processor runs.
+    pub fn best() -> Self {
+        [Self::Avx512, Self::Avx2].into_iter().find(|isa| isa.is_available()).unwrap_or(Self::Portable)
+    }
+
+    /// All that this processor runs, fastest first.
+    pub fn all_available() -> impl Iterator<Item = Self> {
+        [Self::Avx512, Self::Avx2, Self::Portable].into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// Whether this processor runs it.
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") && Self::Avx2.is_available()
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 | Self::Avx2 => false,
+            Self::Portable => true,
+        }
+    }
+
+    /// This one if the processor runs it, else the best one: what makes calling the kernels sound.
+    pub(super) fn checked(self) -> Self {
+        if self.is_available() { self } else { Self::best() }
+    }
+
+    /// Runs a loop compiled for this instruction set, so that the compiler vectorises it as wide as it may.
+    #[inline]
+    pub(super) fn vectorised<R>(self, f: impl FnOnce() -> R) -> R {
+        match self.checked() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `checked` returns only what the processor has.
+            Self::Avx512 => unsafe { with_avx512(f) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx2 => unsafe { with_avx2(f) },
+            _ => f(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+fn with_avx512<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn with_avx2<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}

@@ -1,0 +1,35 @@
+//! Loops of the CPU: what the operations of [`crate::nn`] compute, on plain slices, without candle.
+//!
+//! Feature maps are `[N, H, W, C]`. Everything that multiplies is a *tile*: up to [`TILE`] pixels times a *panel* of
+//! [`LANES`] output channels, all sums in registers, the source rows given by pointers (the indirect convolution
+//! of Dukhan 2019), so padding, stride and the holes of an input gradient cost a pointer and no copy.
+//!
+//! Every element of a result is summed by one thread in an order that its shape alone fixes; threads, batch
+//! neighbours and tile boundaries do not change a bit.
+
+pub mod conv_cpu;
+pub mod geometry;
+pub mod isa;
+#[cfg(target_arch = "x86_64")]
+mod micro_avx2;
+#[cfg(target_arch = "x86_64")]
+mod micro_avx512;
+mod micro_portable;
+pub mod norm_cpu;
+pub mod panel;
+pub mod pool_cpu;
+pub mod target;
+mod tile;
+pub mod weight_gradient;
+
+pub use geometry::{ConvShape, Window};
+pub use isa::Isa;
+pub use target::Target;
+
+/// Pixels of a tile.
+pub const TILE: usize = 12;
+/// Output channels of a panel.
+pub const LANES: usize = 32;
+/// Products summed in registers before they join the total: summing in blocks keeps rounding errors small (Higham 1993),
+/// at a cost of well under a hundredth.
+const BLOCK: usize = 256;

@@ -1,0 +1,166 @@
+//! Pools and their gradients.
+
+use super::{ConvShape, Isa, Target};
+use rayon::prelude::*;
+
+/// Pixels of one task.
+const CHUNK: usize = 64;
+
+/// The source pixels under window position (`y`, `x`) of an image, in row-major order of the window.
+fn under(shape: &ConvShape, image: usize, y: usize, x: usize) -> impl Iterator<Item = usize> + Clone {
+    let [h, w] = shape.input;
+    let win = shape.window;
+    let along = move |axis: usize, at: usize, length: usize| {
+        let start = at * win.stride;
+        start.saturating_sub(win.padding[axis])
+            ..(start + win.kernel[axis]).saturating_sub(win.padding[axis]).min(length)
+    };
+    let columns = along(1, x, w);
+    along(0, y, h).flat_map(move |y| columns.clone().map(move |x| (image * h + y) * w + x))
+}
+
+/// Calls `f` with every output pixel, its image and its place, in parallel.
+fn each_output(shape: &ConvShape, f: impl Fn(usize, [usize; 3]) + Sync) {
+    let [oh, ow] = shape.output;
+    let pixels = shape.output_pixels();
+    (0..pixels.div_ceil(CHUNK)).into_par_iter().for_each(|chunk| {
+        for pixel in chunk * CHUNK..((chunk + 1) * CHUNK).min(pixels) {
+            f(pixel, [pixel / (oh * ow), pixel / ow % oh, pixel % ow]);
+        }
+    });
+}
+
+fn check(shape: &ConvShape, x: &[f32], out: &Target<'_>) {
+    assert_eq!(shape.cin, shape.cout);
+    assert_eq!(x.len(), shape.input_pixels() * shape.cin);
+    assert_eq!((out.pixels(), out.channels()), (shape.output_pixels(), shape.cin));
+}
+
+/// The largest value under each window; padding never wins, NaN always does.
+///
+/// # Panics
+/// If a length does not fit the shape.
+pub fn max(isa: Isa, shape: &ConvShape, x: &[f32], out: &Target<'_>) {
+    check(shape, x, out);
+    let c = shape.cin;
+    each_output(shape, |pixel, [image, y, x0]| {
+        // SAFETY: one task a pixel, and `check` saw to the lengths.
+        let row = unsafe { std::slice::from_raw_parts_mut(out.row(pixel), c) };
+        isa.vectorised(|| {
+            row.fill(f32::NEG_INFINITY);
+            for source in under(shape, image, y, x0) {
+                for (best, &value) in row.iter_mut().zip(&x[source * c..][..c]) {
+                    *best = if value > *best || value.is_nan() { value } else { *best };
+                }
+            }
+        });
+    });
+}
+
+/// The gradient of [`max`]: each window's goes to its first largest value (as in torch).
+///
+/// # Panics
+/// If a length does not fit the shape.
+pub fn max_gradient(isa: Isa, shape: &ConvShape, x: &[f32], y: &[f32], grad: &[f32]) -> Vec<f32> {
+    let c = shape.cin;
+    assert_eq!(x.len(), shape.input_pixels() * c);
+    assert!(y.len() == shape.output_pixels() * c && grad.len() == y.len());
+    let mut out = vec![0f32; x.len()];
+    // Windows overlap, so an image belongs to one task.
+    out.par_chunks_mut((shape.input[0] * shape.input[1] * c).max(1)).enumerate().for_each(|(image, out)| {
+        let [h, w] = shape.input;
+        let [oh, ow] = shape.output;
+        let mut rest = vec![0f32; c];
+        for position in 0..oh * ow {
+            let at = (image * oh * ow + position) * c;
+            isa.vectorised(|| {
+                rest.copy_from_slice(&grad[at..at + c]);
+                for source in under(shape, image, position / ow, position % ow) {
+                    let out = &mut out[(source - image * h * w) * c..][..c];
+                    let values = x[source * c..][..c].iter().zip(&y[at..at + c]);
+                    for ((out, rest), (value, best)) in out.iter_mut().zip(&mut rest).zip(values) {
+                        let hit = value == best;
+                        *out += if hit { *rest } else { 0.0 };
+                        *rest = if hit { 0.0 } else { *rest };
+                    }
+                }
+            });
+        }
+    });
+    out
+}
+
+/// What the mean of each window is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Divisor {
+    /// The full window, padding included.
+    Window,
+    /// The pixels inside the image.
+    Inside,
+}
+
+impl Divisor {
+    fn reciprocal(self, shape: &ConvShape, y: usize, x: usize) -> f32 {
+        let count = match self {
+            Self::Window => shape.window.taps(),
+            Self::Inside => under(shape, 0, y, x).count(),
+        };
+        1.0 / count as f32
+    }
+}
+
+/// The mean under each window, then `act(mean + bias)`.
+///
+/// # Panics
+/// If a length does not fit the shape.
+pub fn average(isa: Isa, shape: &ConvShape, divisor: Divisor, x: &[f32], bias_relu: Option<&[f32]>, out: &Target<'_>) {
+    check(shape, x, out);
+    let c = shape.cin;
+    each_output(shape, |pixel, [image, y, x0]| {
+        let factor = divisor.reciprocal(shape, y, x0);
+        // SAFETY: one task a pixel, and `check` saw to the lengths.
+        let row = unsafe { std::slice::from_raw_parts_mut(out.row(pixel), c) };
+        isa.vectorised(|| {
+            row.fill(0.0);
+            for source in under(shape, image, y, x0) {
+                for (sum, &value) in row.iter_mut().zip(&x[source * c..][..c]) {
+                    *sum += value;
+                }
+            }
+            match bias_relu {
+                None => row.iter_mut().for_each(|v| *v *= factor),
+                Some(bias) => row.iter_mut().zip(bias).for_each(|(v, b)| {
+                    let y = *v * factor + b;
+                    *v = if y < 0.0 { 0.0 } else { y };
+                }),
+            }
+        });
+    });
+}
+
+/// The gradient of [`average`] without bias.
+///
+/// # Panics
+/// If a length does not fit the shape.
+pub fn average_gradient(isa: Isa, shape: &ConvShape, divisor: Divisor, grad: &[f32]) -> Vec<f32> {
+    let c = shape.cin;
+    assert_eq!(grad.len(), shape.output_pixels() * c);
+    let mut out = vec![0f32; shape.input_pixels() * c];
+    let [h, w] = shape.input;
+    let [oh, ow] = shape.output;
+    let factors: Vec<f32> = (0..oh * ow).map(|p| divisor.reciprocal(shape, p / ow, p % ow)).collect();
+    // Windows overlap, so an image belongs to one task.
+    out.par_chunks_mut((h * w * c).max(1)).enumerate().for_each(|(image, out)| {
+        for (position, &factor) in factors.iter().enumerate() {
+            let grad = &grad[(image * oh * ow + position) * c..][..c];
+            isa.vectorised(|| {
+                for source in under(shape, image, position / ow, position % ow) {
+                    for (out, g) in out[(source - image * h * w) * c..][..c].iter_mut().zip(grad) {
+                        *out += g * factor;
+                    }
+                }
+            });
+        }
+    });
+    out
+}

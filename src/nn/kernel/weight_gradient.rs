@@ -1,0 +1,140 @@
+//! The gradient of a convolution's weights: sums of outer products over pixels.
+
+use super::geometry::ConvShape;
+use super::tile::{self, Outer};
+use super::{Isa, LANES, TILE, panel};
+use rayon::prelude::*;
+
+/// Pixels summed in registers at a time; their gradients (64 KiB a panel) stay in the second-level cache.
+const BLOCK: usize = 512;
+/// Tasks to aim for. A constant, as it fixes the order of summation: never the number of threads.
+const TASKS: usize = 24;
+/// Pixels below which splitting them is not worth a second buffer.
+const LEAST_PIXELS: usize = 4 * BLOCK;
+
+/// The gradient of the packed weights, `[panels, taps * cin, LANES]`, from the input and the gradient of the
+/// (unscaled) output, added to `sums`.
+///
+/// # Panics
+/// If a length does not fit the shape.
+pub fn weight_gradient(isa: Isa, shape: &ConvShape, x: &[f32], grad: &[f32], sums: &mut [f32]) {
+    assert_eq!(sums.len(), panel::panels(shape.cout) * shape.window.taps() * shape.cin * LANES);
+    assert_eq!(x.len(), shape.input_pixels() * shape.cin);
+    assert_eq!(grad.len(), shape.output_pixels() * shape.cout);
+    let isa = isa.checked();
+    let taps = shape.window.taps();
+    let pixels = shape.output_pixels();
+    let panels = panel::panels(shape.cout);
+    let per_tap = shape.cin * LANES;
+    let splits = TASKS.div_ceil(panels * taps).min(pixels.div_ceil(LEAST_PIXELS)).max(1);
+    let per_split = pixels.div_ceil(splits).next_multiple_of(BLOCK);
+    let zeros = vec![0f32; shape.cin];
+    let sum = |sums: &mut [f32], panel: usize, tap: usize, split: usize| {
+        let range = (split * per_split).min(pixels)..((split + 1) * per_split).min(pixels);
+        add_pixels(isa, shape, x, grad, &zeros, (panel, tap), range, sums);
+    };
+    if splits == 1 {
+        sums.par_chunks_mut(per_tap).enumerate().for_each(|(i, sums)| sum(sums, i / taps, i % taps, 0));
+        return;
+    }
+    let mut parts = vec![0f32; splits * sums.len()];
+    parts.par_chunks_mut(per_tap).enumerate().for_each(|(i, sums)| {
+        let (split, i) = (i / (panels * taps), i % (panels * taps));
+        sum(sums, i / taps, i % taps, split);
+    });
+    for part in parts.chunks_exact(sums.len()) {
+        for (sum, part) in sums.iter_mut().zip(part) {
+            *sum += part;
+        }
+    }
+}
+
+/// For a convolution whose output was multiplied by `scale`: turns the gradient of the unscaled weights into that of
+/// the weights, and returns the gradient of the scale, `sum over rows of gradient * weight`.
+///
+/// # Panics
+/// If lengths differ.
+pub fn scaled(isa: Isa, sums: &mut [f32], packed: &[f32], scale: &[f32]) -> Vec<f32> {
+    assert_eq!(sums.len(), packed.len());
+    let panels = panel::panels(scale.len());
+    let per_panel = (sums.len() / panels.max(1)).max(1);
+    let lanes: Vec<[f64; LANES]> = sums
+        .par_chunks_mut(per_panel)
+        .zip(packed.par_chunks(per_panel))
+        .enumerate()
+        .map(|(p, (sums, weights))| {
+            let mut total = [0f64; LANES];
+            let mut factor = [0f32; LANES];
+            for (factor, scale) in factor.iter_mut().zip(&scale[p * LANES..]) {
+                *factor = *scale;
+            }
+            isa.vectorised(|| {
+                for (sums, weights) in sums.chunks_mut(BLOCK * LANES).zip(weights.chunks(BLOCK * LANES)) {
+                    let mut part = [0f32; LANES];
+                    for (sums, weights) in sums.chunks_exact_mut(LANES).zip(weights.chunks_exact(LANES)) {
+                        for (((sum, weight), part), factor) in sums.iter_mut().zip(weights).zip(&mut part).zip(&factor)
+                        {
+                            *part += *sum * weight;
+                            *sum *= factor;
+                        }
+                    }
+                    for (total, part) in total.iter_mut().zip(part) {
+                        *total += f64::from(part);
+                    }
+                }
+            });
+            total
+        })
+        .collect();
+    lanes.iter().flatten().take(scale.len()).map(|&v| v as f32).collect()
+}
+
+/// Adds a range of pixels to one tap of one panel.
+#[allow(clippy::too_many_arguments)]
+fn add_pixels(
+    isa: Isa,
+    shape: &ConvShape,
+    x: &[f32],
+    grad: &[f32],
+    zeros: &[f32],
+    (panel, tap): (usize, usize),
+    pixels: std::ops::Range<usize>,
+    sums: &mut [f32],
+) {
+    let gather = shape.forward();
+    let class = &gather.classes[0];
+    let tap = class.taps[tap];
+    let mut rows: Vec<*const f32> = Vec::with_capacity(BLOCK);
+    let mut shifted: Vec<*const f32> = Vec::with_capacity(BLOCK);
+    for start in pixels.clone().step_by(BLOCK) {
+        let end = pixels.end.min(start + BLOCK);
+        rows.clear();
+        let mut place = class.place(start);
+        for _ in start..end {
+            rows.push(match gather.source_pixel(class, place, tap) {
+                Some(pixel) => x[pixel * shape.cin..][..shape.cin].as_ptr(),
+                None => zeros.as_ptr(),
+            });
+            place = class.next(place);
+        }
+        for first in (0..shape.cin).step_by(TILE) {
+            shifted.clear();
+            shifted.extend(rows.iter().map(|r| r.wrapping_add(first)));
+            // SAFETY: rows have `cin` floats, `depth` of them from `first` on; gradients of pixels `start..end` have
+            // `width` channels from the panel's first on; `sums` has `cin` rows and is this task's alone.
+            unsafe {
+                tile::outer(
+                    isa,
+                    &Outer {
+                        rows: &shifted,
+                        grads: grad[start * shape.cout + panel * LANES..].as_ptr(),
+                        stride: shape.cout,
+                        sums: sums[first * LANES..].as_mut_ptr(),
+                        depth: TILE.min(shape.cin - first),
+                        width: LANES.min(shape.cout - panel * LANES),
+                    },
+                );
+            }
+        }
+    }
+}

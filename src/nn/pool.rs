@@ -1,0 +1,193 @@
+//! Max and average pools of any window, with gradients.
+
+use super::kernel::pool_cpu::{self, Divisor};
+use super::kernel::{ConvShape, Isa, Window, target};
+use super::tensor::{dims4, elements};
+use crate::spec::PoolPadding;
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+
+impl From<PoolPadding> for Divisor {
+    fn from(padding: PoolPadding) -> Self {
+        match padding {
+            PoolPadding::Counted => Self::Window,
+            PoolPadding::Excluded => Self::Inside,
+        }
+    }
+}
+
+/// A pool over `[N, H, W, C]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Kernel, stride and padding.
+    pub window: Window,
+    /// What is made of the pixels under the window.
+    pub kind: PoolKind,
+    /// Which loops compute it on the CPU.
+    pub isa: Isa,
+}
+
+/// The kind of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolKind {
+    /// The largest value; its gradient goes to the first of equals.
+    Max,
+    /// The mean.
+    Average(Divisor),
+}
+
+impl Pool {
+    /// With the processor's best instructions.
+    pub fn new(window: Window, kind: PoolKind) -> Self {
+        Self { window, kind, isa: Isa::best() }
+    }
+
+    /// The pool of `x`, with a gradient.
+    ///
+    /// # Errors
+    /// If the window does not fit.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        x.apply_op1(self)
+    }
+
+    fn shape(&self, dims: &[usize]) -> Result<ConvShape> {
+        let input = dims4("pool", dims)?;
+        match ConvShape::new(input, input[3], self.window) {
+            Some(shape) => Ok(shape),
+            None => bail!("pool: an image of {}x{} is too small for {:?}", input[1], input[2], self.window),
+        }
+    }
+}
+
+impl CustomOp1 for Pool {
+    fn name(&self) -> &'static str {
+        "pool"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let shape = self.shape(l.dims())?;
+        let x = elements(self.name(), s, l)?;
+        // SAFETY: both pools write every pixel.
+        let out = unsafe {
+            target::written(shape.output_pixels(), shape.cout, |out| match self.kind {
+                PoolKind::Max => pool_cpu::max(self.isa, &shape, x, out),
+                PoolKind::Average(divisor) => pool_cpu::average(self.isa, &shape, divisor, x, None, out),
+            })
+        };
+        let [h, w] = shape.output;
+        Ok((CpuStorage::F32(out), (shape.batch, h, w, shape.cout).into()))
+    }
+
+    fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        if !x.track_op() {
+            return Ok(None);
+        }
+        let shape = self.shape(x.dims())?;
+        let grad = grad.contiguous()?;
+        let op = PoolGradient { pool: *self, shape };
+        match self.kind {
+            PoolKind::Max => x.detach().apply_op3_no_bwd(&y.detach(), &grad, &op).map(Some),
+            PoolKind::Average(_) => grad.apply_op1_no_bwd(&op).map(Some),
+        }
+    }
+}
+
+struct PoolGradient {
+    pool: Pool,
+    shape: ConvShape,
+}
+
+impl PoolGradient {
+    fn output(&self, gradient: Vec<f32>) -> (CpuStorage, Shape) {
+        let [h, w] = self.shape.input;
+        (CpuStorage::F32(gradient), (self.shape.batch, h, w, self.shape.cin).into())
+    }
+}
+
+/// Of the average: from the gradient of the output.
+impl CustomOp1 for PoolGradient {
+    fn name(&self) -> &'static str {
+        "average-pool-gradient"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let PoolKind::Average(divisor) = self.pool.kind else { bail!("a max pool's gradient needs its operands") };
+        let grad = elements("average-pool-gradient", s, l)?;
+        Ok(self.output(pool_cpu::average_gradient(self.pool.isa, &self.shape, divisor, grad)))
+    }
+}
+
+/// Of the maximum: from input, output and its gradient.
+impl CustomOp3 for PoolGradient {
+    fn name(&self) -> &'static str {
+        "max-pool-gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let name = "max-pool-gradient";
+        let (x, y, grad) = (elements(name, s1, l1)?, elements(name, s2, l2)?, elements(name, s3, l3)?);
+        Ok(self.output(pool_cpu::max_gradient(self.pool.isa, &self.shape, x, y, grad)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::reference::{self, assert_close, differences, dot, elements, gradients, numbers, var};
+    use candle_core::{Device, Var};
+
+    const CASES: [([usize; 4], Window); 5] = [
+        ([2, 7, 8, 5], Window::new([3, 3], 2, [0, 0])),
+        ([1, 5, 4, 19], Window::new([3, 3], 1, [1, 1])),
+        ([2, 1, 1, 3], Window::new([3, 3], 1, [1, 1])),
+        ([1, 6, 5, 2], Window::new([2, 3], 2, [1, 1])),
+        ([1, 4, 4, 8], Window::new([2, 2], 2, [0, 0])),
+    ];
+
+    fn check(kind: PoolKind, reference: impl Fn(&ConvShape, &[f64]) -> Vec<f64>) {
+        for (input, window) in CASES {
+            let shape = ConvShape::new(input, input[3], window).unwrap();
+            let x = numbers(1, input.iter().product());
+            let grad = numbers(2, shape.output_pixels() * input[3]);
+            for isa in Isa::all_available() {
+                let what = format!("{kind:?} of {input:?}, {window:?}, {isa:?}");
+                let v = var(&x, &input);
+                let y = Pool { window, kind, isa }.apply(&v).unwrap();
+                assert_close(&elements(&y), &reference(&shape, &x), 1e-6, &what);
+                let expected = differences(&x, |x| dot(&reference(&shape, x), &grad));
+                assert_close(&gradients(&y, &grad, &[&v])[0], &expected, 1e-6, &what);
+            }
+        }
+    }
+
+    #[test]
+    fn pools_and_their_gradients_agree_with_differences() {
+        check(PoolKind::Max, reference::max_pool);
+        check(PoolKind::Average(Divisor::Window), |s, x| reference::average_pool(s, x, true));
+        check(PoolKind::Average(Divisor::Inside), |s, x| reference::average_pool(s, x, false));
+    }
+
+    #[test]
+    fn the_first_of_equal_maxima_gets_the_gradient() {
+        // torch: x = ones(1,1,3,3); max_pool2d(x, 2, 1).sum().backward() gives [[1,1,0],[1,1,0],[0,0,0]].
+        let x = Var::ones((1, 3, 3, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let y = Pool::new(Window::new([2, 2], 1, [0, 0]), PoolKind::Max).apply(&x).unwrap();
+        assert_eq!(gradients(&y, &[1.0; 4], &[&x])[0], [1., 1., 0., 1., 1., 0., 0., 0., 0.]);
+    }
+
+    #[test]
+    fn nan_is_not_pooled_away() {
+        let x = Tensor::new(&[1f32, f32::NAN, 2.0, 3.0], &Device::Cpu).unwrap().reshape((1, 2, 2, 1)).unwrap();
+        for isa in Isa::all_available() {
+            let pool = Pool { window: Window::new([2, 2], 2, [0, 0]), kind: PoolKind::Max, isa };
+            assert!(elements(&pool.apply(&x).unwrap())[0].is_nan());
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The course of the learning rate, defined on the full number of epochs: where a trial is stopped or resumed
+//! does not bend it.
+
+use crate::spec::{ScheduleKind, TrainingSpec};
+use std::f64::consts::PI;
+
+/// The learning rate of every step of a trial.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    kind: ScheduleKind,
+    peak: f64,
+    warmup: f64,
+    total: f64,
+}
+
+impl Schedule {
+    /// The schedule of a trial whose epochs have `steps_per_epoch` steps.
+    pub fn new(spec: &TrainingSpec, steps_per_epoch: usize) -> Self {
+        let total = f64::from(spec.epochs) * steps_per_epoch as f64;
+        Self {
+            kind: spec.schedule,
+            peak: spec.learning_rate,
+            warmup: (spec.warmup_epochs * steps_per_epoch as f64).clamp(0.0, total),
+            total,
+        }
+    }
+
+    /// The learning rate of step `step`, counted from 0 over all epochs.
+    ///
+    /// Warm-up is linear and reaches the peak with its last step. The cosine runs over the steps that remain and
+    /// would be 0 at the step after the last; the steps down of `Step` are at 1/2 and 3/4 of all steps.
+    pub fn rate(&self, step: u64) -> f64 {
+        let step = step as f64;
+        let warm = if step < self.warmup { ((step + 1.0) / self.warmup).min(1.0) } else { 1.0 };
+        let course = match self.kind {
+            ScheduleKind::Constant => 1.0,
+            ScheduleKind::Cosine if step < self.warmup => 1.0,
+            ScheduleKind::Cosine => {
+                let progress = (step - self.warmup) / (self.total - self.warmup).max(1.0);
+                0.5 * (1.0 + (PI * progress.min(1.0)).cos())
+            }
+            ScheduleKind::Step if step >= 0.75 * self.total => 0.01,
+            ScheduleKind::Step if step >= 0.5 * self.total => 0.1,
+            ScheduleKind::Step => 1.0,
+        };
+        self.peak * warm * course
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(kind: ScheduleKind, warmup: f64) -> Schedule {
+        Schedule { kind, peak: 2.0, warmup, total: 100.0 }
+    }
+
+    #[test]
+    fn warm_up_rises_linearly_to_the_peak() {
+        for kind in [ScheduleKind::Constant, ScheduleKind::Cosine, ScheduleKind::Step] {
+            let s = schedule(kind, 10.0);
+            assert_eq!(s.rate(0), 0.2);
+            assert_eq!(s.rate(4), 1.0);
+            assert_eq!(s.rate(9), 2.0);
+            assert_eq!(s.rate(10), 2.0);
+        }
+    }
+
+    #[test]
+    fn the_cosine_falls_to_half_in_the_middle_and_to_nothing_at_the_end() {
+        let s = schedule(ScheduleKind::Cosine, 0.0);
+        assert_eq!(s.rate(0), 2.0);
+        assert!((s.rate(50) - 1.0).abs() < 1e-12);
+        // torch.optim.lr_scheduler.CosineAnnealingLR(T_max=100) after 25 and 99 steps from 2.0.
+        assert!((s.rate(25) - 1.707_106_781_186_547_5).abs() < 1e-12);
+        assert!((s.rate(99) - 0.000_493_439_634_268_4).abs() < 1e-12);
+        assert!(s.rate(100).abs() < 1e-12);
+    }
+
+    #[test]
+    fn steps_go_down_at_a_half_and_at_three_quarters() {
+        let s = schedule(ScheduleKind::Step, 0.0);
+        assert_eq!(s.rate(49), 2.0);
+        assert_eq!(s.rate(50), 0.2);
+        assert_eq!(s.rate(74), 0.2);
+        assert_eq!(s.rate(75), 0.02);
+    }
+}

@@ -1,0 +1,17 @@
+//! Charts: one drawing code, replayed by plotters as SVG and as PNG.
+
+mod axis;
+mod canvas;
+mod fit;
+mod knobs;
+mod progress;
+mod render;
+mod spread;
+
+pub(super) use axis::{Span, short};
+pub(super) use canvas::{Chart, Colour};
+pub(super) use fit::{Panel, ReliabilityBand, confusion, curves, reliability, sweep};
+pub(super) use knobs::{Axis, parallel, slice_grid};
+pub(super) use progress::{Ladder, Lane, history, ladder, learning, timeline};
+pub use render::DrawError;
+pub(super) use spread::{bars, luck, whiskers};

@@ -1,0 +1,303 @@
+//! What came out: the finalists side by side, whether they differ, and how lucky the winner is.
+
+use super::evidence::{Evidence, name};
+use crate::report::draw::{Colour, luck, whiskers};
+use crate::report::exhibit::{Exhibit, Section};
+use crate::report::model::{StudyRecord, TrialState};
+use crate::report::table::{Cell, Table};
+use crate::spec::{Direction, Metric};
+use crate::stats::{expected_maximum, hanley_mcneil, holm, quantile};
+
+pub fn section(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence>) -> Section {
+    let mut exhibits = vec![finalists(validation, test)];
+    exhibits.push(selection(record, validation, test));
+    exhibits.push(differences(test.unwrap_or(validation)));
+    exhibits.push(trials(record));
+    Section {
+        id: "answer",
+        title: "The answer",
+        intro: "Which configuration to take, whether the leaders differ at all, and how much of the lead is luck."
+            .into(),
+        exhibits,
+    }
+}
+
+const WHY_NONE: &str = "Nothing to compare: no trial left validation predictions (none has finished an epoch yet, \
+                        or this kind of runner gives none).";
+
+fn finalists(validation: &Evidence, test: Option<&Evidence>) -> Exhibit {
+    let (slug, title) = ("finalists", "Finalists side by side");
+    let question = "Are the leaders different at all?";
+    let main = test.unwrap_or(validation);
+    if main.entries.is_empty() {
+        return Exhibit::missing(slug, title, question, WHY_NONE);
+    }
+    let figures = |e: &super::evidence::Entry| [e.metrics.recall, e.metrics.f1, e.metrics.roc_auc];
+    let mut table = Table::new(["set", "trial", "metric", "value", "low", "high", "threshold"]);
+    for evidence in std::iter::once(validation).chain(test) {
+        for e in &evidence.entries {
+            let all = [
+                ("recall", e.metrics.recall),
+                ("f1", e.metrics.f1),
+                ("roc_auc", e.metrics.roc_auc),
+                ("pr_auc", e.metrics.pr_auc),
+            ];
+            for ((metric, value), interval) in all.into_iter().zip(e.intervals) {
+                table.push([
+                    evidence.set.into(),
+                    e.trial.0.into(),
+                    metric.into(),
+                    Cell::number(value, 4),
+                    Cell::number(interval.map(|i| i.low), 4),
+                    Cell::number(interval.map(|i| i.high), 4),
+                    Cell::number(e.threshold, 4),
+                ]);
+            }
+        }
+    }
+    let names: Vec<String> = main.entries.iter().map(|e| name(e.trial)).collect();
+    let values: Vec<_> =
+        main.entries.iter().map(|e| figures(e).into_iter().zip(e.intervals).collect::<Vec<_>>()).collect();
+    let second: Option<Vec<Vec<Option<f64>>>> = test.map(|t| {
+        let of = |trial| validation.entries.iter().find(|v| v.trial == trial);
+        t.entries.iter().map(|e| of(e.trial).map_or(vec![None; 3], |v| figures(v).to_vec())).collect()
+    });
+    let panels = if main.entries[0].predictions.classes.len() == 2 {
+        [("Recall", None), ("F1", None), ("ROC-AUC", None)]
+    } else {
+        [("Recall, macro", None), ("F1, macro", None), ("ROC-AUC, macro", None)]
+    };
+    let keys = match test {
+        Some(_) => vec![
+            ("filled: test images".to_owned(), Colour::INK),
+            ("hollow: the same trial on validation images".to_owned(), Colour::FAINT),
+        ],
+        None => Vec::new(),
+    };
+    let chart = whiskers(&names, &panels, &values, second.as_deref(), &keys, true);
+    let exact = main.entries.iter().any(|e| e.metrics.roc_auc == Some(1.0));
+    Exhibit::new(slug, title, question, Some(chart), table)
+        .note(main.method())
+        .note("Recall and F1 are taken at each trial's operating point, which is fixed on validation images.")
+        .note_if(
+            test.is_none(),
+            "These are the validation images by which the finalists were chosen: the figures flatter the best ones. \
+             The test images are still locked.",
+        )
+        .note_if(
+            exact,
+            "An area of exactly 1 means that these images are separated without error; it has no interval, \
+             because resampling perfect separation shows no spread. More images would.",
+        )
+}
+
+/// The standard error of a trial's objective: DeLong's where the objective is the area, else the bootstrap's.
+fn standard_error(record: &StudyRecord, validation: &Evidence) -> Option<(f64, &'static str)> {
+    let best = validation.entries.first()?;
+    let z = 2.0 * quantile(0.975);
+    let width = |i: usize| best.intervals[i].map(|i| (i.high - i.low) / z);
+    match record.spec.objective.metric {
+        Metric::RocAuc => {
+            if !validation.clustered
+                && let Some(delong) = validation.delong()
+                && delong.estimate(0).se > 0.0
+            {
+                return Some((delong.estimate(0).se, "DeLong"));
+            }
+            let (_, positive) = best.predictions.versus_rest(best.predictions.positive as usize);
+            let m = positive.iter().filter(|p| **p).count() as u64;
+            let n = positive.len() as u64 - m;
+            // Without an interval the area is 1: the error of .99 stands in.
+            width(2)
+                .map(|se| (se, "bootstrap"))
+                .or_else(|| hanley_mcneil(best.metrics.roc_auc?.min(0.99), m, n).map(|se| (se, "Hanley and McNeil")))
+        }
+        Metric::PrAuc => width(3).map(|se| (se, "bootstrap")),
+        Metric::Recall => width(0).map(|se| (se, "bootstrap")),
+        Metric::F1 => width(1).map(|se| (se, "bootstrap")),
+        Metric::Accuracy => {
+            let (p, n) = (best.metrics.accuracy?, best.predictions.rows.len() as f64);
+            Some(((p * (1.0 - p) / n).sqrt(), "binomial")).filter(|se| se.0 > 0.0)
+        }
+        _ => None,
+    }
+}
+
+fn selection(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence>) -> Exhibit {
+    let (slug, title) = ("selection", "How lucky is the winner?");
+    let question = "How much of the best value is skill, and how much is having tried many?";
+    let ranked = record.ranking();
+    let Some((best, value)) = ranked.first().and_then(|t| Some((*t, t.value?))) else {
+        return Exhibit::missing(slug, title, question, "No trial has a value yet.");
+    };
+    let full: Vec<f64> = ranked.iter().filter(|t| t.state == TrialState::Complete).filter_map(|t| t.value).collect();
+    // Trials cut short were candidates too: all that were measured count as tries.
+    let tried = ranked.len();
+    let Some((se, how)) = standard_error(record, validation) else {
+        return Exhibit::missing(
+            slug,
+            title,
+            question,
+            "No standard error of the objective is known here (it is not a figure of kept predictions), so the luck \
+             of the best of several trials cannot be estimated.",
+        );
+    };
+    let gain = expected_maximum(tried) * se;
+    let higher = record.spec.objective.direction == Direction::Maximize;
+    let deflated = if higher { value - gain } else { value + gain };
+    let metric = &record.spec.objective.metric;
+    let tested =
+        test.and_then(|t| t.entries.iter().find(|e| e.trial == best.number)).and_then(|e| e.metrics.get(metric));
+    let values: Vec<f64> = ranked.iter().filter_map(|t| t.value).collect();
+    let chart = luck(&values, value, gain, se, higher, tested, &metric.to_string());
+    let mut table = Table::new(["figure", "value"]);
+    let mut row = |name: &str, cell: Cell| table.push([name.into(), cell]);
+    row("trials measured", tried.into());
+    row("of them trained to the end", full.len().into());
+    row("best on validation", Cell::Number(value, 4));
+    row("standard error of one value", Cell::Number(se, 4));
+    row("expected best of that many equal trials, in standard errors", Cell::Number(expected_maximum(tried), 3));
+    row("gain by luck alone, if all were equal", Cell::Number(gain, 4));
+    row("best, less that luck", Cell::Number(deflated, 4));
+    row("the same trial on test images", Cell::number(tested, 4));
+    Exhibit::new(slug, title, question, Some(chart), table)
+        .note(match tried {
+            1 => "One trial was measured: nothing was chosen, so there is no luck of the choice to subtract.".to_owned(),
+            _ => format!(
+            "If all {tried} trials were equally good, the best would still show {gain:.4} above the truth: the \
+             expected largest of {tried} normal numbers is {:.2} standard errors, and one value has a standard error of \
+             {se:.4} ({how}). That is an upper estimate: trials on the same images vary together, and \
+             truly better trials win more by merit.",
+            expected_maximum(tried)
+        ),
+        })
+        .note(match tested {
+            Some(t) => format!("On the test images, which played no part in the choice, the winner reaches {t:.4}."),
+            None => "Only the locked test images can tell. `hpsearch test` opens them once, on record.".into(),
+        })
+}
+
+fn differences(evidence: &Evidence) -> Exhibit {
+    let (slug, title) = ("differences", "Differences between finalists");
+    let question = "Which differences in ROC-AUC are real?";
+    if evidence.entries.len() < 2 {
+        return Exhibit::missing(
+            slug,
+            title,
+            question,
+            "Fewer than two finalists with predictions: nothing to compare.",
+        );
+    }
+    let Some(delong) = evidence.delong() else {
+        return Exhibit::missing(
+            slug,
+            title,
+            question,
+            "DeLong's test needs two classes, at least two images of each, and the same images for every finalist.",
+        );
+    };
+    let n = evidence.entries.len().min(8);
+    let mut pairs = Vec::new();
+    for a in 0..n {
+        for b in a + 1..n {
+            let (difference, se) = delong.difference(a, b);
+            pairs.push((a, b, difference, se, delong.test(a, b)));
+        }
+    }
+    let tested: Vec<f64> = pairs.iter().filter_map(|p| p.4.map(|t| t.1)).collect();
+    let mut adjusted = holm(&tested).into_iter();
+    let z = quantile(0.975);
+    let mut table =
+        Table::new(["better-ranked", "other", "difference in ROC-AUC", "low", "high", "z", "p", "p, Holm-adjusted"]);
+    let (mut names, mut values, mut real) = (Vec::new(), Vec::new(), 0);
+    for (a, b, difference, se, test) in pairs {
+        let (low, high) = (difference - z * se, difference + z * se);
+        let holm = test.and_then(|_| adjusted.next());
+        real += usize::from(holm.is_some_and(|p| p < 0.05));
+        let (a, b) = (evidence.entries[a].trial, evidence.entries[b].trial);
+        table.push([
+            a.0.into(),
+            b.0.into(),
+            Cell::Number(difference, 4),
+            Cell::Number(low, 4),
+            Cell::Number(high, 4),
+            Cell::number(test.map(|t| t.0), 2),
+            Cell::p(test.map(|t| t.1)),
+            Cell::p(holm),
+        ]);
+        names.push(format!("{a} – {b}{}", if holm.is_some_and(|p| p < 0.05) { "  *" } else { "" }));
+        values.push(vec![(Some(difference), (se > 0.0).then_some(crate::stats::Interval { low, high }))]);
+    }
+    let m = names.len();
+    let chart = whiskers(&names, &[("Difference in ROC-AUC", Some(0.0))], &values, None, &[], false);
+    Exhibit::new(slug, title, question, Some(chart), table)
+        .note(format!(
+            "DeLong's test of correlated areas on the {} images (by midranks, Sun and Xu 2014); 95 % intervals of single \
+             differences. After Holm's adjustment for {m} comparisons, {} below 0.05{}.",
+            evidence.set,
+            match real {
+                0 => "none is".to_owned(),
+                1 => "one is".to_owned(),
+                k => format!("{k} are"),
+            },
+            if real > 0 { " (marked *)" } else { "" },
+        ))
+        .note_if(
+            evidence.clustered,
+            "Several images may come from one patient, which this test takes for independent: true p-values are larger.",
+        )
+        .note_if(
+            evidence.set == "validation",
+            "The finalists were chosen by these images, so the p-values are for orientation only.",
+        )
+}
+
+fn trials(record: &StudyRecord) -> Exhibit {
+    let knobs: Vec<&str> = record.spec.space.parameters.iter().map(|p| p.name.as_str()).collect();
+    let mut metrics: Vec<&str> = Vec::new();
+    for t in &record.trials {
+        for m in t.epochs.last().into_iter().flat_map(|e| e.metrics.keys()) {
+            if !metrics.contains(&m.as_str()) {
+                metrics.push(m);
+            }
+        }
+    }
+    metrics.sort_unstable();
+    let objective = record.spec.objective.metric.to_string();
+    metrics.retain(|m| *m != objective);
+    let head = ["trial", "state", "epochs", objective.as_str()];
+    let mut table =
+        Table::new(head.into_iter().chain(knobs.iter().copied()).chain(metrics.iter().copied()).chain(["failure"]));
+    let ranked = record.ranking();
+    let rest = record.trials.iter().filter(|t| !ranked.iter().any(|r| r.number == t.number));
+    for t in ranked.iter().copied().chain(rest) {
+        let mut row = vec![
+            t.number.0.into(),
+            Cell::from(state(t.state)),
+            t.epochs.last().map_or(0, |e| e.epoch.0).into(),
+            Cell::number(t.value, 4),
+        ];
+        row.extend(knobs.iter().map(|k| match t.params.get(k) {
+            None => Cell::Missing,
+            Some(v) => v.as_f64().map_or_else(|| v.to_string().into(), Cell::Short),
+        }));
+        let last = t.epochs.last();
+        row.extend(metrics.iter().map(|m| Cell::number(last.and_then(|e| e.metrics.get(*m).copied()), 4)));
+        row.push(t.failure.as_ref().map_or(Cell::Missing, |f| super::machine::class(f.class).into()));
+        table.push(row);
+    }
+    Exhibit::new("trials", "All trials", "What was tried, and what came of it?", None, table)
+        .note("Best first. Figures are those of the validation images after a trial's latest epoch.")
+}
+
+/// A state in a word.
+pub fn state(s: TrialState) -> &'static str {
+    match s {
+        TrialState::Waiting => "waiting",
+        TrialState::Running => "running",
+        TrialState::Paused => "paused",
+        TrialState::Complete => "complete",
+        TrialState::Stopped => "stopped",
+        TrialState::Failed => "failed",
+    }
+}

@@ -1,0 +1,179 @@
+//! The finalists' predictions and everything computed from them once.
+
+use crate::ids::TrialNumber;
+use crate::metrics::{Curve, Metrics, Predictions, Ranked, evaluate, threshold_at};
+use crate::report::model::StudyRecord;
+use crate::stats::{Delong, Interval, Plan, percentile_interval, wilson};
+
+/// Draws of every bootstrap in a report.
+pub const DRAWS: usize = 2000;
+
+/// A model on a set of images.
+pub struct Entry<'a> {
+    /// Its trial.
+    pub trial: TrialNumber,
+    /// What it said.
+    pub predictions: &'a Predictions,
+    /// Its threshold, fixed on validation.
+    pub threshold: Option<f64>,
+    /// Its figures at the threshold (at 0.5 where none could be fixed).
+    pub metrics: Metrics,
+    /// Intervals of recall, F1, ROC-AUC and average precision.
+    pub intervals: [Option<Interval>; 4],
+}
+
+/// The finalists on one set of images.
+pub struct Evidence<'a> {
+    /// `validation` or `test`.
+    pub set: &'static str,
+    /// The finalists, best on validation first.
+    pub entries: Vec<Entry<'a>>,
+    /// Whether whole patients were resampled.
+    pub clustered: bool,
+}
+
+impl<'a> Evidence<'a> {
+    /// The validation images.
+    pub fn validation(record: &'a StudyRecord) -> Self {
+        let models = record.finalists.iter().map(|f| {
+            let threshold = threshold_at(&f.validation, &record.spec.objective.operating_point);
+            (f.trial, &f.validation, threshold)
+        });
+        Self::new("validation", models, record.spec.seed)
+    }
+
+    /// The test images, if they were opened.
+    pub fn test(record: &'a StudyRecord) -> Option<Self> {
+        let opening = record.test.as_ref()?;
+        let models = opening.results.iter().map(|r| (r.trial, &r.predictions, r.threshold));
+        Some(Self::new("test", models, record.spec.seed))
+    }
+
+    fn new(
+        set: &'static str,
+        models: impl Iterator<Item = (TrialNumber, &'a Predictions, Option<f64>)>,
+        seed: u64,
+    ) -> Self {
+        let mut clustered = false;
+        let entries = models
+            .filter(|(_, p, _)| p.check().is_ok() && !p.rows.is_empty())
+            .map(|(trial, predictions, threshold)| {
+                let at = threshold.unwrap_or(0.5);
+                let metrics = evaluate(predictions, at);
+                let plan = plan(predictions);
+                clustered = plan.clustered();
+                let intervals = intervals(predictions, at, &metrics, &plan, seed);
+                Entry { trial, predictions, threshold, metrics, intervals }
+            })
+            .collect();
+        Self { set, entries, clustered }
+    }
+
+    /// How the intervals were made, for captions.
+    pub fn method(&self) -> String {
+        let unit = if self.clustered { "whole patients" } else { "images" };
+        format!("Intervals are 95 %, from {DRAWS} bootstrap draws of {unit}, stratified by class.")
+    }
+
+    /// The finalists' areas with their covariance: two classes, the same images, patients unknown or not.
+    pub fn delong(&self) -> Option<Delong> {
+        let first = self.entries.first()?;
+        if first.predictions.classes.len() != 2
+            || self.entries.iter().any(|e| !e.predictions.same_images(first.predictions))
+        {
+            return None;
+        }
+        let class = first.predictions.positive as usize;
+        let scores: Vec<Vec<f64>> = self.entries.iter().map(|e| e.predictions.versus_rest(class).0).collect();
+        Delong::new(&scores, &first.predictions.versus_rest(class).1).ok()
+    }
+}
+
+/// The resampling plan of some predictions.
+pub fn plan(predictions: &Predictions) -> Plan {
+    let labels: Vec<u32> = predictions.rows.iter().map(|r| r.label).collect();
+    let patients: Vec<Option<&str>> = predictions.rows.iter().map(|r| r.patient.as_deref()).collect();
+    Plan::by_patient(&labels, &patients)
+}
+
+/// The classes whose figures are averaged: the positive one of two, else all.
+pub fn classes_of(predictions: &Predictions) -> Vec<usize> {
+    match predictions.classes.len() {
+        2 => vec![predictions.positive as usize],
+        k => (0..k).collect(),
+    }
+}
+
+/// Bands of (x, low, high) for a curve's height over a grid, pointwise, from bootstrap draws.
+pub fn band(
+    predictions: &Predictions,
+    seed: u64,
+    grid: &[f64],
+    height: impl Fn(&Curve, f64) -> Option<f64> + Sync,
+) -> Vec<(f64, f64, f64)> {
+    let ranked = predictions.ranked(predictions.positive as usize);
+    let draws: Vec<Vec<Option<f64>>> = plan(predictions).run(seed, 0, DRAWS, |times| {
+        let curve = ranked.resampled(times);
+        grid.iter().map(|&x| height(&curve, x)).collect()
+    });
+    grid.iter()
+        .enumerate()
+        .filter_map(|(i, &x)| {
+            let column: Vec<Option<f64>> = draws.iter().map(|d| d[i]).collect();
+            percentile_interval(&column, 0.95).map(|i| (x, i.low, i.high))
+        })
+        .collect()
+}
+
+fn intervals(p: &Predictions, threshold: f64, metrics: &Metrics, plan: &Plan, seed: u64) -> [Option<Interval>; 4] {
+    let classes = classes_of(p);
+    let ranked: Vec<Ranked> = classes.iter().map(|&c| p.ranked(c)).collect();
+    let called: Vec<usize> = p.rows.iter().map(|r| p.called(r, threshold)).collect();
+    let labels: Vec<usize> = p.rows.iter().map(|r| r.label as usize).collect();
+    let k = p.classes.len();
+    let mean = |parts: Vec<Option<f64>>| -> Option<f64> {
+        let n = parts.len() as f64;
+        parts.into_iter().sum::<Option<f64>>().map(|s| s / n)
+    };
+    let draws: Vec<[Option<f64>; 4]> = plan.run(seed, 0, DRAWS, |times| {
+        // Hits, truths and calls of each class.
+        let (mut hit, mut truth, mut call) = (vec![0u64; k], vec![0u64; k], vec![0u64; k]);
+        for ((&t, &c), &l) in times.iter().zip(&called).zip(&labels) {
+            let t = u64::from(t);
+            truth[l] += t;
+            call[c] += t;
+            if c == l {
+                hit[l] += t;
+            }
+        }
+        let ratio = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
+        let curves: Vec<Curve> = ranked.iter().map(|r| r.resampled(times)).collect();
+        [
+            mean(classes.iter().map(|&c| ratio(hit[c], truth[c])).collect()),
+            mean(classes.iter().map(|&c| ratio(2 * hit[c], truth[c] + call[c])).collect()),
+            mean(curves.iter().map(Curve::roc_auc).collect()),
+            mean(curves.iter().map(Curve::average_precision).collect()),
+        ]
+    });
+    let estimates = [metrics.recall, metrics.f1, metrics.roc_auc, metrics.pr_auc];
+    let mut out = [None; 4];
+    for (i, slot) in out.iter_mut().enumerate() {
+        let column: Vec<Option<f64>> = draws.iter().map(|d| d[i]).collect();
+        // A figure of exactly 0 or 1 never varies under resampling: no width is no knowledge.
+        *slot = estimates[i]
+            .and_then(|_| percentile_interval(&column, 0.95))
+            .filter(|interval| interval.high - interval.low > 1e-12);
+    }
+    if out[0].is_none() && k == 2 && metrics.recall.is_some() {
+        let c = classes[0];
+        let n = labels.iter().filter(|&&l| l == c).count() as u64;
+        let hits = labels.iter().zip(&called).filter(|(l, called)| **l == c && **called == c).count() as u64;
+        out[0] = wilson(hits, n, 0.95);
+    }
+    out
+}
+
+/// The shortest name of a trial.
+pub fn name(trial: TrialNumber) -> String {
+    format!("trial {trial}")
+}

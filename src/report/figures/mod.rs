@@ -1,0 +1,29 @@
+//! From a record to exhibits: pure computation, no file, no clock.
+
+mod answer;
+mod evidence;
+mod knobs;
+mod machine;
+mod search;
+mod winner;
+
+pub use evidence::{Entry, Evidence};
+
+use super::exhibit::Section;
+use super::model::StudyRecord;
+
+/// The report's sections in the order of reading.
+pub fn sections(record: &StudyRecord) -> Vec<Section> {
+    let validation = Evidence::validation(record);
+    let test = Evidence::test(record);
+    let mut sections = vec![answer::section(record, &validation, test.as_ref())];
+    if let Some(test) = &test {
+        sections.push(winner::section(record, test));
+    }
+    sections.push(winner::section(record, &validation));
+    sections.push(search::section(record));
+    sections.push(knobs::section(record));
+    sections.push(machine::data(record));
+    sections.push(machine::machine(record));
+    sections
+}

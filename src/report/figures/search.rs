@@ -1,0 +1,250 @@
+//! How the search went: history, rungs, learning curves.
+
+use super::answer::state;
+use super::evidence::name;
+use crate::engine::Outcome;
+use crate::report::draw::{Colour, Ladder, history, ladder, learning};
+use crate::report::exhibit::{Exhibit, Section};
+use crate::report::model::{StudyRecord, TrialRecord, TrialState};
+use crate::report::table::{Cell, Table};
+use crate::stats::kendall_tau;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub fn section(record: &StudyRecord) -> Section {
+    let mut exhibits = vec![progress(record), learning_curves(record)];
+    if record.orders.iter().any(|o| o.order.rung.is_some()) {
+        exhibits.insert(1, rungs(record));
+        exhibits.push(correlations(record));
+    }
+    Section {
+        id: "search",
+        title: "The search",
+        intro: "Where the effort went, and whether more of it would pay.".into(),
+        exhibits,
+    }
+}
+
+/// A finished epoch's place in history.
+struct Moment {
+    trial: u32,
+    unix_ms: u64,
+    last: bool,
+    value: Option<f64>,
+}
+
+fn progress(record: &StudyRecord) -> Exhibit {
+    let (slug, title, question) = ("history", "Best so far", "Is it still paying?");
+    let mut moments: Vec<Moment> = Vec::new();
+    for t in record.trials.iter().filter(|t| t.state != TrialState::Failed) {
+        let n = t.epochs.len();
+        moments.extend(t.epochs.iter().enumerate().map(|(i, e)| Moment {
+            trial: t.number.0,
+            unix_ms: e.unix_ms,
+            last: i + 1 == n,
+            value: e.value.filter(|v| v.is_finite()),
+        }));
+    }
+    moments.sort_by_key(|m| (m.unix_ms, m.trial));
+    let Some(start) = moments.first().map(|m| {
+        record.orders.iter().flat_map(|o| &o.attempts).map(|a| a.started_ms).min().unwrap_or(m.unix_ms).min(m.unix_ms)
+    }) else {
+        return Exhibit::missing(slug, title, question, "No epoch is finished yet.");
+    };
+    let mut table = Table::new(["trials measured", "epochs", "hours", "trial", "value", "best so far"]);
+    let (mut dots, mut stairs) = (vec![Vec::new(); 3], vec![Vec::new(); 3]);
+    let (mut best, mut trials) = (None::<f64>, 0u64);
+    for (epochs, m) in moments.iter().enumerate().filter(|(_, m)| m.last) {
+        let Some(value) = m.value else { continue };
+        trials += 1;
+        best = Some(best.map_or(value, |b| if record.better(value, b) { value } else { b }));
+        let hours = m.unix_ms.saturating_sub(start) as f64 / 3.6e6;
+        for (i, x) in [trials as f64, (epochs + 1) as f64, hours].into_iter().enumerate() {
+            dots[i].push((x, value));
+            stairs[i].extend(best.map(|b| (x, b)));
+        }
+        table.push([
+            trials.into(),
+            (epochs + 1).into(),
+            Cell::Number(hours, 3),
+            m.trial.into(),
+            Cell::Number(value, 4),
+            Cell::number(best, 4),
+        ]);
+    }
+    if trials == 0 {
+        return Exhibit::missing(slug, title, question, "No epoch has a defined value yet.");
+    }
+    let mut names = ["trials measured", "epochs trained", "hours"].into_iter().zip(dots).zip(stairs);
+    let panels: Vec<_> = names.by_ref().map(|((n, d), s)| (n, d, s)).collect();
+    let objective = record.spec.objective.metric.to_string();
+    Exhibit::new(slug, title, question, Some(history(&panels, &objective)), table)
+        .note("A trial counts when its latest epoch was on record, with the value of that epoch. Hours include pauses between runs.")
+        .note("The best of many noisy values rises by luck too: see 'How lucky is the winner?'.")
+}
+
+fn rungs(record: &StudyRecord) -> Exhibit {
+    let mut by: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
+    for (i, o) in record.orders.iter().enumerate() {
+        if let Some(rung) = o.order.rung {
+            by.entry((o.order.bracket, rung)).or_default().push(i);
+        }
+    }
+    let brackets = by.keys().map(|k| k.0).collect::<BTreeSet<_>>().len();
+    let mut table = Table::new([
+        "bracket",
+        "rung",
+        "to epoch",
+        "trials in",
+        "went on",
+        "given up here",
+        "failed",
+        "open",
+        "epochs",
+    ]);
+    let mut rows = Vec::new();
+    for ((bracket, rung), orders) in &by {
+        let next: BTreeSet<u32> =
+            by.get(&(*bracket, rung + 1)).into_iter().flatten().map(|&i| record.orders[i].order.trial.0).collect();
+        let last = by.keys().filter(|k| k.0 == *bracket).map(|k| k.1).max() == Some(*rung);
+        let mut parts = [0u64; 4];
+        let mut epochs = 0;
+        for &i in orders {
+            let o = &record.orders[i];
+            let state = record.trial(o.order.trial).map(|t| t.state);
+            let full = u64::from(o.order.to.0 - o.order.from.0);
+            let part = match &o.outcome {
+                None => 3,
+                Some(Outcome::Failed { .. }) => 2,
+                Some(_) if next.contains(&o.order.trial.0) => 0,
+                // At the top, reaching it is what going on means; below, paused trials may still be promoted.
+                Some(_) if last && state == Some(TrialState::Complete) => 0,
+                Some(_) if matches!(state, Some(TrialState::Paused | TrialState::Waiting | TrialState::Running)) => 3,
+                Some(_) => 1,
+            };
+            parts[part] += 1;
+            epochs += match &o.outcome {
+                Some(Outcome::Reached { .. }) => full,
+                Some(Outcome::Stopped { at, .. }) => u64::from(at.0.saturating_sub(o.order.from.0)),
+                _ => record.trial(o.order.trial).map_or(0, |t| {
+                    t.epochs.iter().filter(|e| e.epoch > o.order.from && e.epoch <= o.order.to).count() as u64
+                }),
+            };
+        }
+        let to = orders.iter().map(|&i| record.orders[i].order.to.0).max().unwrap_or(0);
+        let name = match brackets {
+            1 => format!("rung {rung}, to epoch {to}"),
+            _ => format!("bracket {bracket}, rung {rung}, to epoch {to}"),
+        };
+        let mut row: Vec<Cell> = vec![(*bracket).into(), (*rung).into(), to.into(), orders.len().into()];
+        row.extend(parts.map(Cell::from));
+        row.push(epochs.into());
+        table.push(row);
+        rows.push(Ladder { name, parts, epochs });
+    }
+    Exhibit::new("rungs", "Rung ladder", "Where did the epochs go?", Some(ladder(&rows)), table)
+        .note("A rung's epochs are those trained to get there from the rung below.")
+}
+
+/// Trials drawn in colour: beyond that, context.
+const FOREGROUND: usize = 5;
+/// Curves drawn at most.
+const CURVES: usize = 400;
+
+fn learning_curves(record: &StudyRecord) -> Exhibit {
+    let (slug, title, question) = ("learning-curves", "Learning curves", "Were the losers losers?");
+    let ranked = record.ranking();
+    let lead: Vec<u32> =
+        ranked.iter().take(FOREGROUND.min(record.finalists.len().max(1))).map(|t| t.number.0).collect();
+    let points = |t: &TrialRecord| -> Vec<(f64, f64)> {
+        t.epochs.iter().filter_map(|e| Some((f64::from(e.epoch.0), e.value.filter(|v| v.is_finite())?))).collect()
+    };
+    let mut table =
+        Table::new(["trial", "state", "epoch", "value", "train loss", "seconds", "seconds waiting for data"]);
+    for t in &record.trials {
+        for e in &t.epochs {
+            table.push([
+                t.number.0.into(),
+                state(t.state).into(),
+                e.epoch.0.into(),
+                Cell::number(e.value, 4),
+                Cell::number(e.train_loss, 4),
+                Cell::number(Some(e.seconds), 2),
+                Cell::number(Some(e.data_wait_seconds), 2),
+            ]);
+        }
+    }
+    let fate = |t: &TrialRecord| match t.state {
+        TrialState::Complete => Colour::SKY.alpha(0.75),
+        TrialState::Failed => Colour::VERMILLION.alpha(0.8),
+        _ => Colour::FAINT.alpha(0.7),
+    };
+    let level = |t: &TrialRecord| match t.state {
+        TrialState::Complete => 1,
+        TrialState::Failed => 2,
+        _ => 0,
+    };
+    let mut drawn: Vec<&TrialRecord> =
+        record.trials.iter().filter(|t| !lead.contains(&t.number.0) && !t.epochs.is_empty()).collect();
+    let all = drawn.len();
+    // Of too many, every so-manyth: a fixed choice that does not look at values.
+    if all > CURVES {
+        drawn = (0..CURVES).map(|i| drawn[i * all / CURVES]).collect();
+    }
+    drawn.sort_by_key(|t| (level(t), t.number));
+    let mut curves: Vec<_> = drawn.iter().map(|t| (points(t), fate(t), 1.1)).collect();
+    let mut keys = vec![
+        ("trained to the end".to_owned(), Colour::SKY),
+        ("given up or paused".to_owned(), Colour::FAINT),
+        ("failed".to_owned(), Colour::VERMILLION),
+    ];
+    for (i, n) in lead.iter().enumerate().rev() {
+        if let Some(t) = record.trials.iter().find(|t| t.number.0 == *n) {
+            let colour = if i == 0 { Colour::BLUE } else { Colour::GREEN };
+            curves.push((points(t), colour, if i == 0 { 2.6 } else { 1.5 }));
+        }
+    }
+    if let Some(best) = lead.first() {
+        keys.insert(0, (format!("best: {}", name(crate::ids::TrialNumber(*best))), Colour::BLUE));
+        if lead.len() > 1 {
+            keys.insert(1, ("other leaders".to_owned(), Colour::GREEN));
+        }
+    }
+    if curves.iter().all(|c| c.0.is_empty()) {
+        return Exhibit::missing(slug, title, question, "No epoch has a defined value yet.");
+    }
+    let brackets: BTreeSet<u32> =
+        record.orders.iter().filter(|o| o.order.rung.is_some()).map(|o| o.order.bracket).collect();
+    let rungs: BTreeSet<u32> = match brackets.len() {
+        // The rungs of several brackets have different epochs: their marks would confuse.
+        1 => record.orders.iter().filter(|o| o.order.rung.is_some()).map(|o| o.order.to.0).collect(),
+        _ => BTreeSet::new(),
+    };
+    let rungs: Vec<f64> = rungs.into_iter().map(f64::from).collect();
+    let value = record.spec.objective.metric.to_string();
+    Exhibit::new(slug, title, question, Some(learning(&curves, &rungs, &value, &keys)), table)
+        .note("Values on the validation images after each epoch.")
+        .note_if(all > CURVES, format!("{CURVES} of {all} other trials are drawn, evenly by number; the CSV has all."))
+}
+
+fn correlations(record: &StudyRecord) -> Exhibit {
+    let (slug, title) = ("rung-correlation", "Rank correlation between rungs");
+    let question = "Can low rungs be trusted?";
+    let ends: BTreeSet<u32> = record.orders.iter().filter(|o| o.order.rung.is_some()).map(|o| o.order.to.0).collect();
+    let ends: Vec<u32> = ends.into_iter().collect();
+    let value_at = |t: &TrialRecord, epoch: u32| t.epochs.iter().find(|e| e.epoch.0 == epoch).and_then(|e| e.value);
+    let mut table = Table::new(["epoch", "later epoch", "trials at both", "Kendall's tau"]);
+    for (i, &a) in ends.iter().enumerate() {
+        for &b in &ends[i + 1..] {
+            let (x, y): (Vec<f64>, Vec<f64>) =
+                record.trials.iter().filter_map(|t| Some((value_at(t, a)?, value_at(t, b)?))).unzip();
+            table.push([a.into(), b.into(), x.len().into(), Cell::number(kendall_tau(&x, &y), 3)]);
+        }
+    }
+    if table.rows.is_empty() {
+        return Exhibit::missing(slug, title, question, "There is one rung only.");
+    }
+    Exhibit::new(slug, title, question, None, table).note(
+        "Of trials that reached both epochs. Only those promoted are seen at the later one, which makes tau look \
+         smaller than it is among all trials.",
+    )
+}

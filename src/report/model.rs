@@ -1,0 +1,224 @@
+//! What a report is made from: a study as plain data. Whoever has the history (a store, a library user) builds it;
+//! nothing below looks at a clock, a database or a network, so the same record gives the same bytes.
+
+use crate::engine::{FailureClass, Outcome, WorkOrder};
+use crate::ids::{Epoch, TrialNumber};
+use crate::metrics::Predictions;
+use crate::space::Params;
+use crate::spec::StudySpec;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A study as far as it has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StudyRecord {
+    /// What was asked.
+    pub spec: StudySpec,
+    /// The trials, by number.
+    pub trials: Vec<TrialRecord>,
+    /// The work orders, by number, with what workers did about them.
+    pub orders: Vec<OrderRecord>,
+    /// What the data held; `None` for studies without images.
+    pub data: Option<DataRecord>,
+    /// The leading trials with their validation predictions, best first; empty where a runner gives none.
+    pub finalists: Vec<Finalist>,
+    /// The opening of the test images, if it has happened.
+    pub test: Option<TestOpening>,
+    /// Pictures to show as they are: sample images, augmentation sheets.
+    pub pictures: Vec<Picture>,
+    /// Small pictures of images by their path, for the gallery of errors.
+    pub thumbnails: BTreeMap<String, Png>,
+    /// Which program made the record, such as `hpsearch 0.1.0`.
+    pub program: String,
+}
+
+/// One configuration and its history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrialRecord {
+    /// Its number.
+    pub number: TrialNumber,
+    /// Its configuration.
+    pub params: Params,
+    /// Where it stands.
+    pub state: TrialState,
+    /// The objective after its latest epoch, if defined.
+    pub value: Option<f64>,
+    /// Finished epochs, in order (of several attempts at one epoch, the one that counts).
+    pub epochs: Vec<EpochRecord>,
+    /// The scheduler's bracket.
+    pub bracket: u32,
+    /// The highest rung it has reached.
+    pub rung: Option<u32>,
+    /// Why it failed, if it did.
+    pub failure: Option<FailureRecord>,
+}
+
+/// Where a trial stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrialState {
+    /// Issued and not begun.
+    Waiting,
+    /// In training.
+    Running,
+    /// Trained to a rung, neither promoted nor given up yet.
+    Paused,
+    /// Trained to the end.
+    Complete,
+    /// Given up by the scheduler.
+    Stopped,
+    /// Ended by a failure.
+    Failed,
+}
+
+/// A finished epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Epochs done.
+    pub epoch: Epoch,
+    /// The objective; `None` when undefined or not finite.
+    pub value: Option<f64>,
+    /// Further metrics by name.
+    pub metrics: BTreeMap<String, f64>,
+    /// Mean training loss.
+    pub train_loss: Option<f64>,
+    /// Seconds it took.
+    pub seconds: f64,
+    /// Seconds of them spent waiting for pixels.
+    pub data_wait_seconds: f64,
+    /// When it was on record, milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// A failure and its class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureRecord {
+    /// The class.
+    pub class: FailureClass,
+    /// For people.
+    pub reason: String,
+}
+
+/// An order and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OrderRecord {
+    /// The order.
+    pub order: WorkOrder,
+    /// Its end; `None` while open.
+    pub outcome: Option<Outcome>,
+    /// Attempts at it, in order.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+/// A worker's attempt at an order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// Worker number, from 0.
+    pub worker: u32,
+    /// Beginning, milliseconds since 1970.
+    pub started_ms: u64,
+    /// End (or latest sign of life), milliseconds since 1970.
+    pub ended_ms: u64,
+    /// How it ended without an outcome, if so.
+    pub lost: Option<FailureRecord>,
+}
+
+/// What went in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataRecord {
+    /// Class names.
+    pub classes: Vec<String>,
+    /// Index of the positive class.
+    pub positive: u32,
+    /// Images per split (training, validation, test), in order of use.
+    pub splits: Vec<SplitRecord>,
+    /// Files left out, with the reason.
+    pub skipped: Vec<(String, String)>,
+    /// Made by the program rather than taken from patients: said aloud in the report.
+    pub synthetic: bool,
+}
+
+/// A part of the data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitRecord {
+    /// `training`, `validation`, `test`, `fold 1 validation`, ...
+    pub name: String,
+    /// Images of each class.
+    pub counts: Vec<u64>,
+    /// Patients, where known.
+    pub patients: Option<u64>,
+}
+
+/// A leading trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finalist {
+    /// Which trial.
+    pub trial: TrialNumber,
+    /// Its validation predictions after its latest epoch (folds pooled).
+    pub validation: Predictions,
+}
+
+/// The one look at the test images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TestOpening {
+    /// When, milliseconds since 1970.
+    pub unix_ms: u64,
+    /// What each evaluated finalist gave, best on validation first.
+    pub results: Vec<TestResult>,
+}
+
+/// A finalist on the test images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TestResult {
+    /// Which trial.
+    pub trial: TrialNumber,
+    /// The threshold that was fixed on the validation images before the opening; `None`: undefined there.
+    pub threshold: Option<f64>,
+    /// Its predictions.
+    pub predictions: Predictions,
+}
+
+/// A picture with words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Picture {
+    /// A heading, such as `Augmentation at rising strengths`.
+    pub title: String,
+    /// One sentence on what is seen.
+    pub caption: String,
+    /// The picture.
+    pub png: Png,
+}
+
+/// A PNG file's bytes. Serialised as a list of numbers, so records with pictures are better kept small.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Png(pub Vec<u8>);
+
+impl StudyRecord {
+    /// A trial by its number.
+    pub fn trial(&self, number: TrialNumber) -> Option<&TrialRecord> {
+        self.trials.iter().find(|t| t.number == number)
+    }
+
+    /// Whether `a` is better than `b` in the study's direction.
+    pub fn better(&self, a: f64, b: f64) -> bool {
+        match self.spec.objective.direction {
+            crate::spec::Direction::Maximize => a > b,
+            crate::spec::Direction::Minimize => a < b,
+        }
+    }
+
+    /// Trials with a value, best first; among equals the earlier. Failed trials never take part, and a trial cut
+    /// short competes with its latest value.
+    pub fn ranking(&self) -> Vec<&TrialRecord> {
+        let mut ranked: Vec<(&TrialRecord, f64)> = self
+            .trials
+            .iter()
+            .filter(|t| t.state != TrialState::Failed)
+            .filter_map(|t| Some((t, t.value.filter(|v| v.is_finite())?)))
+            .collect();
+        let sign = if self.better(1.0, 0.0) { -1.0 } else { 1.0 };
+        ranked.sort_by(|a, b| (sign * a.1).total_cmp(&(sign * b.1)).then(a.0.number.cmp(&b.0.number)));
+        ranked.into_iter().map(|r| r.0).collect()
+    }
+}

@@ -1,0 +1,534 @@
+//! The one thread that decides and writes.
+//!
+//! A turn: take what workers have said, apply it; give idle workers orders; make it all durable in one transaction;
+//! delete what became unneeded; only then tell workers and watchers. Nothing that anybody has been told can be lost.
+
+use super::pool::{Job, Message, Process, Slot};
+use super::progress::{Observer, Progress, Standing};
+use super::protocol::{self, Reply, Request};
+use super::{faults, signals};
+use crate::crash::{self, Point};
+use crate::engine::{DoneReason, EpochReport, FailureClass, TrialState};
+use crate::runner::DeviceSlot;
+use crate::scheduler;
+use crate::study::{Ask, Lost, Study, StudyError, Trial};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// How a run is run. No result depends on it.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The program that `worker` is a verb of: this one.
+    pub program: PathBuf,
+    /// The folder of the study file: relative paths of the study start there.
+    pub base: PathBuf,
+    /// The folder of caches that studies share.
+    pub cache_dir: PathBuf,
+    /// Worker processes, at least 1.
+    pub workers: u32,
+    /// Threads of each; `None`: the cores divided by the workers.
+    pub threads: Option<u32>,
+    /// `cpu`, `cuda`, `cuda:N`, `cuda:N,M`, `auto`.
+    pub device: String,
+    /// A worker that says nothing for so long, not even that it is alive, is ended.
+    pub silence: Duration,
+    /// How long workers may take to end when asked to.
+    pub patience: Duration,
+}
+
+impl RunOptions {
+    /// The silence after which a worker counts as lost.
+    pub const SILENCE: Duration = Duration::from_secs(60);
+    /// How long an interrupt waits for workers.
+    pub const PATIENCE: Duration = Duration::from_secs(4);
+
+    fn slot(&self, worker: u32, study: &Study) -> DeviceSlot {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.map_or(cores / self.workers.max(1) as usize, |t| t as usize).max(1);
+        DeviceSlot {
+            device: device_of(&self.device, worker),
+            threads,
+            study_dir: study.dir().to_owned(),
+            cache_dir: self.cache_dir.clone(),
+            worker,
+        }
+    }
+}
+
+/// The device of one worker: of `cuda:0,1` they take turns.
+fn device_of(devices: &str, worker: u32) -> String {
+    match devices.strip_prefix("cuda:").map(|list| list.split(',').collect::<Vec<_>>()) {
+        Some(list) if list.len() > 1 => format!("cuda:{}", list[worker as usize % list.len()].trim()),
+        _ => devices.to_owned(),
+    }
+}
+
+/// Why a run ends in an error.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The study cannot go on.
+    #[error(transparent)]
+    Study(#[from] StudyError),
+    /// No worker process can be started.
+    #[error("start a worker process `{}`", program.display())]
+    Spawn { program: PathBuf, source: std::io::Error },
+    /// Workers end before they begin.
+    #[error("start workers: {tries} in a row ended before they were ready; {reason}")]
+    StillBorn { tries: u32, reason: String },
+    /// No handler for signals.
+    #[error("listen for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    /// Nothing was left to do; `None`: a signal or the wall time ended it.
+    pub done: Option<DoneReason>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The wall time of the study's budget is spent.
+    pub out_of_time: bool,
+    /// The best trial.
+    pub best: Option<Standing>,
+    /// Seconds of this run.
+    pub seconds: f64,
+}
+
+/// Consecutive workers that end before they are ready.
+const STILL_BORN: u32 = 3;
+
+/// How often the run's length is noted, and so the most that a kill leaves out of the wall time.
+const NOTE: Duration = Duration::from_secs(5);
+
+/// How often limits are looked at while nothing comes in.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// How long a worker may take to say that it is through after its last epoch.
+const WINDING_UP: Duration = Duration::from_secs(30);
+
+/// Runs a study until nothing is left to do, its time is spent, or a signal comes.
+///
+/// # Errors
+/// If the store fails or workers cannot be started. What is on record stays so: the same run may be tried again.
+pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer) -> Result<Verdict, RunError> {
+    let (sender, receiver) = channel();
+    let signal_sender = sender.clone();
+    let listener = signals::Listener::new(move |signal| {
+        let _ = signal_sender.send(Message::Signal(signal));
+    })
+    .map_err(RunError::Signals)?;
+    let spent_before = study.run_seconds()?;
+    study.begin_run(options.workers, &options.device)?;
+    crash::at(Point::RunBegun);
+    let mut coordinator = Coordinator {
+        slots: (0..options.workers.max(1)).map(|_| Slot::default()).collect(),
+        study,
+        options,
+        sender,
+        began: Instant::now(),
+        noted: Instant::now(),
+        spent_before,
+        news: Vec::new(),
+        outbox: Vec::new(),
+        stopping: None,
+        signal: None,
+        out_of_time: false,
+        done: None,
+        still_born: 0,
+    };
+    let result = coordinator.serve(&receiver, observer);
+    coordinator.dismiss_all();
+    let seconds = coordinator.began.elapsed().as_secs_f64();
+    let (done, signal, out_of_time) = (coordinator.done, coordinator.signal, coordinator.out_of_time);
+    drop(listener);
+    result?;
+    study.tidy()?;
+    crash::at(Point::RunEnding);
+    let ended = match (signal, out_of_time, done) {
+        (Some(_), ..) => "interrupted",
+        (None, true, _) => "out of time",
+        (None, false, _) => "done",
+    };
+    study.note_run(seconds, Some(ended))?;
+    let best = study.engine().best().map(Standing::from);
+    observer.see(&Progress::Finished { reason: done, best, seconds });
+    Ok(Verdict { done, signal, out_of_time, best, seconds })
+}
+
+struct Coordinator<'a> {
+    slots: Vec<Slot>,
+    study: &'a mut Study,
+    options: &'a RunOptions,
+    sender: Sender<Message>,
+    began: Instant,
+    noted: Instant,
+    spent_before: f64,
+    /// To be shown once it is durable.
+    news: Vec<Progress>,
+    /// To be sent once it is durable.
+    outbox: Vec<(usize, Request)>,
+    /// No further orders; what is left is ended at this time.
+    stopping: Option<Instant>,
+    signal: Option<i32>,
+    out_of_time: bool,
+    done: Option<DoneReason>,
+    still_born: u32,
+}
+
+impl Coordinator<'_> {
+    fn serve(&mut self, receiver: &Receiver<Message>, observer: &mut dyn Observer) -> Result<(), RunError> {
+        let swept = self.study.tidy()?;
+        let finished = self.finished();
+        let (spec, engine) = (self.study.spec(), self.study.engine());
+        self.news.push(Progress::Started {
+            study: spec.name.clone(),
+            metric: spec.objective.metric.to_string(),
+            workers: self.options.workers,
+            device: self.options.device.clone(),
+            finished,
+            planned: scheduler::planned_trials(spec),
+            epochs: engine.trials().map(|trial| trial.curve.len() as u64).sum(),
+            planned_epochs: scheduler::rung_table(spec).map(|table| table.epochs_resuming),
+            resumed: engine.trials().len() > 0,
+            best: engine.best().map(Standing::from),
+        });
+        if swept.files > 0 {
+            let text = format!("{} files that no trial needs were deleted ({} bytes)", swept.files, swept.bytes);
+            self.news.push(Progress::Note { text });
+        }
+        loop {
+            self.hand_out()?;
+            self.settle(observer)?;
+            if self.is_over() {
+                return Ok(());
+            }
+            match receiver.recv_timeout(GLANCE) {
+                Ok(message) => {
+                    self.take(message)?;
+                    // What has come in meanwhile shares the next transaction.
+                    for message in receiver.try_iter().take(1024) {
+                        self.take(message)?;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()), // we hold a sender ourselves
+            }
+            self.watch_limits()?;
+            observer.tick();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let idle = self.slots.iter().all(|slot| slot.job.is_none());
+        idle && (self.stopping.is_some() || self.done.is_some())
+    }
+
+    /// Gives idle workers something to do.
+    fn hand_out(&mut self) -> Result<(), RunError> {
+        for worker in 0..self.slots.len() {
+            if self.stopping.is_some() || self.slots[worker].job.is_some() {
+                continue;
+            }
+            match self.study.lease(worker as u32)? {
+                Ask::Trial(trial) => self.begin(worker, trial)?,
+                Ask::Wait => break,
+                Ask::Done(reason) => {
+                    self.done = Some(reason);
+                    if reason == DoneReason::FailureLimit {
+                        self.stop();
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, worker: usize, trial: Trial) -> Result<(), RunError> {
+        let (start, faults) = self.study.start(&trial);
+        for fault in faults {
+            let text = format!("trial {}: {fault}; training goes on from epoch {}", trial.number(), start.epoch);
+            self.news.push(Progress::Warning { text });
+        }
+        if self.slots[worker].process.is_none() {
+            let hello = Request::Hello {
+                version: protocol::VERSION,
+                spec: self.study.spec().clone(),
+                base: self.options.base.clone(),
+                slot: self.options.slot(worker as u32, self.study),
+            };
+            self.slots[worker]
+                .start(worker, &self.options.program, &hello, &self.sender)
+                .map_err(|source| RunError::Spawn { program: self.options.program.clone(), source })?;
+        }
+        let order = trial.order().clone();
+        self.news.push(Progress::OrderStarted {
+            worker: worker as u32,
+            trial: order.trial,
+            attempt: trial.attempt(),
+            from: start.epoch,
+            to: order.to,
+            params: order.params.clone(),
+        });
+        let known = self.study.engine().trial(order.trial);
+        let seconds = known.map_or(0.0, |t| t.curve.iter().map(|point| point.seconds).sum());
+        self.slots[worker].job = Some(Job { trial: Some(trial), mark: Instant::now(), seconds });
+        self.outbox.push((worker, Request::Run { order, start }));
+        Ok(())
+    }
+
+    /// Makes durable what was applied, then tells.
+    fn settle(&mut self, observer: &mut dyn Observer) -> Result<(), RunError> {
+        self.study.flush()?;
+        let swept = self.study.sweep()?;
+        if swept.over_quota > 0 {
+            let text = format!(
+                "{} checkpoints were given up for `limits.checkpoint_bytes`; their trials start anew if promoted",
+                swept.over_quota
+            );
+            self.news.push(Progress::Warning { text });
+        }
+        if self.noted.elapsed() >= NOTE {
+            self.noted = Instant::now();
+            self.study.note_run(self.began.elapsed().as_secs_f64(), None)?;
+        }
+        for (worker, request) in self.outbox.drain(..) {
+            self.slots[worker].tell(&request);
+        }
+        for progress in self.news.drain(..) {
+            observer.see(&progress);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: Message) -> Result<(), RunError> {
+        match message {
+            Message::Signal(signal) => {
+                self.signal = Some(signal);
+                self.news.push(Progress::Stopping { signal });
+                self.stop();
+            }
+            Message::Said { worker, line } => self.news.push(Progress::Said { worker: worker as u32, line }),
+            Message::Closed { worker, generation } => {
+                if self.slots[worker].is_current(generation) {
+                    self.closed(worker)?;
+                }
+            }
+            Message::Line { worker, generation, line } => {
+                if !self.slots[worker].is_current(generation) {
+                    return Ok(());
+                }
+                if let Some(process) = &mut self.slots[worker].process {
+                    process.heard = Instant::now();
+                }
+                match serde_json::from_slice(&line) {
+                    Ok(reply) => self.heard(worker, reply)?,
+                    Err(_) => {
+                        let shown: String = String::from_utf8_lossy(&line).trim_end().chars().take(80).collect();
+                        let reason = format!("the worker printed what is no message: `{shown}`");
+                        self.end_worker(worker, FailureClass::Crashed, reason)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, worker: usize, reply: Reply) -> Result<(), RunError> {
+        match reply {
+            Reply::Ready { .. } => {
+                self.still_born = 0;
+                if let Some(process) = &mut self.slots[worker].process {
+                    process.ready = true;
+                }
+            }
+            Reply::Beat => {}
+            Reply::Progress { what, done, total } => {
+                if !matches!(what.as_str(), "train" | "validate")
+                    && let Some(job) = &mut self.slots[worker].job
+                {
+                    job.mark = Instant::now();
+                }
+                self.news.push(Progress::Working { worker: worker as u32, what, done, total });
+            }
+            Reply::Epoch { report } => self.epoch(worker, report)?,
+            Reply::Ended { failure } => {
+                let Some(job) = self.slots[worker].job.take() else { return Ok(()) };
+                match (job.trial, failure) {
+                    (Some(trial), Some(failure)) => self.lost(worker, trial, failure.class, failure.reason)?,
+                    (Some(trial), None) if self.stopping.is_some() => self.study.release(trial),
+                    (Some(trial), None) => {
+                        let reason = format!("training ended before epoch {}", trial.order().to);
+                        self.lost(worker, trial, FailureClass::Crashed, reason)?;
+                    }
+                    (None, Some(failure)) => {
+                        let text = format!("after its last epoch, on record: {}", failure.reason);
+                        self.news.push(Progress::Warning { text });
+                    }
+                    (None, None) => {}
+                }
+                self.news.push(Progress::Idle { worker: worker as u32 });
+            }
+        }
+        Ok(())
+    }
+
+    fn epoch(&mut self, worker: usize, report: EpochReport) -> Result<(), RunError> {
+        crash::at(Point::EpochReceived);
+        let Some(job) = &mut self.slots[worker].job else { return Ok(()) };
+        let Some(mut trial) = job.trial.take() else { return Ok(()) };
+        let (number, to) = (trial.number(), trial.order().to);
+        let news = Progress::Epoch { worker: worker as u32, trial: number, to, report: report.clone() };
+        let (go, seconds) = match self.study.note_epoch(&mut trial, report) {
+            Ok(go) => {
+                (go, self.study.engine().trial(number).map_or(0.0, |t| t.curve.last().map_or(0.0, |p| p.seconds)))
+            }
+            Err(StudyError::Inconsistent(fault)) => {
+                job.trial = Some(trial);
+                let reason = format!("its report is refused: {fault}");
+                return self.end_worker(worker, FailureClass::Crashed, reason);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        job.mark = Instant::now();
+        job.seconds += seconds;
+        self.news.push(news);
+        self.outbox.push((worker, Request::Recorded { go: !go.is_stop() }));
+        if !go.is_stop() {
+            job.trial = Some(trial);
+            return Ok(());
+        }
+        let outcome = self.study.finish(trial)?;
+        let best = self.study.engine().best().map(Standing::from);
+        let finished = self.finished();
+        self.news.push(Progress::OrderFinished { worker: worker as u32, trial: number, outcome, best, finished });
+        Ok(())
+    }
+
+    /// An attempt has failed; its worker may go on.
+    fn lost(&mut self, worker: usize, trial: Trial, class: FailureClass, reason: String) -> Result<(), RunError> {
+        let number = trial.number();
+        let again = self.study.fail(trial, class, reason.clone())? == Lost::Again;
+        let worker = worker as u32;
+        self.news.push(Progress::AttemptLost { worker, trial: number, class, reason, again });
+        Ok(())
+    }
+
+    /// A worker has closed its output: it is dead, or soon will be.
+    fn closed(&mut self, worker: usize) -> Result<(), RunError> {
+        let Some(process) = self.slots[worker].process.take() else { return Ok(()) };
+        let (ready, job) = (process.ready, self.slots[worker].job.take());
+        let (status, kills_before, words) = process.bury(Duration::from_secs(1));
+        let (class, reason) = faults::classify(status, kills_before, &words);
+        if !ready && self.stopping.is_none() {
+            self.still_born += 1;
+            if self.still_born >= STILL_BORN {
+                return Err(RunError::StillBorn { tries: self.still_born, reason });
+            }
+        }
+        match job.and_then(|job| job.trial) {
+            // It was asked to stop and did not come to say so, or it never began: nothing is counted.
+            Some(trial) if self.stopping.is_some() || !ready => self.study.release(trial),
+            Some(trial) => self.lost(worker, trial, class, reason)?,
+            None => {}
+        }
+        self.news.push(Progress::Idle { worker: worker as u32 });
+        Ok(())
+    }
+
+    /// Kills a worker for what it does or does not do.
+    fn end_worker(&mut self, worker: usize, class: FailureClass, reason: String) -> Result<(), RunError> {
+        if let Some(process) = self.slots[worker].process.take() {
+            process.bury(Duration::ZERO);
+        }
+        if let Some(trial) = self.slots[worker].job.take().and_then(|job| job.trial) {
+            self.lost(worker, trial, class, reason)?;
+        }
+        self.news.push(Progress::Idle { worker: worker as u32 });
+        Ok(())
+    }
+
+    fn watch_limits(&mut self) -> Result<(), RunError> {
+        if let Some(limit) = self.study.spec().budget.wall_seconds
+            && self.stopping.is_none()
+            && self.spent_before + self.began.elapsed().as_secs_f64() >= limit
+        {
+            self.out_of_time = true;
+            self.stop();
+        }
+        let limits = self.study.spec().limits.clone();
+        for worker in 0..self.slots.len() {
+            let Slot { process: Some(process), job: Some(job), .. } = &self.slots[worker] else { continue };
+            let running = job.mark.elapsed().as_secs_f64();
+            let fault = if self.stopping.is_some_and(|until| Instant::now() >= until) {
+                self.release_and_kill(worker);
+                continue;
+            } else if job.trial.is_none() {
+                (job.mark.elapsed() > WINDING_UP).then(|| (FailureClass::Timeout, "it did not end".to_owned()))
+            } else if process.heard.elapsed() > self.options.silence {
+                let seconds = self.options.silence.as_secs();
+                Some((FailureClass::Lost, format!("the worker was silent for {seconds} s")))
+            } else if !process.ready {
+                None
+            } else if let Some(limit) = limits.epoch_seconds.filter(|&limit| running > limit) {
+                Some((FailureClass::Timeout, format!("an epoch took longer than {limit} s (`limits.epoch_seconds`)")))
+            } else {
+                let limit = limits.trial_seconds.filter(|&limit| job.seconds + running > limit);
+                let reason = |limit| format!("the trial took longer than {limit} s (`limits.trial_seconds`)");
+                limit.map(|limit| (FailureClass::Timeout, reason(limit)))
+            };
+            if let Some((class, reason)) = fault {
+                self.end_worker(worker, class, reason)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn release_and_kill(&mut self, worker: usize) {
+        if let Some(process) = self.slots[worker].process.take() {
+            process.bury(Duration::ZERO);
+        }
+        if let Some(trial) = self.slots[worker].job.take().and_then(|job| job.trial) {
+            self.study.release(trial);
+        }
+    }
+
+    /// No further orders; running epochs are dropped.
+    fn stop(&mut self) {
+        if self.stopping.is_none() {
+            self.stopping = Some(Instant::now() + self.options.patience);
+            for slot in &mut self.slots {
+                slot.tell(&Request::Stop);
+            }
+        }
+    }
+
+    fn dismiss_all(&mut self) {
+        let mut left: Vec<Process> = self.slots.iter_mut().filter_map(|slot| slot.process.take()).collect();
+        left.iter_mut().for_each(Process::dismiss);
+        for process in left {
+            process.bury(Duration::from_secs(1));
+        }
+    }
+
+    /// Trials that are over, as far as is known.
+    fn finished(&self) -> u32 {
+        let over = |state| matches!(state, TrialState::Complete | TrialState::Stopped | TrialState::Failed);
+        self.study.engine().trials().filter(|trial| over(trial.state)).count() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_take_turns_on_several_devices() {
+        let devices = |text| (0..3).map(|w| device_of(text, w)).collect::<Vec<_>>();
+        assert_eq!(devices("cuda:0,2"), ["cuda:0", "cuda:2", "cuda:0"]);
+        assert_eq!(devices("cuda:1"), ["cuda:1", "cuda:1", "cuda:1"]);
+        assert_eq!(devices("cpu"), ["cpu", "cpu", "cpu"]);
+    }
+}

@@ -1,0 +1,77 @@
+//! What a run tells those who watch it.
+
+use crate::engine::{Best, DoneReason, EpochReport, FailureClass, Outcome};
+use crate::ids::{Epoch, TrialNumber};
+use crate::space::Params;
+
+/// Something happened.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // a few a second
+pub enum Progress {
+    /// The run begins.
+    Started {
+        study: String,
+        metric: String,
+        workers: u32,
+        device: String,
+        /// Trials that are over, and how many there will be (`None`: no bound).
+        finished: u32,
+        planned: Option<u32>,
+        /// Epochs on record, and how many there will be, roughly where algorithms decide as they go.
+        epochs: u64,
+        planned_epochs: Option<u64>,
+        /// The study was begun by an earlier run.
+        resumed: bool,
+        best: Option<Standing>,
+    },
+    /// A worker begins an order.
+    OrderStarted { worker: u32, trial: TrialNumber, attempt: u32, from: Epoch, to: Epoch, params: Params },
+    /// Within an epoch.
+    Working { worker: u32, what: String, done: u64, total: u64 },
+    /// An epoch is on record.
+    Epoch { worker: u32, trial: TrialNumber, to: Epoch, report: EpochReport },
+    /// An order is done.
+    OrderFinished { worker: u32, trial: TrialNumber, outcome: Outcome, best: Option<Standing>, finished: u32 },
+    /// An attempt was lost; `again`: another follows.
+    AttemptLost { worker: u32, trial: TrialNumber, class: FailureClass, reason: String, again: bool },
+    /// A worker has nothing to do for now.
+    Idle { worker: u32 },
+    /// Something that the user should know.
+    Warning { text: String },
+    /// Something of less weight.
+    Note { text: String },
+    /// A line that a worker wrote for people.
+    Said { worker: u32, line: String },
+    /// A signal came; the running epochs are dropped.
+    Stopping { signal: i32 },
+    /// The run is over.
+    Finished { reason: Option<DoneReason>, best: Option<Standing>, seconds: f64 },
+}
+
+/// The best trial so far.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Standing {
+    pub trial: TrialNumber,
+    pub value: f64,
+    pub epoch: Epoch,
+}
+
+impl From<Best> for Standing {
+    fn from(best: Best) -> Self {
+        Self { trial: best.trial, value: best.value, epoch: best.epoch }
+    }
+}
+
+/// Who watches a run. Must be quick: it is called by the thread that decides.
+pub trait Observer {
+    fn see(&mut self, progress: &Progress);
+    /// Called a few times a second, for what moves by itself.
+    fn tick(&mut self) {}
+}
+
+impl<F: FnMut(&Progress)> Observer for F {
+    fn see(&mut self, progress: &Progress) {
+        self(progress);
+    }
+}

@@ -1,0 +1,92 @@
+//! What coordinator and worker say to each other: one JSON object a line.
+
+use crate::engine::{EpochReport, FailureClass, WorkOrder};
+use crate::runner::{DeviceSlot, Start};
+use crate::spec::StudySpec;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Both sides must be of one version: they are the same binary, unless someone replaced it during a run.
+pub const VERSION: u32 = 1;
+
+/// Longer lines are garbage.
+pub const MAX_LINE: usize = 4 << 20;
+
+/// To the worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // a few a second
+pub enum Request {
+    /// First: what the study is.
+    Hello { version: u32, spec: StudySpec, base: PathBuf, slot: DeviceSlot },
+    /// Train this.
+    Run { order: WorkOrder, start: Start },
+    /// The epoch is on record; `go`: with the next one.
+    Recorded { go: bool },
+    /// Drop the running epoch and say `Ended`.
+    Stop,
+}
+
+/// From the worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // a few a second
+pub enum Reply {
+    /// It has understood the study and awaits orders.
+    Ready { version: u32 },
+    /// An epoch is done and durable.
+    Epoch { report: EpochReport },
+    /// How far it is within an epoch.
+    Progress { what: String, done: u64, total: u64 },
+    /// It is alive.
+    Beat,
+    /// The order's training is over; `failure`: not as it should be.
+    Ended { failure: Option<Failure> },
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    pub class: FailureClass,
+    pub reason: String,
+}
+
+/// Writes one message.
+pub fn send(out: &mut dyn std::io::Write, message: &impl Serialize) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    out.write_all(&line)?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance;
+
+    #[test]
+    fn messages_survive_the_pipe_in_one_line_each() {
+        let hello = Request::Hello {
+            version: VERSION,
+            spec: conformance::study("line\nbreak"),
+            base: PathBuf::from("a b"),
+            slot: DeviceSlot {
+                device: "cpu".to_owned(),
+                threads: 1,
+                study_dir: PathBuf::from("s"),
+                cache_dir: PathBuf::from("c"),
+                worker: 3,
+            },
+        };
+        let run = Request::Run { order: conformance::order(1), start: Start::default() };
+        for message in [hello, run, Request::Recorded { go: true }, Request::Stop] {
+            let mut line = Vec::new();
+            send(&mut line, &message).unwrap();
+            assert_eq!(line.iter().filter(|&&b| b == b'\n').count(), 1);
+            assert_eq!(serde_json::from_slice::<Request>(&line).unwrap(), message);
+        }
+        let reply = Reply::Epoch { report: conformance::report(0, 1, None) };
+        let text = serde_json::to_string(&reply).unwrap();
+        assert_eq!(serde_json::from_str::<Reply>(&text).unwrap(), reply);
+    }
+}

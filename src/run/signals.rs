@@ -1,0 +1,46 @@
+//! Ctrl-C and its kin: the first asks for a clean stop, the second is obeyed at once.
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+use std::thread::JoinHandle;
+
+/// Listens until dropped.
+#[derive(Debug)]
+pub(super) struct Listener {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    /// Calls `first` at the first signal with its number; ends the process at the second.
+    pub(super) fn new(first: impl Fn(i32) + Send + 'static) -> std::io::Result<Self> {
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let handle = signals.handle();
+        let thread = std::thread::spawn(move || {
+            let mut asked = false;
+            for signal in &mut signals {
+                if asked {
+                    // Workers end with us. What is on record is safe: that is what the store is for.
+                    std::process::exit(exit_code(signal));
+                }
+                asked = true;
+                first(signal);
+            }
+        });
+        Ok(Self { handle, thread: Some(thread) })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// 130 for Ctrl-C, 143 for the others.
+pub(super) fn exit_code(signal: i32) -> i32 {
+    if signal == SIGINT { 130 } else { 143 }
+}

@@ -1,0 +1,376 @@
+//! Any program as a trial. The protocol, for people who write such programs, is in `docs/command-runner.md`.
+//!
+//! The program gets its parameters as one JSON object on standard input, as environment variables and in its
+//! arguments, and prints a JSON line per epoch. It keeps what it needs to resume in a folder of its trial. It runs in
+//! a process group of its own, so that nothing it has started outlives it when it is stopped.
+
+mod lines;
+
+use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
+use crate::engine::{FailureClass, WorkOrder};
+use crate::ids::Epoch;
+use crate::spec::{CommandSpec, Direction, RunnerSpec, StudySpec};
+use lines::{Line, Tail};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a program may take to end once asked to, or once its last epoch is in.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The runner of [`RunnerSpec::Command`].
+#[derive(Clone, Debug)]
+pub struct CommandRunner {
+    spec: CommandSpec,
+    seed: u64,
+    study: String,
+    direction: Direction,
+    metric: String,
+    base: PathBuf,
+    launcher: Option<PathBuf>,
+}
+
+impl CommandRunner {
+    /// The runner of a study; `None` if its trials are no commands. `base`: the folder of the study file.
+    ///
+    /// `launcher`: a program that is given `launch ARGV...` and becomes that command such that it dies with us
+    /// (`hpsearch worker` does); `None`: started directly.
+    pub fn new(study: &StudySpec, base: &Path, launcher: Option<PathBuf>) -> Option<Self> {
+        let RunnerSpec::Command(spec) = &study.runner else { return None };
+        Some(Self {
+            spec: spec.clone(),
+            seed: study.seed,
+            study: study.name.clone(),
+            direction: study.objective.direction,
+            metric: study.objective.metric.to_string(),
+            base: base.to_owned(),
+            launcher,
+        })
+    }
+
+    fn spawn(&self, order: &WorkOrder, start: &Start, slot: &DeviceSlot, dir: &Path) -> Result<Child, TrialError> {
+        let fields = Fields { runner: self, order, start, dir };
+        let mut argv = Vec::with_capacity(self.spec.argv.len());
+        for argument in &self.spec.argv {
+            argv.push(fields.fill(argument)?);
+        }
+        let Some(program) = argv.first() else {
+            return Err(bad_input("start the program: `command` is empty".to_owned()));
+        };
+        let mut command = match &self.launcher {
+            Some(launcher) => {
+                let mut command = Command::new(launcher);
+                command.args(["worker", "--launch", "--"]).args(&argv);
+                command
+            }
+            None => {
+                let mut command = Command::new(program);
+                command.args(&argv[1..]);
+                command
+            }
+        };
+        let directory = self.base.join(self.spec.directory.as_deref().unwrap_or(Path::new("")));
+        command.current_dir(if directory.as_os_str().is_empty() { Path::new(".") } else { &directory });
+        command
+            .env("HPSEARCH_STUDY", &self.study)
+            .env("HPSEARCH_TRIAL", order.trial.to_string())
+            .env("HPSEARCH_FROM", start.epoch.to_string())
+            .env("HPSEARCH_TO", order.to.to_string())
+            .env("HPSEARCH_DIR", dir)
+            .env("HPSEARCH_SEED", self.seed.to_string())
+            .env("HPSEARCH_DEVICE", &slot.device)
+            .env("HPSEARCH_THREADS", slot.threads.to_string())
+            .env("HPSEARCH_WORKER", slot.worker.to_string())
+            .env("HPSEARCH_PARAMS", serde_json::to_string(&order.params).unwrap_or_default());
+        for (name, value) in &order.params.0 {
+            command.env(variable(name), value.to_string());
+        }
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().map_err(|e| {
+            bad_input(format!(
+                "start `{program}`: {e}\nhint: it is looked for on the PATH, or relative to the study file"
+            ))
+        })
+    }
+
+    fn input(&self, order: &WorkOrder, start: &Start, slot: &DeviceSlot, dir: &Path) -> String {
+        let direction = match self.direction {
+            Direction::Maximize => "maximize",
+            Direction::Minimize => "minimize",
+        };
+        let json = serde_json::json!({
+            "study": self.study, "seed": self.seed, "metric": self.metric, "direction": direction,
+            "trial": order.trial, "params": order.params, "from": start.epoch, "to": order.to,
+            "epochs": self.spec.epochs, "dir": dir, "device": slot.device, "threads": slot.threads,
+        });
+        format!("{json}\n")
+    }
+}
+
+impl TrialRunner for CommandRunner {
+    fn run(
+        &mut self,
+        order: &WorkOrder,
+        start: &Start,
+        slot: &DeviceSlot,
+        sink: &mut dyn EpochSink,
+    ) -> Result<(), TrialError> {
+        let study_dir = std::path::absolute(&slot.study_dir).unwrap_or_else(|_| slot.study_dir.clone());
+        let dir = study_dir.join(format!("commands/{:05}", order.trial.0));
+        let log = study_dir.join(format!("logs/trial-{:05}.log", order.trial.0));
+        for folder in [Some(dir.as_path()), log.parent()].into_iter().flatten() {
+            std::fs::create_dir_all(folder).map_err(|e| crashed(format!("make `{}`: {e}", folder.display())))?;
+        }
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(|e| crashed(format!("open the log `{}`: {e}", log.display())))?;
+        let mut child = self.spawn(order, start, slot, &dir)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A program that does not read its input is welcome too.
+            let _ = stdin.write_all(self.input(order, start, slot, &dir).as_bytes());
+        }
+        let mut running = Running::new(child, log);
+        let result = running.follow(order, start, sink);
+        running.end(result)
+    }
+}
+
+/// What may be asked for in an argument.
+struct Fields<'a> {
+    runner: &'a CommandRunner,
+    order: &'a WorkOrder,
+    start: &'a Start,
+    dir: &'a Path,
+}
+
+impl Fields<'_> {
+    /// Replaces `{name}`; `{{` and `}}` stand for braces.
+    fn fill(&self, argument: &str) -> Result<String, TrialError> {
+        let mut out = String::with_capacity(argument.len());
+        let mut rest = argument;
+        while let Some(at) = rest.find(['{', '}']) {
+            out.push_str(&rest[..at]);
+            let (brace, after) = rest[at..].split_at(1);
+            if let Some(after) = after.strip_prefix(brace) {
+                out.push_str(brace);
+                rest = after;
+            } else if brace == "{"
+                && let Some((name, after)) = after.split_once('}')
+            {
+                out.push_str(&self.value(name).ok_or_else(|| {
+                    bad_input(format!("fill in `{{{name}}}` of `{argument}`: this configuration has no such parameter"))
+                })?);
+                rest = after;
+            } else {
+                return Err(bad_input(format!(
+                    "understand `{argument}`: a brace is open\nhint: write {{{{ for a brace"
+                )));
+            }
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    fn value(&self, name: &str) -> Option<String> {
+        Some(match name {
+            "trial" => self.order.trial.to_string(),
+            "from" => self.start.epoch.to_string(),
+            "to" => self.order.to.to_string(),
+            "dir" => self.dir.display().to_string(),
+            "seed" => self.runner.seed.to_string(),
+            _ => self.order.params.get(name)?.to_string(),
+        })
+    }
+}
+
+/// `HPSEARCH_PARAM_LEARNING_RATE` for `learning_rate`.
+fn variable(parameter: &str) -> String {
+    let upper = parameter.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+    "HPSEARCH_PARAM_".chars().chain(upper).collect()
+}
+
+/// A started program, with its readers.
+struct Running {
+    child: Child,
+    output: Receiver<Line>,
+    tail: Arc<Mutex<Tail>>,
+    readers: Vec<JoinHandle<()>>,
+    /// We have asked it to end, so how it ends says nothing.
+    dismissed: bool,
+}
+
+impl Running {
+    fn new(mut child: Child, log: File) -> Self {
+        let (sender, output) = channel();
+        let log = Arc::new(Mutex::new(log));
+        let tail = Arc::new(Mutex::new(Tail::default()));
+        let mut readers = Vec::new();
+        if let Some(out) = child.stdout.take() {
+            let log = log.clone();
+            readers.push(std::thread::spawn(move || read_output(out, &sender, &log)));
+        }
+        if let Some(err) = child.stderr.take() {
+            let tail = tail.clone();
+            readers.push(std::thread::spawn(move || read_errors(err, &tail, &log)));
+        }
+        Self { child, output, tail, readers, dismissed: false }
+    }
+
+    /// Hands epochs on until the last is in, the sink wants no more, or the program has closed its output.
+    fn follow(&mut self, order: &WorkOrder, start: &Start, sink: &mut dyn EpochSink) -> Result<(), TrialError> {
+        let mut reached: Option<Epoch> = None;
+        let mut since = Instant::now();
+        while reached.is_none_or(|epoch| epoch < order.to) {
+            let line = match self.output.recv_timeout(Duration::from_millis(50)) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) => {
+                    if sink.interrupted() {
+                        self.dismissed = true;
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let so_far = reached.unwrap_or(start.epoch);
+                    return Err(crashed(format!("the program ended after epoch {so_far} of {}", order.to)));
+                }
+            };
+            let mut report = match line {
+                Line::Report(report) => *report,
+                Line::Unreadable(why) => return Err(crashed(why)),
+            };
+            let epoch = report.epoch;
+            let follows = match reached {
+                Some(last) => epoch.0 == last.0 + 1,
+                None => (1..=start.epoch.0 + 1).contains(&epoch.0),
+            };
+            if !follows {
+                let expected = reached.map_or(start.epoch.0, |last| last.0) + 1;
+                return Err(crashed(format!("the program reported epoch {epoch} where {expected} was to come")));
+            }
+            if report.seconds == 0.0 {
+                report.seconds = since.elapsed().as_secs_f64();
+            }
+            since = Instant::now();
+            reached = Some(epoch);
+            if sink.epoch(report)? == Continue::Stop {
+                self.dismissed = true;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of the program, makes sure of it, and says what that means for the attempt.
+    fn end(mut self, result: Result<(), TrialError>) -> Result<(), TrialError> {
+        if self.dismissed || result.is_err() {
+            self.signal(Signal::TERM);
+        }
+        let patience = Instant::now() + GRACE;
+        let status = loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => break Some(status),
+                Ok(None) if Instant::now() < patience => std::thread::sleep(Duration::from_millis(5)),
+                _ => break None,
+            }
+        };
+        // Whatever it started goes with it.
+        self.signal(Signal::KILL);
+        let killed = status.is_none();
+        let status = status.or_else(|| self.child.wait().ok());
+        for reader in self.readers {
+            let _ = reader.join();
+        }
+        let tail = self.tail.lock().map(|tail| tail.text()).unwrap_or_default();
+        let explain =
+            |reason: String| if tail.is_empty() { reason } else { format!("{reason}; its last words: {tail}") };
+        match (result, status) {
+            (Ok(()), _) if self.dismissed => Ok(()),
+            // It was done and lingered: its results stand.
+            (Ok(()), _) if killed => Ok(()),
+            (Ok(()), Some(status)) if status.success() => Ok(()),
+            (Ok(()), status) => Err(ended(status, &explain)),
+            (Err(error), Some(status))
+                if error.class == FailureClass::Crashed && !killed && !status.success() && !ended_by_us(status) =>
+            {
+                Err(ended(Some(status), &explain))
+            }
+            (Err(error), _) => Err(TrialError { class: error.class, reason: explain(error.reason) }),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+fn ended_by_us(status: ExitStatus) -> bool {
+    status.signal() == Some(Signal::TERM.as_raw())
+}
+
+fn ended(status: Option<ExitStatus>, explain: &dyn Fn(String) -> String) -> TrialError {
+    let what = match status {
+        Some(status) => match (status.code(), status.signal()) {
+            // 9 without our doing is, nearly always, the kernel's out-of-memory killer.
+            (_, Some(9)) => {
+                return TrialError {
+                    class: FailureClass::Oom,
+                    reason: explain("the program was killed by signal 9 (out of memory?)".to_owned()),
+                };
+            }
+            (Some(code), _) => format!("the program ended with code {code}"),
+            (None, Some(signal)) => format!("the program was ended by signal {signal}"),
+            (None, None) => "the program ended abnormally".to_owned(),
+        },
+        None => "the program could not be waited for".to_owned(),
+    };
+    crashed(explain(what))
+}
+
+fn read_output(out: impl Read, sender: &Sender<Line>, log: &Mutex<File>) {
+    lines::each(&mut BufReader::new(out), &mut |text| match Line::parse(text) {
+        Some(line) => sender.send(line).is_ok(),
+        None => {
+            write_log(log, text);
+            true
+        }
+    });
+}
+
+fn read_errors(err: impl Read, tail: &Mutex<Tail>, log: &Mutex<File>) {
+    lines::each(&mut BufReader::new(err) as &mut dyn BufRead, &mut |text| {
+        if let Ok(mut tail) = tail.lock() {
+            tail.push(text);
+        }
+        write_log(log, text);
+        true
+    });
+}
+
+fn write_log(log: &Mutex<File>, text: &str) {
+    if let Ok(mut log) = log.lock() {
+        let _ = writeln!(log, "{text}");
+    }
+}
+
+fn crashed(reason: String) -> TrialError {
+    TrialError { class: FailureClass::Crashed, reason }
+}
+
+fn bad_input(reason: String) -> TrialError {
+    TrialError { class: FailureClass::BadInput, reason }
+}
+
+#[cfg(test)]
+mod tests;

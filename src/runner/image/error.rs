@@ -1,0 +1,231 @@
+//! Why an image trial failed, and which class of failure that is.
+
+use super::super::{SinkClosed, TrialError};
+use crate::data::DataError;
+use crate::data::features::FeatureError;
+use crate::engine::FailureClass;
+use crate::metrics::PredictionsError;
+use crate::nn::BackboneError;
+use crate::nn::build::BuildError;
+use crate::nn::checkpoint::CheckpointError;
+use crate::spec::SettingsError;
+use std::error::Error;
+use std::path::PathBuf;
+
+/// Why an image trial ended without reaching its goal.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The study's trials are no image trials.
+    #[error("run an image trial: the study's runner is of another kind")]
+    NotImages,
+    /// The configuration cannot be run.
+    #[error("read the trial's settings")]
+    Settings(#[source] SettingsError),
+    /// No such device on this machine.
+    #[error("use device `{name}`\nhint: use `cpu`, or a build with the cuda feature on a machine with an NVIDIA GPU")]
+    Device {
+        /// The device asked for.
+        name: String,
+        /// What candle says.
+        source: Option<candle_core::Error>,
+    },
+    /// The images cannot be used.
+    #[error("open the images")]
+    Data(#[source] Box<DataError>),
+    /// The images are too small for the network.
+    #[error(
+        "put a head on {tap}: images of {size} pixels do not reach it\nhint: take larger images or an earlier `tap`"
+    )]
+    TooSmall {
+        /// The stage.
+        tap: String,
+        /// Side of the images.
+        size: usize,
+    },
+    /// The network cannot be had.
+    #[error("build the network")]
+    Build(#[source] Box<BuildError>),
+    /// The network cannot do what was asked.
+    #[error("prepare the network")]
+    Backbone(#[source] BackboneError),
+    /// Frozen features cannot be had.
+    #[error("compute frozen features")]
+    Features(#[source] Box<FeatureError>),
+    /// A checkpoint cannot be written or used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Predictions cannot be written.
+    #[error("write predictions `{}`", path.display())]
+    Predictions {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: PredictionsError,
+    },
+    /// A file or folder cannot be written.
+    #[error("write `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The loss or a score is NaN or infinite.
+    #[error(
+        "train: the {what} is {value} at epoch {epoch}, step {step}\nhint: a smaller learning rate or a warm-up usually helps"
+    )]
+    Diverged {
+        /// Loss or score.
+        what: &'static str,
+        /// Its value.
+        value: f32,
+        /// The epoch.
+        epoch: u32,
+        /// The step, over all epochs.
+        step: u64,
+    },
+    /// The objective has no value on these validation images.
+    #[error("evaluate {metric}: it is undefined on the validation images of fold {fold}: {why}")]
+    Undefined {
+        /// The objective.
+        metric: String,
+        /// The fold, from 0.
+        fold: usize,
+        /// What is missing.
+        why: String,
+    },
+    /// There are no images to do this with.
+    #[error("find {what} images: there are none")]
+    NoImages {
+        /// `training`, `validation`, `test`.
+        what: &'static str,
+    },
+    /// A tensor operation failed.
+    #[error("compute")]
+    Candle(#[from] candle_core::Error),
+    /// Called off.
+    #[error("go on: interrupted")]
+    Interrupted,
+    /// The listener has gone.
+    #[error(transparent)]
+    Sink(#[from] SinkClosed),
+}
+
+impl ImageError {
+    /// Which policy applies.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Diverged { .. } => FailureClass::Diverged,
+            Self::Sink(_) | Self::Interrupted => FailureClass::Lost,
+            Self::NotImages
+            | Self::Settings(_)
+            | Self::Data(_)
+            | Self::Build(_)
+            | Self::TooSmall { .. }
+            | Self::NoImages { .. }
+            | Self::Undefined { .. } => FailureClass::BadInput,
+            Self::Backbone(BackboneError::CannotTrain { .. }) => FailureClass::BadInput,
+            _ if out_of_memory(self) => FailureClass::Oom,
+            _ => FailureClass::Crashed,
+        }
+    }
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
+/// Whether anything in the chain of causes speaks of memory: candle hands out its devices' errors as texts.
+fn out_of_memory(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|e| {
+        let text = e.to_string().to_lowercase();
+        ["out of memory", "out_of_memory", "cannot allocate memory"].iter().any(|sign| text.contains(sign))
+    })
+}
+
+/// The chain of causes as one text, its hints at the end.
+pub fn explain(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::from("failed to ");
+    let mut hints = Vec::new();
+    let mut last = String::new();
+    for (depth, cause) in causes(error).enumerate() {
+        let message = cause.to_string();
+        let (line, hint) = message.split_once("\nhint: ").map_or((message.as_str(), None), |(l, h)| (l, Some(h)));
+        // Some libraries repeat their source's message in their own.
+        if !last.contains(line) {
+            text.push_str(if depth == 0 { "" } else { ": " });
+            text.push_str(line);
+            last = line.to_owned();
+        }
+        hints.extend(hint.map(str::to_owned));
+    }
+    for hint in hints {
+        text.push_str("\nhint: ");
+        text.push_str(&hint);
+    }
+    text
+}
+
+impl From<ImageError> for TrialError {
+    fn from(error: ImageError) -> Self {
+        Self { class: error.class(), reason: explain(&error) }
+    }
+}
+
+impl From<BuildError> for ImageError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Candle(e) => Self::Candle(e),
+            e => Self::Build(Box::new(e)),
+        }
+    }
+}
+
+impl From<BackboneError> for ImageError {
+    fn from(error: BackboneError) -> Self {
+        match error {
+            BackboneError::Candle(e) => Self::Candle(e),
+            e => Self::Backbone(e),
+        }
+    }
+}
+
+impl From<FeatureError> for ImageError {
+    fn from(error: FeatureError) -> Self {
+        match error {
+            FeatureError::Interrupted => Self::Interrupted,
+            e => Self::Features(Box::new(e)),
+        }
+    }
+}
+
+impl From<DataError> for ImageError {
+    fn from(error: DataError) -> Self {
+        Self::Data(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_errors_are_told_from_others() {
+        let candle = |text: &str| ImageError::from(candle_core::Error::Msg(text.to_owned()));
+        assert_eq!(candle("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")").class(), FailureClass::Oom);
+        assert_eq!(candle("shape mismatch").class(), FailureClass::Crashed);
+    }
+
+    #[test]
+    fn the_reason_names_every_cause_and_ends_with_the_hint() {
+        let error =
+            ImageError::Device { name: "cuda:7".into(), source: Some(candle_core::Error::Msg("no driver".into())) };
+        let text = TrialError::from(error).reason;
+        assert!(text.starts_with("failed to use device `cuda:7`: no driver\nhint: use `cpu`"), "{text}");
+    }
+}

@@ -1,0 +1,216 @@
+//! Batches for the trained part: rows of cached features, or pixels that go through the frozen part now.
+
+use super::ImageError;
+use super::plan::Sample;
+use crate::data::augment::{View, ViewDraw, render};
+use crate::data::features::{FeatureCache, FeatureError, FeatureRequest, Features, global_average, network_digest};
+use crate::data::{DataSet, PixelSource, Watch};
+use crate::digest::Digest;
+use crate::nn::Backbone;
+use crate::nn::kernel::Isa;
+use crate::spec::{CachePrecision, NetworkSpec, TrialSettings};
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+/// Batches rendered ahead of the step that wants them.
+const AHEAD: usize = 3;
+/// Values from which a batch of rows is gathered by several threads.
+const PARALLEL: usize = 1 << 18;
+
+/// The frozen part of a trial's network, and the images that go into it.
+#[derive(Clone, Copy)]
+pub struct Frozen<'a> {
+    pub data: &'a DataSet,
+    pub backbone: &'a dyn Backbone,
+    /// Digest of the weights.
+    pub weights: Digest,
+    pub settings: &'a TrialSettings,
+    pub seed: u64,
+    pub device: &'a Device,
+}
+
+/// Features of one view by image.
+struct Shelf {
+    features: Features,
+    positions: BTreeMap<usize, usize>,
+}
+
+/// Where a trial's batches come from.
+pub struct Feed<'a> {
+    frozen: Frozen<'a>,
+    /// By view; a view that is missing is computed each time it is wanted.
+    shelves: Vec<(View, Shelf)>,
+}
+
+impl<'a> Frozen<'a> {
+    fn network(&self) -> &'a NetworkSpec {
+        &self.settings.network
+    }
+
+    /// What the trained part takes: pooled features if that is a head alone, which begins by pooling.
+    fn pooled(&self) -> bool {
+        self.network().head_only()
+    }
+
+    fn request<'b>(&'b self, images: &'b [usize], view: View) -> FeatureRequest<'b> {
+        let network = self.network();
+        FeatureRequest {
+            backbone: self.backbone,
+            device: self.device,
+            weights: network_digest(self.weights, network, &arithmetic(self.device)),
+            cut: network.cut(),
+            pooled: self.pooled(),
+            precision: network.cache,
+            source: self.data,
+            scaling: network.scaling,
+            images,
+            view,
+            augment: &self.settings.augment,
+            seed: self.seed,
+        }
+    }
+
+    /// The pixels of some samples as the network wants them, `[N, H, W, 3]`, row-major.
+    fn rendered(&self, samples: &[Sample]) -> Vec<f32> {
+        let (side, channels) = (self.data.size(), self.data.channels());
+        let mut out = vec![0f32; samples.len() * side * side * 3];
+        out.par_chunks_exact_mut(side * side * 3).zip(samples).for_each(|(out, sample)| {
+            let image = &self.data.records()[sample.image].digest;
+            let draw = ViewDraw::draw(&self.settings.augment, self.seed, image, sample.view);
+            render(self.data.pixels(sample.image), side, channels, &draw, self.network().scaling, out);
+        });
+        out
+    }
+}
+
+/// What, beside the formulas, decides how features are rounded.
+pub fn arithmetic(device: &Device) -> String {
+    match device {
+        Device::Cpu => format!("cpu {:?}", Isa::best()),
+        _ => "gpu".to_owned(),
+    }
+}
+
+impl<'a> Feed<'a> {
+    /// Prepares the batches of a stretch of epochs: what is frozen and can be shared is taken from the cache, or put
+    /// there. Where the cache has no room, features are computed as they are wanted.
+    pub fn prepare(
+        frozen: Frozen<'a>,
+        cache: &FeatureCache,
+        samples: impl IntoIterator<Item = Sample>,
+        watch: &dyn Watch,
+    ) -> Result<Self, ImageError> {
+        let mut wanted: Vec<(View, BTreeSet<usize>)> = Vec::new();
+        if frozen.network().cut() > 0 {
+            for Sample { image, view } in samples {
+                match wanted.iter_mut().find(|(v, _)| *v == view) {
+                    _ if matches!(view, View::Fresh { .. }) => {}
+                    Some((_, images)) => drop(images.insert(image)),
+                    None => wanted.push((view, BTreeSet::from([image]))),
+                }
+            }
+        }
+        let mut shelves = Vec::new();
+        for (view, images) in wanted {
+            let images: Vec<usize> = images.into_iter().collect();
+            match cache.features(&frozen.request(&images, view), watch) {
+                Ok(features) => {
+                    let positions = images.into_iter().enumerate().map(|(position, image)| (image, position)).collect();
+                    shelves.push((view, Shelf { features, positions }));
+                }
+                Err(e) if e.is_lack_of_room() => watch.warn(&format!("features are not cached: {e}")),
+                Err(FeatureError::Interrupted) => return Err(ImageError::Interrupted),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(Self { frozen, shelves })
+    }
+
+    /// Lends every batch in turn to `each`, as a tensor for the trained part. Returns the time for which `each` had
+    /// to wait for data (frozen layers that are computed on the way are not data).
+    pub fn pass(
+        &self,
+        batches: &[Vec<Sample>],
+        mut each: impl FnMut(usize, Tensor) -> Result<(), ImageError>,
+    ) -> Result<Duration, ImageError> {
+        if batches.iter().flatten().all(|sample| self.row(sample).is_some()) {
+            let mut waited = Duration::ZERO;
+            for (step, batch) in batches.iter().enumerate() {
+                let began = Instant::now();
+                let x = self.gathered(batch)?;
+                waited += began.elapsed();
+                each(step, x)?;
+            }
+            return Ok(waited);
+        }
+        std::thread::scope(|scope| {
+            let (sender, batches_of_pixels) = sync_channel(AHEAD);
+            let frozen = self.frozen;
+            scope.spawn(move || {
+                // Ends when the receiver has gone: after the last batch, or an error.
+                batches.iter().all(|batch| sender.send(frozen.rendered(batch)).is_ok());
+            });
+            let mut waited = Duration::ZERO;
+            for (step, batch) in batches.iter().enumerate() {
+                let began = Instant::now();
+                let Ok(pixels) = batches_of_pixels.recv() else {
+                    return Err(candle_core::Error::Msg("render a batch: the thread ended".to_owned()).into());
+                };
+                let side = frozen.data.size();
+                let x = Tensor::from_vec(pixels, (batch.len(), side, side, 3), frozen.device)?;
+                waited += began.elapsed();
+                each(step, self.through_prefix(x)?)?;
+            }
+            Ok(waited)
+        })
+    }
+
+    fn row(&self, sample: &Sample) -> Option<(&Features, usize)> {
+        let (_, shelf) = self.shelves.iter().find(|(view, _)| *view == sample.view)?;
+        Some((&shelf.features, *shelf.positions.get(&sample.image)?))
+    }
+
+    /// One tensor from the cached rows of a batch.
+    fn gathered(&self, batch: &[Sample]) -> Result<Tensor, ImageError> {
+        let rows: Vec<_> = batch.iter().filter_map(|sample| self.row(sample)).collect();
+        let shape = rows.first().map_or(&[][..], |(features, _)| features.shape());
+        let length: usize = shape.iter().product();
+        let mut values = vec![0f32; rows.len() * length];
+        let read = |(out, (features, position)): (&mut [f32], &(&Features, usize))| features.read(*position, out);
+        if values.len() >= PARALLEL {
+            values.par_chunks_exact_mut(length).zip(&rows).for_each(read);
+        } else {
+            values.chunks_exact_mut(length).zip(&rows).for_each(read);
+        }
+        let shape: Vec<usize> = std::iter::once(rows.len()).chain(shape.iter().copied()).collect();
+        Ok(Tensor::from_vec(values, shape, self.frozen.device)?)
+    }
+
+    fn through_prefix(&self, x: Tensor) -> Result<Tensor, ImageError> {
+        let cut = self.frozen.network().cut();
+        if cut == 0 {
+            return Ok(x);
+        }
+        let x = self.frozen.backbone.prefix(0, cut, &x)?;
+        // As the cache does it, to the bit.
+        let x = if self.frozen.pooled() { averaged(&x)? } else { x };
+        match self.frozen.network().cache {
+            CachePrecision::F32 => Ok(x),
+            CachePrecision::F16 => Ok(x.to_dtype(DType::F16)?.to_dtype(DType::F32)?),
+        }
+    }
+}
+
+/// Averages of feature maps `[N, H, W, C]` over height and width.
+fn averaged(x: &Tensor) -> Result<Tensor, ImageError> {
+    let (n, h, w, c) = x.dims4()?;
+    let maps: Vec<f32> = x.flatten_all()?.to_vec1()?;
+    let mut means = vec![0f32; n * c];
+    for (map, mean) in maps.chunks_exact(h * w * c).zip(means.chunks_exact_mut(c)) {
+        global_average(map, mean);
+    }
+    Ok(Tensor::from_vec(means, (n, c), x.device())?)
+}

@@ -1,0 +1,104 @@
+//! What a trial will cost, measured on a few images before it begins.
+
+use super::ImageError;
+use super::feed::arithmetic;
+use super::model::{Birth, Model};
+use crate::data::features::predicted_bytes;
+use crate::ids::{Epoch, TrialNumber};
+use crate::nn::build::build;
+use crate::nn::{Backbone, head};
+use crate::rng::{Purpose, StreamRng};
+use crate::spec::TrialSettings;
+use candle_core::{Device, Tensor};
+use std::time::Instant;
+
+/// Images that a measurement takes.
+const IMAGES: usize = 4;
+
+/// Measured costs of one image on this machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forecast {
+    /// Where it was measured, such as `cpu Avx512`.
+    pub arithmetic: String,
+    /// Seconds an image takes through the frozen layers: spent once for each image and view that the cache keeps.
+    pub frozen_seconds: f64,
+    /// Seconds a training step takes for each of its images, beyond the frozen layers.
+    pub train_seconds: f64,
+    /// Seconds to judge an image, beyond the frozen layers.
+    pub judge_seconds: f64,
+    /// Bytes of cached features an image and view; 0 where nothing is frozen.
+    pub feature_bytes: u64,
+    /// Bytes of a checkpoint.
+    pub checkpoint_bytes: u64,
+}
+
+/// Measures what images of `size` pixels cost with these settings: a second or two of computing. Relative weight
+/// paths start at the current folder; pass settings that were located.
+///
+/// # Errors
+/// Where the network cannot be had, or images of this size do not reach the head.
+pub fn forecast(
+    settings: &TrialSettings,
+    size: usize,
+    classes: usize,
+    seed: u64,
+    device: &Device,
+) -> Result<Forecast, ImageError> {
+    let network = &settings.network;
+    let (cut, tap) = (network.cut(), network.tap_position());
+    let built = build(network, seed, device)?;
+    let backbone = built.backbone.as_ref();
+    let too_small = || ImageError::TooSmall { tap: network.tap.clone(), size };
+    let side = backbone.side_at(cut, size).ok_or_else(too_small)?;
+    backbone.side_at(tap, size).ok_or_else(too_small)?;
+    let birth =
+        Birth { backbone, classes, seed, trial: TrialNumber(0), fold: 0, steps: 1, class_weights: Vec::new(), device };
+    let mut model = Model::new(settings, birth)?;
+    let mut rng = StreamRng::keyed(seed, Purpose::Test, &[]);
+    let pixels: Vec<f32> = (0..IMAGES * size * size * 3).map(|_| rng.unit() as f32).collect();
+    let images = Tensor::from_vec(pixels, (IMAGES, size, size, 3), device)?;
+    let labels: Vec<u32> = (0..IMAGES as u32).map(|i| i % classes.max(1) as u32).collect();
+
+    let features = frozen(backbone, cut, &images, network.head_only())?;
+    let frozen_seconds =
+        if cut == 0 { 0.0 } else { timed(device, || frozen(backbone, cut, &images, network.head_only()).map(drop))? };
+    let judge_seconds = timed(device, || {
+        model.scores(&features)?;
+        Ok(())
+    })?;
+    let train_seconds = timed(device, || {
+        model.step(&features, &labels, Epoch(1), 0)?;
+        Ok(())
+    })?;
+    let channels = cut.checked_sub(1).map_or(3, |stage| backbone.stages()[stage].channels);
+    let shape = if network.head_only() { vec![channels] } else { vec![side, side, channels] };
+    let mut tensors = std::collections::BTreeMap::new();
+    model.save(&mut tensors);
+    Ok(Forecast {
+        arithmetic: arithmetic(device),
+        frozen_seconds,
+        train_seconds,
+        judge_seconds,
+        feature_bytes: if cut == 0 { 0 } else { predicted_bytes(&shape, 1, 1, network.cache) },
+        checkpoint_bytes: tensors.values().map(|t| 4 * t.elem_count() as u64).sum(),
+    })
+}
+
+fn frozen(backbone: &dyn Backbone, cut: usize, images: &Tensor, pooled: bool) -> Result<Tensor, ImageError> {
+    let x = backbone.prefix(0, cut, images)?;
+    Ok(if pooled { head::pool(&x)? } else { x })
+}
+
+/// Seconds an image takes: the faster of two runs after one that warms up.
+fn timed(device: &Device, mut work: impl FnMut() -> Result<(), ImageError>) -> Result<f64, ImageError> {
+    work()?;
+    let mut best = f64::INFINITY;
+    for _ in 0..2 {
+        device.synchronize()?;
+        let began = Instant::now();
+        work()?;
+        device.synchronize()?;
+        best = best.min(began.elapsed().as_secs_f64());
+    }
+    Ok(best / IMAGES as f64)
+}

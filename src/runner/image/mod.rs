@@ -1,0 +1,234 @@
+//! Image trials: transfer learning in candle on a cached frozen prefix.
+//!
+//! `plan` says which images an epoch visits; `feed` brings them, as cached features or as pixels through the frozen
+//! layers; `model` is the trained part of one fold; `trial` runs epochs over all folds; this file opens things once,
+//! and writes checkpoints and predictions.
+
+mod error;
+mod feed;
+mod forecast;
+mod model;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod trial;
+mod watch;
+
+pub use error::{ImageError, explain};
+pub use forecast::{Forecast, forecast};
+
+use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
+use crate::data::DataSet;
+use crate::data::features::FeatureCache;
+use crate::digest::Digest;
+use crate::engine::{FileRef, WorkOrder};
+use crate::fsx;
+use crate::ids::{Epoch, TrialNumber};
+use crate::metrics::{self, Predictions};
+use crate::nn::build::{Built, build};
+use crate::nn::checkpoint::Checkpoint;
+use crate::space::Params;
+use crate::spec::{NetworkSpec, RunnerSpec, StudySpec, TrialSettings, WeightSource};
+use candle_core::Device;
+use feed::Frozen;
+use std::path::{Path, PathBuf};
+use trial::Trial;
+use watch::watched;
+
+/// Runs the orders of one image study. Data, networks and cache are opened at first use and kept.
+pub struct ImageRunner {
+    study: StudySpec,
+    base: PathBuf,
+    opened: Option<Opened>,
+}
+
+/// What is kept from order to order.
+struct Opened {
+    device: Device,
+    device_name: String,
+    data: DataSet,
+    cache: FeatureCache,
+    /// By the settings that decide them; few, so a list does.
+    networks: Vec<(String, Built)>,
+}
+
+impl ImageRunner {
+    /// The runner of `study`, whose relative paths start at `base`, the study file's folder.
+    pub fn new(study: &StudySpec, base: &Path) -> Self {
+        Self { study: study.clone(), base: base.to_owned(), opened: None }
+    }
+
+    /// Scores the locked test images with a trial's checkpoint: the mean over its folds' models.
+    ///
+    /// # Errors
+    /// Where there are no test images, or the checkpoint does not belong to the trial.
+    pub fn test(
+        &mut self,
+        (trial, params): (TrialNumber, &Params),
+        checkpoint: &FileRef,
+        slot: &DeviceSlot,
+        sink: &mut dyn EpochSink,
+    ) -> Result<Predictions, ImageError> {
+        let settings = self.settings(params)?;
+        self.open(&settings, slot, sink)?;
+        let (opened, built) = self.parts(&settings)?;
+        let frozen = frozen(opened, built, &settings, self.study.seed);
+        let mut trial = Trial::new(frozen, &self.study.objective, trial, self.digest(&settings))?;
+        let checkpoint =
+            Checkpoint::read(&slot.study_dir.join(&checkpoint.path), Some(checkpoint.digest), &opened.device)?;
+        trial.restore(&checkpoint)?;
+        trial.test(&opened.cache, sink)
+    }
+
+    fn settings(&self, params: &Params) -> Result<TrialSettings, ImageError> {
+        self.study.runner.settings(params).map_err(ImageError::Settings)
+    }
+
+    /// What a checkpoint must share with the trial that resumes from it.
+    fn digest(&self, settings: &TrialSettings) -> Digest {
+        let data = match &self.study.runner {
+            RunnerSpec::Image { data, .. } => serde_json::to_string(data),
+            _ => Ok(String::new()),
+        };
+        // Plain structs always serialise.
+        let texts = [data.unwrap_or_default(), serde_json::to_string(settings).unwrap_or_default()];
+        Digest::of_parts([
+            ("seed", &self.study.seed.to_le_bytes()[..]),
+            ("data", texts[0].as_bytes()),
+            ("settings", texts[1].as_bytes()),
+        ])
+    }
+
+    /// Opens what is not open yet.
+    fn open(
+        &mut self,
+        settings: &TrialSettings,
+        slot: &DeviceSlot,
+        sink: &mut dyn EpochSink,
+    ) -> Result<(), ImageError> {
+        if self.opened.as_ref().is_none_or(|o| o.device_name != slot.device) {
+            let RunnerSpec::Image { data, .. } = &self.study.runner else { return Err(ImageError::NotImages) };
+            let (seed, base) = (self.study.seed, &self.base);
+            let opened = watched(sink, |watch| DataSet::open(data, seed, base, &slot.cache_dir, watch));
+            if sink.interrupted() {
+                return Err(ImageError::Interrupted);
+            }
+            self.opened = Some(Opened {
+                device: device(&slot.device)?,
+                device_name: slot.device.clone(),
+                data: opened?,
+                cache: FeatureCache::open(&slot.cache_dir, self.study.limits.cache_bytes)?,
+                networks: Vec::new(),
+            });
+        }
+        let Some(opened) = &mut self.opened else { return Err(ImageError::NotImages) };
+        let key = network_key(&settings.network);
+        if opened.networks.iter().all(|(k, _)| *k != key) {
+            let network = located(&settings.network, &self.base);
+            opened.networks.push((key, build(&network, self.study.seed, &opened.device)?));
+        }
+        Ok(())
+    }
+
+    fn parts(&self, settings: &TrialSettings) -> Result<(&Opened, &Built), ImageError> {
+        let opened = self.opened.as_ref().ok_or(ImageError::NotImages)?;
+        let key = network_key(&settings.network);
+        let (_, built) = opened.networks.iter().find(|(k, _)| *k == key).ok_or(ImageError::NotImages)?;
+        Ok((opened, built))
+    }
+
+    fn train(
+        &mut self,
+        order: &WorkOrder,
+        start: &Start,
+        slot: &DeviceSlot,
+        sink: &mut dyn EpochSink,
+    ) -> Result<(), ImageError> {
+        let settings = self.settings(&order.params)?;
+        self.open(&settings, slot, sink)?;
+        let (opened, built) = self.parts(&settings)?;
+        let frozen = frozen(opened, built, &settings, self.study.seed);
+        let mut trial = Trial::new(frozen, &self.study.objective, order.trial, self.digest(&settings))?;
+        if let Some(file) = &start.checkpoint {
+            let checkpoint = Checkpoint::read(&slot.study_dir.join(&file.path), Some(file.digest), &opened.device)?;
+            trial.restore(&checkpoint)?;
+        }
+        let feed = trial.feed(&opened.cache, (start.epoch, order.to), sink)?;
+        for epoch in start.epoch.0 + 1..=order.to.0 {
+            let mut trained = trial.epoch(Epoch(epoch), &feed, sink)?;
+            let name = format!("{:05}-{epoch:04}", order.trial.0);
+            let predictions = write_predictions(&trained.predictions, slot, format!("predictions/{name}.csv"))?;
+            let path = format!("checkpoints/{name}.safetensors");
+            let (digest, bytes) = trial.checkpoint(Epoch(epoch)).write(&slot.study_dir.join(&path))?;
+            trained.report.predictions = Some(predictions);
+            trained.report.checkpoint = Some(FileRef { path, digest, bytes });
+            if sink.epoch(trained.report)? == Continue::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TrialRunner for ImageRunner {
+    fn run(
+        &mut self,
+        order: &WorkOrder,
+        start: &Start,
+        slot: &DeviceSlot,
+        sink: &mut dyn EpochSink,
+    ) -> Result<(), TrialError> {
+        match self.train(order, start, slot, sink) {
+            Err(ImageError::Interrupted) => Ok(()),
+            other => other.map_err(TrialError::from),
+        }
+    }
+}
+
+fn frozen<'a>(opened: &'a Opened, built: &'a Built, settings: &'a TrialSettings, seed: u64) -> Frozen<'a> {
+    Frozen {
+        data: &opened.data,
+        backbone: built.backbone.as_ref(),
+        weights: built.weights,
+        settings,
+        seed,
+        device: &opened.device,
+    }
+}
+
+/// The network with the path of its weight file starting at `base`, the study file's folder.
+pub fn located(network: &NetworkSpec, base: &Path) -> NetworkSpec {
+    let mut network = network.clone();
+    if let WeightSource::File(path) = &mut network.weights {
+        *path = base.join(&*path);
+    }
+    network
+}
+
+/// What decides a network before it is cut: architecture, width, weights, pools.
+fn network_key(network: &NetworkSpec) -> String {
+    format!("{:?} {} {:?} {:?}", network.backbone, network.width, network.weights, network.pool_padding)
+}
+
+/// The device of this name: `cpu`, `cuda`, `cuda:N`.
+fn device(name: &str) -> Result<Device, ImageError> {
+    let unknown = |source| ImageError::Device { name: name.to_owned(), source };
+    let number = match name.split_once(':').unwrap_or((name, "0")) {
+        ("cpu", "0") => return Ok(Device::Cpu),
+        ("cuda", number) => number.parse().map_err(|_| unknown(None))?,
+        _ => return Err(unknown(None)),
+    };
+    Device::new_cuda(number).map_err(|e| unknown(Some(e)))
+}
+
+fn write_predictions(predictions: &Predictions, slot: &DeviceSlot, path: String) -> Result<FileRef, ImageError> {
+    let target = slot.study_dir.join(&path);
+    let bytes = metrics::predictions::to_csv(predictions)
+        .map_err(|source| ImageError::Predictions { path: target.clone(), source })?;
+    let io = |source| ImageError::Io { path: target.clone(), source };
+    if let Some(folder) = target.parent() {
+        std::fs::create_dir_all(folder).map_err(io)?;
+    }
+    fsx::write_atomic(&target, &bytes).map_err(io)?;
+    Ok(FileRef { path, digest: Digest::of(&bytes), bytes: bytes.len() as u64 })
+}

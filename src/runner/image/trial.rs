@@ -1,0 +1,323 @@
+//! One trial: a model for every fold, trained and judged epoch by epoch.
+
+use super::ImageError;
+use super::feed::{Feed, Frozen};
+use super::model::{Birth, Model};
+use super::plan::{Planner, Sample, batches};
+use crate::data::augment::View;
+use crate::data::features::FeatureCache;
+use crate::data::{Fold, PixelSource};
+use crate::engine::EpochReport;
+use crate::ids::{Epoch, TrialNumber};
+use crate::metrics::{self, Prediction, Predictions};
+use crate::nn::checkpoint::{Checkpoint, Note};
+use crate::nn::loss::balanced_weights;
+use crate::runner::EpochSink;
+use crate::runner::image::watch::watched;
+use crate::spec::{ImbalancePolicy, Objective, TrialSettings};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Images that are scored at once where the trained part is a head alone.
+const SCORED_AT_ONCE: usize = 256;
+
+/// A trial in training.
+pub struct Trial<'a> {
+    frozen: Frozen<'a>,
+    objective: &'a Objective,
+    number: TrialNumber,
+    settings: &'a TrialSettings,
+    digest: crate::digest::Digest,
+    folds: Vec<FoldOfTrial<'a>>,
+}
+
+struct FoldOfTrial<'a> {
+    fold: &'a Fold,
+    labels: Vec<u32>,
+    model: Model,
+}
+
+/// An epoch's result, before its files are written.
+pub struct Trained {
+    pub report: EpochReport,
+    pub predictions: Predictions,
+}
+
+impl<'a> Trial<'a> {
+    /// An untrained trial.
+    pub fn new(
+        frozen: Frozen<'a>,
+        objective: &'a Objective,
+        number: TrialNumber,
+        digest: crate::digest::Digest,
+    ) -> Result<Self, ImageError> {
+        let settings = frozen.settings;
+        let (data, tap) = (frozen.data, settings.network.tap_position());
+        if frozen.backbone.side_at(tap, data.size()).is_none() {
+            return Err(ImageError::TooSmall { tap: settings.network.tap.clone(), size: data.size() });
+        }
+        let classes = data.classes().len();
+        let mut folds = Vec::new();
+        for (number_of_fold, fold) in (0u32..).zip(&data.split().folds) {
+            for (what, images) in [("training", &fold.train), ("validation", &fold.validation)] {
+                if images.is_empty() {
+                    return Err(ImageError::NoImages { what });
+                }
+            }
+            let labels: Vec<u32> = fold.train.iter().map(|&i| data.records()[i].class).collect();
+            let planner = planner(&frozen, number, number_of_fold, fold, &labels);
+            let class_weights = match settings.training.imbalance {
+                ImbalancePolicy::Weights => balanced_weights(&labels, classes),
+                _ => Vec::new(),
+            };
+            let birth = Birth {
+                backbone: frozen.backbone,
+                classes,
+                seed: frozen.seed,
+                trial: number,
+                fold: number_of_fold,
+                steps: planner.steps(),
+                class_weights,
+                device: frozen.device,
+            };
+            folds.push(FoldOfTrial { fold, model: Model::new(settings, birth)?, labels });
+        }
+        Ok(Self { frozen, objective, number, settings, digest, folds })
+    }
+
+    /// Takes up where a checkpoint left off.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), ImageError> {
+        let Note { trial, settings, .. } = &checkpoint.note;
+        if (*trial, *settings) != (self.number, self.digest) {
+            return Err(crate::nn::checkpoint::CheckpointError::Foreign {
+                found: format!("trial {trial} with settings {}", settings.short()),
+                wanted: format!("trial {} with settings {}", self.number, self.digest.short()),
+            }
+            .into());
+        }
+        self.folds.iter_mut().try_for_each(|f| f.model.restore(checkpoint))?;
+        Ok(())
+    }
+
+    /// What a run needs to go on after `epoch`.
+    pub fn checkpoint(&self, epoch: Epoch) -> Checkpoint {
+        let mut tensors = BTreeMap::new();
+        self.folds.iter().for_each(|f| f.model.save(&mut tensors));
+        let steps = self.folds.iter().map(|f| f.model.steps()).collect();
+        Checkpoint { note: Note::new(self.number, epoch, self.digest, steps), tensors }
+    }
+
+    /// Prepares the data of the epochs after `from`, up to `to`: training views, and validation images as they are.
+    pub fn feed(
+        &self,
+        cache: &FeatureCache,
+        (from, to): (Epoch, Epoch),
+        sink: &mut dyn EpochSink,
+    ) -> Result<Feed<'a>, ImageError> {
+        let mut samples = Vec::new();
+        for (number, f) in (0u32..).zip(&self.folds) {
+            let planner = planner(&self.frozen, self.number, number, f.fold, &f.labels);
+            samples.extend((from.0 + 1..=to.0).flat_map(|epoch| planner.epoch(Epoch(epoch)).concat()));
+            samples.extend(originals(&f.fold.validation));
+        }
+        let frozen = self.frozen;
+        watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))
+    }
+
+    /// Trains one epoch (the first is 1) and judges it on the validation images.
+    pub fn epoch(&mut self, epoch: Epoch, feed: &Feed<'_>, sink: &mut dyn EpochSink) -> Result<Trained, ImageError> {
+        let began = Instant::now();
+        let mut report = EpochReport { epoch, ..EpochReport::default() };
+        let mut loss = 0.0;
+        for number in 0..self.folds.len() {
+            let (fold_loss, images, waited) = self.train(number, epoch, feed, sink)?;
+            loss += fold_loss;
+            report.images += images;
+            report.data_wait_seconds += waited;
+        }
+        report.train_loss = Some(loss / report.images as f64);
+        let mut pooled = Vec::new();
+        let mut by_fold = Vec::new();
+        for number in 0..self.folds.len() {
+            let rows = self.judge(number, epoch, feed, sink)?;
+            by_fold.push(self.predictions(rows.clone()));
+            pooled.extend(rows);
+        }
+        let (value, metrics) = self.figures(&by_fold)?;
+        report.value = Some(value);
+        report.metrics = metrics;
+        report.seconds = began.elapsed().as_secs_f64();
+        Ok(Trained { report, predictions: self.predictions(pooled) })
+    }
+
+    /// Trains fold `number` for an epoch: the sum of its samples' losses, their number, seconds waited for data.
+    fn train(
+        &mut self,
+        number: usize,
+        epoch: Epoch,
+        feed: &Feed<'_>,
+        sink: &mut dyn EpochSink,
+    ) -> Result<(f64, u64, f64), ImageError> {
+        let records = self.frozen.data.records();
+        let FoldOfTrial { fold, labels, model } = &mut self.folds[number];
+        let plan = planner(&self.frozen, self.number, number as u32, fold, labels).epoch(epoch);
+        let total: u64 = plan.iter().map(|b| b.len() as u64).sum();
+        let (mut sum, mut done) = (0.0, 0u64);
+        let waited = feed.pass(&plan, |step, x| {
+            if sink.interrupted() {
+                return Err(ImageError::Interrupted);
+            }
+            let batch = &plan[step];
+            let labels: Vec<u32> = batch.iter().map(|s| records[s.image].class).collect();
+            let value = model.step(&x, &labels, epoch, done)?;
+            if !value.is_finite() {
+                return Err(ImageError::Diverged { what: "loss", value, epoch: epoch.0, step: model.steps() + 1 });
+            }
+            sum += f64::from(value) * batch.len() as f64;
+            done += batch.len() as u64;
+            sink.progress("train", done, total);
+            Ok(())
+        })?;
+        Ok((sum, total, waited.as_secs_f64()))
+    }
+
+    /// Scores the validation images of fold `number`.
+    fn judge(
+        &self,
+        number: usize,
+        epoch: Epoch,
+        feed: &Feed<'_>,
+        sink: &mut dyn EpochSink,
+    ) -> Result<Vec<Prediction>, ImageError> {
+        let f = &self.folds[number];
+        let scores = self.scores(std::slice::from_ref(f), &f.fold.validation, feed, sink, "validate")?;
+        if let Some(&value) = scores.iter().flatten().find(|s| !s.is_finite()) {
+            return Err(ImageError::Diverged { what: "score", value, epoch: epoch.0, step: f.model.steps() });
+        }
+        Ok(self.rows(&f.fold.validation, scores))
+    }
+
+    /// Mean scores of some folds' models.
+    fn scores(
+        &self,
+        folds: &[FoldOfTrial<'_>],
+        images: &[usize],
+        feed: &Feed<'_>,
+        sink: &mut dyn EpochSink,
+        what: &str,
+    ) -> Result<Vec<Vec<f32>>, ImageError> {
+        let at_once =
+            if self.settings.network.head_only() { SCORED_AT_ONCE } else { self.settings.training.batch_size as usize };
+        let samples: Vec<Sample> = originals(images).collect();
+        let plan: Vec<Vec<Sample>> = batches(samples.len(), at_once).map(|range| samples[range].to_vec()).collect();
+        let mut all = Vec::with_capacity(images.len());
+        feed.pass(&plan, |_, x| {
+            if sink.interrupted() {
+                return Err(ImageError::Interrupted);
+            }
+            let mut mean = folds[0].model.scores(&x)?;
+            for f in &folds[1..] {
+                for (mean, more) in mean.iter_mut().flatten().zip(f.model.scores(&x)?.into_iter().flatten()) {
+                    *mean += more;
+                }
+            }
+            mean.iter_mut().flatten().for_each(|s| *s /= folds.len() as f32);
+            all.extend(mean);
+            sink.progress(what, all.len() as u64, images.len() as u64);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Scores the locked test images: the mean over the folds' models.
+    pub fn test(&self, cache: &FeatureCache, sink: &mut dyn EpochSink) -> Result<Predictions, ImageError> {
+        let images = &self.frozen.data.split().test;
+        if images.is_empty() {
+            return Err(ImageError::NoImages { what: "test" });
+        }
+        let frozen = self.frozen;
+        let samples: Vec<Sample> = originals(images).collect();
+        let feed = watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))?;
+        let scores = self.scores(&self.folds, images, &feed, sink, "test")?;
+        Ok(self.predictions(self.rows(images, scores)))
+    }
+
+    fn rows(&self, images: &[usize], scores: Vec<Vec<f32>>) -> Vec<Prediction> {
+        let records = self.frozen.data.records();
+        let row = |(&image, scores): (&usize, Vec<f32>)| Prediction {
+            image: records[image].path.clone(),
+            patient: records[image].patient.clone(),
+            label: records[image].class,
+            scores,
+        };
+        images.iter().zip(scores).map(row).collect()
+    }
+
+    fn predictions(&self, rows: Vec<Prediction>) -> Predictions {
+        let data = self.frozen.data;
+        Predictions { classes: data.classes().to_vec(), positive: data.positive(), rows }
+    }
+
+    /// The objective, and every metric defined in all folds: means over the folds. Thresholded metrics are at the
+    /// operating point, which stands beside them as `threshold`; those at 0.5 have `@0.5` behind their names.
+    fn figures(&self, folds: &[Predictions]) -> Result<(f64, BTreeMap<String, f64>), ImageError> {
+        let Objective { metric, operating_point, .. } = self.objective;
+        let mut value = 0.0;
+        let mut all: Vec<BTreeMap<String, f64>> = Vec::new();
+        for (fold, predictions) in folds.iter().enumerate() {
+            let of_fold = metrics::objective(predictions, metric, operating_point)
+                .ok_or_else(|| ImageError::Undefined { metric: metric.to_string(), fold, why: missing(predictions) })?;
+            value += of_fold / folds.len() as f64;
+            let threshold = metrics::threshold_at(predictions, operating_point).unwrap_or(0.5);
+            let mut figures = metrics::evaluate(predictions, threshold).defined();
+            if predictions.classes.len() == 2 {
+                figures.insert("threshold".to_owned(), threshold);
+                for name in ["recall", "precision", "specificity", "f1", "balanced_accuracy", "accuracy"] {
+                    let half = metrics::evaluate(predictions, 0.5).defined().get(name).copied();
+                    figures.extend(half.map(|v| (format!("{name}@0.5"), v)));
+                }
+            }
+            all.push(figures);
+        }
+        let names: Vec<String> = all.first().map(|f| f.keys().cloned().collect()).unwrap_or_default();
+        let mean = |name: &String| {
+            let sum: Option<f64> = all.iter().map(|f| f.get(name).copied()).sum();
+            sum.filter(|s| s.is_finite()).map(|s| (name.clone(), s / all.len() as f64))
+        };
+        Ok((value, names.iter().filter_map(mean).collect()))
+    }
+}
+
+/// Why a figure of these predictions may be undefined.
+fn missing(predictions: &Predictions) -> String {
+    let absent: Vec<&str> = (0u32..)
+        .zip(&predictions.classes)
+        .filter(|(class, _)| predictions.rows.iter().all(|row| row.label != *class))
+        .map(|(_, name)| name.as_str())
+        .collect();
+    if absent.is_empty() {
+        "no image is called positive at the operating point, or no threshold reaches it".to_owned()
+    } else {
+        format!(
+            "there is none of class {}\nhint: validate on more images, or merge the given validation set",
+            absent.join(", ")
+        )
+    }
+}
+
+fn originals(images: &[usize]) -> impl Iterator<Item = Sample> {
+    images.iter().map(|&image| Sample { image, view: View::Original })
+}
+
+fn planner<'b>(frozen: &Frozen<'b>, trial: TrialNumber, fold: u32, of: &'b Fold, labels: &'b [u32]) -> Planner<'b> {
+    Planner {
+        seed: frozen.seed,
+        trial,
+        fold,
+        train: &of.train,
+        labels,
+        classes: frozen.data.classes().len(),
+        training: &frozen.settings.training,
+        augment: &frozen.settings.augment,
+    }
+}

@@ -1,0 +1,69 @@
+//! Between work that runs on other threads and a sink that lives on this one.
+
+use crate::data::Watch;
+use crate::runner::EpochSink;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+const POLL: Duration = Duration::from_millis(50);
+
+#[derive(Default)]
+struct Relay {
+    latest: Mutex<Option<(String, u64, u64)>>,
+    /// Unlike progress, none may be lost.
+    warnings: Mutex<Vec<String>>,
+    stop: AtomicBool,
+}
+
+impl Watch for Relay {
+    fn progress(&self, what: &str, done: u64, total: u64) {
+        if let Ok(mut latest) = self.latest.lock() {
+            *latest = Some((what.to_owned(), done, total));
+        }
+    }
+    fn warn(&self, message: &str) {
+        if let Ok(mut warnings) = self.warnings.lock() {
+            warnings.push(message.to_owned());
+        }
+    }
+    fn interrupted(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Relay {
+    fn pass_on(&self, sink: &mut dyn EpochSink) {
+        for warning in self.warnings.lock().map(|mut w| std::mem::take(&mut *w)).unwrap_or_default() {
+            sink.progress(&warning, 0, 0);
+        }
+        let latest = self.latest.lock().ok().and_then(|mut latest| latest.take());
+        if let Some((what, done, total)) = latest {
+            sink.progress(&what, done, total);
+        }
+    }
+}
+
+/// Runs `work` on a thread of its own, and meanwhile passes on to `sink` what it says, and to it what `sink` says.
+pub fn watched<T: Send>(sink: &mut dyn EpochSink, work: impl FnOnce(&dyn Watch) -> T + Send) -> T {
+    let relay = Relay::default();
+    std::thread::scope(|scope| {
+        let (done, finished) = channel::<()>();
+        let worker = scope.spawn({
+            let relay = &relay;
+            move || {
+                let _done = done; // dropped at the end, also of a panic
+                work(relay)
+            }
+        });
+        while let Err(RecvTimeoutError::Timeout) = finished.recv_timeout(POLL) {
+            if sink.interrupted() {
+                relay.stop.store(true, Ordering::Relaxed);
+            }
+            relay.pass_on(sink);
+        }
+        relay.pass_on(sink);
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}

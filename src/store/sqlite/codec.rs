@@ -1,0 +1,107 @@
+//! Events as rows of text. These names are the format of the database: version 1 keeps them for ever.
+
+use super::super::StoreError;
+use crate::engine::{EpochReport, Event, FailureClass, Outcome, WorkOrder};
+use crate::ids::OrderId;
+use crate::space::Params;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::borrow::Cow;
+
+#[derive(Serialize, Deserialize)]
+struct AttemptStarted {
+    order: OrderId,
+    attempt: u32,
+    worker: u32,
+    unix_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EpochReported<'a> {
+    order: OrderId,
+    attempt: u32,
+    report: Cow<'a, EpochReport>,
+    unix_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AttemptLost<'a> {
+    order: OrderId,
+    attempt: u32,
+    class: FailureClass,
+    reason: Cow<'a, str>,
+    unix_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Enqueued<'a> {
+    params: Cow<'a, Params>,
+    unix_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OrderFinished<'a> {
+    order: OrderId,
+    outcome: Cow<'a, Outcome>,
+    unix_ms: u64,
+}
+
+/// Kind and body of an event. Bodies carry no tag of their own, which makes reading a long study twice as fast.
+pub(super) fn encode(event: &Event) -> Result<(&'static str, String), StoreError> {
+    let (kind, body) = match event {
+        Event::OrderIssued { order } => ("order_issued", serde_json::to_string(order)),
+        &Event::AttemptStarted { order, attempt, worker, unix_ms } => {
+            ("attempt_started", serde_json::to_string(&AttemptStarted { order, attempt, worker, unix_ms }))
+        }
+        Event::EpochReported { order, attempt, report, unix_ms } => {
+            let (order, attempt, unix_ms) = (*order, *attempt, *unix_ms);
+            let report = Cow::Borrowed(report);
+            ("epoch_reported", serde_json::to_string(&EpochReported { order, attempt, report, unix_ms }))
+        }
+        Event::AttemptLost { order, attempt, class, reason, unix_ms } => {
+            let (order, attempt, class, unix_ms) = (*order, *attempt, *class, *unix_ms);
+            let reason = Cow::Borrowed(reason.as_str());
+            ("attempt_lost", serde_json::to_string(&AttemptLost { order, attempt, class, reason, unix_ms }))
+        }
+        Event::Enqueued { params, unix_ms } => {
+            let (params, unix_ms) = (Cow::Borrowed(params), *unix_ms);
+            ("enqueued", serde_json::to_string(&Enqueued { params, unix_ms }))
+        }
+        Event::OrderFinished { order, outcome, unix_ms } => {
+            let (order, unix_ms) = (*order, *unix_ms);
+            let outcome = Cow::Borrowed(outcome);
+            ("order_finished", serde_json::to_string(&OrderFinished { order, outcome, unix_ms }))
+        }
+    };
+    Ok((kind, body.map_err(|source| StoreError::Codec { what: format!("a new event `{kind}`"), source })?))
+}
+
+/// The event of a row.
+pub(super) fn decode(seq: u64, kind: &str, body: &str) -> Result<Event, StoreError> {
+    fn parse<T: DeserializeOwned>(seq: u64, body: &str) -> Result<T, StoreError> {
+        serde_json::from_str(body).map_err(|source| StoreError::Codec { what: format!("event {seq}"), source })
+    }
+    Ok(match kind {
+        "order_issued" => Event::OrderIssued { order: parse::<WorkOrder>(seq, body)? },
+        "attempt_started" => {
+            let AttemptStarted { order, attempt, worker, unix_ms } = parse(seq, body)?;
+            Event::AttemptStarted { order, attempt, worker, unix_ms }
+        }
+        "epoch_reported" => {
+            let EpochReported { order, attempt, report, unix_ms } = parse(seq, body)?;
+            Event::EpochReported { order, attempt, report: report.into_owned(), unix_ms }
+        }
+        "attempt_lost" => {
+            let AttemptLost { order, attempt, class, reason, unix_ms } = parse(seq, body)?;
+            Event::AttemptLost { order, attempt, class, reason: reason.into_owned(), unix_ms }
+        }
+        "enqueued" => {
+            let Enqueued { params, unix_ms } = parse(seq, body)?;
+            Event::Enqueued { params: params.into_owned(), unix_ms }
+        }
+        "order_finished" => {
+            let OrderFinished { order, outcome, unix_ms } = parse(seq, body)?;
+            Event::OrderFinished { order, outcome: outcome.into_owned(), unix_ms }
+        }
+        _ => return Err(StoreError::UnknownEvent { seq, kind: kind.to_owned() }),
+    })
+}

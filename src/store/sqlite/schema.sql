@@ -1,0 +1,149 @@
+-- The study, as last agreed on. One row.
+CREATE TABLE study (
+    name       TEXT    NOT NULL,
+    seed       TEXT    NOT NULL,               -- unsigned 64 bits, in decimal
+    metric     TEXT    NOT NULL,               -- what is optimised
+    direction  TEXT    NOT NULL CHECK (direction IN ('maximize', 'minimize')),
+    epochs     INTEGER NOT NULL,               -- full length of a trial
+    spec       TEXT    NOT NULL,               -- the whole study, JSON
+    program    TEXT    NOT NULL,               -- version that made the database
+    created_ms INTEGER NOT NULL                -- milliseconds since 1970, as everywhere
+) STRICT;
+
+-- The truth: everything below can be rebuilt from it. Append-only (see the triggers).
+CREATE TABLE event (
+    seq  INTEGER PRIMARY KEY,                  -- 1, 2, 3, ... without gaps
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL                         -- JSON
+) STRICT;
+CREATE TRIGGER event_is_final BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
+CREATE TRIGGER event_stays BEFORE DELETE ON event BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
+
+CREATE TABLE trial (
+    trial       INTEGER PRIMARY KEY,           -- its number, from 0
+    state       TEXT    NOT NULL CHECK (state IN ('waiting', 'running', 'paused', 'complete', 'stopped', 'failed')),
+    value       REAL,                          -- the objective after the latest epoch; NULL if failed
+    epochs      INTEGER NOT NULL DEFAULT 0,    -- epochs trained
+    bracket     INTEGER NOT NULL,
+    rung        INTEGER,                       -- highest rung it was sent to
+    seconds     REAL    NOT NULL DEFAULT 0,    -- of all its epochs
+    params      TEXT    NOT NULL,              -- the configuration as JSON; see trial_param
+    issued_ms   INTEGER,                       -- first attempt
+    finished_ms INTEGER                        -- last order done
+) STRICT;
+
+CREATE TABLE trial_param (
+    trial INTEGER NOT NULL REFERENCES trial,
+    name  TEXT    NOT NULL,
+    value ANY,                                 -- number or text; booleans are 0 and 1
+    PRIMARY KEY (trial, name)
+) STRICT, WITHOUT ROWID;
+
+-- A contiguous stretch of training of one trial.
+CREATE TABLE work_order (
+    work_order  INTEGER PRIMARY KEY,
+    trial       INTEGER NOT NULL REFERENCES trial,
+    from_epoch  INTEGER NOT NULL,
+    to_epoch    INTEGER NOT NULL,
+    bracket     INTEGER NOT NULL,
+    rung        INTEGER,
+    outcome     TEXT CHECK (outcome IN ('reached', 'stopped', 'failed')),  -- NULL while open
+    at_epoch    INTEGER,
+    value       REAL,
+    finished_ms INTEGER
+) STRICT;
+CREATE INDEX work_order_of_trial ON work_order (trial);
+
+-- A try of a worker at an order.
+CREATE TABLE attempt (
+    work_order INTEGER NOT NULL REFERENCES work_order,
+    attempt    INTEGER NOT NULL,
+    worker     INTEGER NOT NULL,
+    started_ms INTEGER NOT NULL,
+    ended_ms   INTEGER,
+    ended      TEXT,                           -- done, interrupted, or the class of its failure; NULL: going on
+    PRIMARY KEY (work_order, attempt)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE epoch (
+    trial             INTEGER NOT NULL REFERENCES trial,
+    epoch             INTEGER NOT NULL,        -- epochs done, from 1
+    value             REAL,                    -- the objective; NULL: diverged
+    train_loss        REAL,
+    seconds           REAL    NOT NULL,
+    data_wait_seconds REAL    NOT NULL,
+    images            INTEGER NOT NULL,
+    work_order        INTEGER NOT NULL,
+    attempt           INTEGER NOT NULL,
+    reported_ms       INTEGER NOT NULL,
+    PRIMARY KEY (trial, epoch)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE metric (
+    trial INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    name  TEXT    NOT NULL,
+    value REAL    NOT NULL,                    -- undefined ones have no row
+    PRIMARY KEY (trial, epoch, name)
+) STRICT, WITHOUT ROWID;
+
+-- Every attempt that went wrong; final: no further one was made.
+CREATE TABLE failure (
+    seq        INTEGER PRIMARY KEY,            -- of its event
+    trial      INTEGER NOT NULL REFERENCES trial,
+    work_order INTEGER NOT NULL,
+    attempt    INTEGER,
+    class      TEXT    NOT NULL,
+    reason     TEXT    NOT NULL,
+    final      INTEGER NOT NULL,
+    at_ms      INTEGER NOT NULL
+) STRICT;
+
+-- Configurations put first by hand.
+CREATE TABLE enqueued (
+    seq    INTEGER PRIMARY KEY,                -- of its event
+    params TEXT    NOT NULL,
+    at_ms  INTEGER NOT NULL
+) STRICT;
+
+-- Checkpoints and predictions, paths relative to the study's folder.
+CREATE TABLE file (
+    path   TEXT    NOT NULL PRIMARY KEY,
+    kind   TEXT    NOT NULL CHECK (kind IN ('checkpoint', 'predictions')),
+    trial  INTEGER NOT NULL REFERENCES trial,
+    epoch  INTEGER NOT NULL,
+    digest TEXT    NOT NULL,                   -- BLAKE3
+    bytes  INTEGER NOT NULL,
+    kept   INTEGER NOT NULL                    -- 0: no longer needed, deleted
+) STRICT, WITHOUT ROWID;
+CREATE INDEX kept_file ON file (path) WHERE kept = 1;
+
+-- Each `hpsearch run` (or library session) on this study.
+CREATE TABLE run (
+    run        INTEGER PRIMARY KEY,
+    started_ms INTEGER NOT NULL,
+    seconds    REAL    NOT NULL,               -- so far
+    ended      TEXT,                           -- NULL: going on, or killed
+    pid        INTEGER NOT NULL,
+    host       TEXT    NOT NULL,
+    program    TEXT    NOT NULL,
+    workers    INTEGER NOT NULL,
+    device     TEXT    NOT NULL
+) STRICT;
+
+-- The metrics of every trial after its latest epoch.
+CREATE VIEW final_metric AS
+    SELECT t.trial, m.name, m.value
+    FROM trial t JOIN metric m ON m.trial = t.trial AND m.epoch = t.epochs;
+
+-- The curve of every trial, objective and metrics.
+CREATE VIEW learning_curve AS
+    SELECT e.trial, e.epoch, s.metric AS name, e.value FROM epoch e, study s
+    UNION
+    SELECT trial, epoch, name, value FROM metric;
+
+-- Trials from best to worst; failed ones last.
+CREATE VIEW ranking AS
+    SELECT row_number() OVER (ORDER BY t.state = 'failed', t.value IS NULL, CASE s.direction WHEN 'maximize' THEN -t.value ELSE t.value END, t.trial) AS place,
+           t.trial, t.state, t.value, t.epochs, t.params
+    FROM trial t, study s;

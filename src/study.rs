@@ -1,0 +1,283 @@
+//! A study: its engine and its store together. The library face: ask, report, tell.
+//!
+//! ```
+//! use hpsearch::engine::EpochReport;
+//! use hpsearch::ids::Epoch;
+//! use hpsearch::study::{Ask, Study};
+//! # let spec: hpsearch::spec::StudySpec = serde_json::from_str(include_str!("study/example.json"))?;
+//! let mut study = Study::in_memory(&spec);
+//! while let Ask::Trial(mut trial) = study.ask()? {
+//!     let x = trial.params().get("x").and_then(|v| v.as_f64()).unwrap_or_default();
+//!     for epoch in trial.remaining() {
+//!         let value = (1.0 - (x - 0.3).powi(2)) * (1.0 - 0.5f64.powi(epoch.0 as i32));
+//!         if study.report(&mut trial, EpochReport { epoch, value: Some(value), ..Default::default() })?.is_stop() {
+//!             break;
+//!         }
+//!     }
+//!     study.tell(trial, Ok(()))?; // the trial is consumed: it cannot be told twice
+//! }
+//! let best = study.engine().best().expect("a trial succeeded");
+//! assert!(best.value > 0.8 && best.epoch == Epoch(spec.runner.epochs()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Telling twice does not compile:
+//!
+//! ```compile_fail,E0382
+//! # use hpsearch::study::{Study, StudyError, Trial};
+//! fn twice(study: &mut Study, trial: Trial) -> Result<(), StudyError> {
+//!     study.tell(trial, Ok(()))?;
+//!     study.tell(trial, Ok(()))
+//! }
+//! ```
+//!
+//! Everything that has returned is durable. [`Study::open`] of the same study later goes on where it stopped.
+
+mod files;
+mod lease;
+mod record;
+
+pub use files::{FileFault, Swept};
+pub use lease::{Ask, Lost, Trial};
+pub use record::{RecordError, record};
+
+use crate::crash::{self, Point};
+use crate::engine::{Engine, Event, Inconsistent, TrialState};
+use crate::fsx::{FileLock, Holder, LockError};
+use crate::ids::OrderId;
+use crate::spec::{Change, Difference, StudySpec};
+use crate::store::{EventStore, MemoryStore, RunStart, SqliteStore, StoreError};
+use files::Files;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Why a study cannot be opened or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StudyError {
+    /// Another run has it.
+    #[error("open study `{name}`: {}\nhint: wait for it or stop it; `hpsearch status` shows how far it is", held(.holder.as_ref()))]
+    Locked { name: String, holder: Option<Holder> },
+    /// The lock file cannot be used.
+    #[error("lock study `{name}`")]
+    Lock { name: String, source: LockError },
+    /// The study file is no longer the one of the stored study.
+    #[error("go on with study `{name}`: its file has changed\n{}\nhint: give the changed study another `name`, or run it with another --state; only budgets may be raised, and how it is run may change", list(.differences))]
+    Changed { name: String, differences: Vec<Difference> },
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is on record does not follow from the study.
+    #[error(transparent)]
+    Inconsistent(#[from] Inconsistent),
+    /// A folder of the study cannot be made.
+    #[error("make `{path}`{}", if crate::fsx::is_disk_full(.source) { ": the disk is full" } else { "" })]
+    Folder { path: PathBuf, source: std::io::Error },
+    /// An earlier write has failed; what was said since is not on record.
+    #[error("go on with a study whose store has failed\nhint: open it again")]
+    Broken,
+}
+
+fn held(holder: Option<&Holder>) -> String {
+    holder.map_or_else(|| "another run holds it".to_owned(), |h| format!("it is held by {h}"))
+}
+
+fn list(differences: &[Difference]) -> String {
+    let lines: Vec<_> = differences.iter().filter(|d| d.change != Change::Allowed).map(|d| format!("  {d}")).collect();
+    lines.join("\n")
+}
+
+/// A study that is open for writing. One at a time: it holds the study's lock.
+pub struct Study {
+    dir: PathBuf,
+    engine: Engine,
+    store: Box<dyn EventStore>,
+    /// Applied, not yet durable.
+    pending: Vec<Event>,
+    /// Open orders that somebody here is working on.
+    leased: BTreeSet<OrderId>,
+    files: Files,
+    broken: bool,
+    _lock: Option<FileLock>,
+}
+
+impl Study {
+    /// A study that is forgotten when dropped.
+    pub fn in_memory(spec: &StudySpec) -> Self {
+        Self::assemble(PathBuf::new(), Engine::new(spec), Box::new(MemoryStore::new(spec.clone())), None)
+    }
+
+    /// Opens the study in `STATE/<name>`, or makes it.
+    ///
+    /// # Errors
+    /// If another run holds it, if the stored study differs in more than a raised budget, if the disk fails.
+    pub fn open(state: &Path, spec: &StudySpec) -> Result<Self, StudyError> {
+        let dir = state.join(&spec.name);
+        for folder in ["checkpoints", "predictions"] {
+            let path = dir.join(folder);
+            std::fs::create_dir_all(&path).map_err(|source| StudyError::Folder { path, source })?;
+        }
+        crash::at(Point::FoldersMade);
+        let lock = lock(&dir, &spec.name)?;
+        let database = dir.join("study.db");
+        let store = if database.exists() {
+            let mut store = SqliteStore::open(&database)?;
+            let differences = spec.difference(store.spec());
+            if differences.iter().any(|d| d.change != Change::Allowed) {
+                return Err(StudyError::Changed { name: spec.name.clone(), differences });
+            }
+            if !differences.is_empty() {
+                store.replace_spec(spec)?;
+            }
+            store
+        } else {
+            SqliteStore::create(&database, spec)?
+        };
+        Self::resume(dir, Box::new(store), Some(lock))
+    }
+
+    /// Opens a study that exists, as it was last agreed on.
+    ///
+    /// # Errors
+    /// As [`Study::open`]; [`StoreError::Missing`] if there is none.
+    pub fn open_existing(state: &Path, name: &str) -> Result<Self, StudyError> {
+        let dir = state.join(name);
+        let database = dir.join("study.db");
+        if !database.exists() {
+            return Err(StoreError::Missing(database).into());
+        }
+        let lock = lock(&dir, name)?;
+        let store = SqliteStore::open(&database)?;
+        Self::resume(dir, Box::new(store), Some(lock))
+    }
+
+    fn resume(dir: PathBuf, store: Box<dyn EventStore>, lock: Option<FileLock>) -> Result<Self, StudyError> {
+        let mut study = Self::assemble(dir, Engine::new(store.spec()), store, lock);
+        let (engine, files) = (&mut study.engine, &mut study.files);
+        let mut fault = None;
+        study.store.read(0, &mut |event| {
+            if fault.is_none() {
+                fault = engine.apply(&event).err();
+                files.note(engine, &event);
+            }
+        })?;
+        match fault {
+            Some(fault) => Err(fault.into()),
+            None => Ok(study),
+        }
+    }
+
+    fn assemble(dir: PathBuf, engine: Engine, store: Box<dyn EventStore>, lock: Option<FileLock>) -> Self {
+        Self {
+            dir,
+            engine,
+            store,
+            pending: Vec::new(),
+            leased: BTreeSet::new(),
+            files: Files::default(),
+            broken: false,
+            _lock: lock,
+        }
+    }
+
+    /// The study as agreed on.
+    pub fn spec(&self) -> &StudySpec {
+        self.store.spec()
+    }
+
+    /// Where the study stands.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The study's folder: `STATE/<name>`; empty for a study in memory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Seconds of all its runs, as far as noted.
+    pub fn run_seconds(&self) -> Result<f64, StudyError> {
+        Ok(self.store.run_seconds()?)
+    }
+
+    /// Notes the beginning of a run.
+    pub fn begin_run(&mut self, workers: u32, device: &str) -> Result<(), StudyError> {
+        let run = RunStart {
+            unix_ms: crate::clock::unix_ms(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            workers,
+            device: device.to_owned(),
+        };
+        Ok(self.store.begin_run(&run)?)
+    }
+
+    /// Notes how long the run has lasted and, at its end, how it ended and where trials stand.
+    pub fn note_run(&mut self, seconds: f64, ended: Option<&str>) -> Result<(), StudyError> {
+        self.flush()?;
+        self.store.note_run(seconds, ended)?;
+        if ended.is_some() {
+            // Trials that are being trained were put back to waiting: nobody trains them any more.
+            let settled = |state| matches!(state, TrialState::Complete | TrialState::Stopped | TrialState::Paused);
+            let states: Vec<_> =
+                self.engine.trials().filter(|t| settled(t.state)).map(|t| (t.number, t.state)).collect();
+            self.store.note_states(&states)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a configuration first: the next new trial takes it. It is brought into the space's form.
+    ///
+    /// # Errors
+    /// If the store fails; the caller has checked the configuration with `SearchSpace::complete`.
+    pub fn enqueue(&mut self, params: crate::space::Params) -> Result<(), StudyError> {
+        self.apply(Event::Enqueued { params, unix_ms: crate::clock::unix_ms() })?;
+        self.flush()
+    }
+
+    /// Applies an event now; it is durable after the next [`Study::flush`].
+    pub(crate) fn apply(&mut self, event: Event) -> Result<(), StudyError> {
+        if self.broken {
+            return Err(StudyError::Broken);
+        }
+        self.engine.apply(&event)?;
+        self.files.note(&self.engine, &event);
+        self.pending.push(event);
+        Ok(())
+    }
+
+    /// Makes everything durable that was applied: one transaction.
+    ///
+    /// # Errors
+    /// If the store fails. The study then accepts nothing more: open it again, and what was not durable never was.
+    pub fn flush(&mut self) -> Result<(), StudyError> {
+        if self.broken {
+            return Err(StudyError::Broken);
+        }
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.store.append(self.store.len(), &self.pending) {
+            self.broken = true;
+            return Err(error.into());
+        }
+        for event in self.pending.drain(..) {
+            match event {
+                Event::OrderIssued { .. } => crash::at(Point::OrderIssued),
+                Event::AttemptStarted { .. } => crash::at(Point::AttemptStarted),
+                Event::EpochReported { .. } => crash::at(Point::EpochRecorded),
+                Event::OrderFinished { .. } => crash::at(Point::OrderFinished),
+                Event::AttemptLost { .. } | Event::Enqueued { .. } => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock(dir: &Path, name: &str) -> Result<FileLock, StudyError> {
+    FileLock::acquire(&dir.join("study.lock")).map_err(|error| match error {
+        LockError::Held(holder) => StudyError::Locked { name: name.to_owned(), holder },
+        source @ LockError::Io { .. } => StudyError::Lock { name: name.to_owned(), source },
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! The files of a study: which are needed, where a trial can resume, what may go.
+
+use super::{Study, StudyError, Trial};
+use crate::crash::{self, Point};
+use crate::digest::Digest;
+use crate::engine::{Engine, Event, FileRef, TrialState, Why};
+use crate::ids::{Epoch, TrialNumber};
+use crate::runner::Start;
+use crate::spec::RunnerSpec;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Files that are kept, by trial and path.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    checkpoints: BTreeMap<TrialNumber, BTreeMap<String, u64>>,
+    predictions: BTreeMap<TrialNumber, String>,
+    bytes: u64,
+    /// No longer needed, not yet deleted.
+    stale: Vec<String>,
+    /// Orders finished since all checkpoints were last looked at.
+    finished: usize,
+}
+
+impl Files {
+    /// Follows an event that `engine` has just taken.
+    pub(super) fn note(&mut self, engine: &Engine, event: &Event) {
+        match event {
+            Event::EpochReported { order, report, .. } => {
+                let Some(trial) = engine.orders().get(order.0 as usize).map(|record| record.trial) else { return };
+                if let Some(file) = &report.predictions {
+                    // Of predictions only the newest count; those of an epoch trained again have the same name.
+                    let previous = self.predictions.insert(trial, file.path.clone());
+                    self.stale.extend(previous);
+                    self.stale.retain(|path| *path != file.path);
+                }
+                if let Some(file) = &report.checkpoint {
+                    self.add_checkpoint(engine, trial, file);
+                }
+            }
+            Event::OrderFinished { .. } => self.finished += 1,
+            _ => {}
+        }
+    }
+
+    /// The engine remembers the newest two checkpoints of a trial; what has fallen out is stale.
+    fn add_checkpoint(&mut self, engine: &Engine, trial: TrialNumber, file: &FileRef) {
+        self.stale.retain(|path| *path != file.path);
+        let newest: BTreeSet<&str> = engine
+            .trial(trial)
+            .map(|view| view.trial.checkpoints().map(|files| files.checkpoint.path.as_str()).collect())
+            .unwrap_or_default();
+        let own = self.checkpoints.entry(trial).or_default();
+        let replaced = own.insert(file.path.clone(), file.bytes).unwrap_or(0);
+        self.bytes = self.bytes + file.bytes - replaced;
+        own.retain(|path, bytes| {
+            let keep = newest.contains(path.as_str());
+            if !keep {
+                self.bytes -= *bytes;
+                self.stale.push(path.clone());
+            }
+            keep
+        });
+    }
+
+    fn drop_checkpoint(&mut self, trial: TrialNumber, path: &str) {
+        if let Some(own) = self.checkpoints.get_mut(&trial)
+            && let Some(bytes) = own.remove(path)
+        {
+            self.bytes -= bytes;
+            self.stale.push(path.to_owned());
+        }
+    }
+
+    fn is_kept(&self, path: &str) -> bool {
+        self.checkpoints.values().any(|own| own.contains_key(path)) || self.predictions.values().any(|p| p == path)
+    }
+
+    /// Gives up what no trial needs.
+    fn settle(&mut self, engine: &Engine) {
+        self.finished = 0;
+        let needed: BTreeSet<&str> =
+            engine.needed_checkpoints().into_iter().map(|needed| needed.file.path.as_str()).collect();
+        let unneeded: Vec<_> = self
+            .checkpoints
+            .iter()
+            .flat_map(|(trial, own)| own.keys().map(|path| (*trial, path.clone())))
+            .filter(|(_, path)| !needed.contains(path.as_str()))
+            .collect();
+        for (trial, path) in unneeded {
+            self.drop_checkpoint(trial, &path);
+        }
+        self.checkpoints.retain(|_, own| !own.is_empty());
+    }
+
+    /// Gives up what a quota does not allow: what stands in for others first, then the finals and the paused trials,
+    /// worst first. What a trial in training resumes from stays. Returns how many trials would have to start anew.
+    fn honour(&mut self, engine: &Engine, quota: u64) -> u64 {
+        let mut over_quota = 0;
+        let mut needed = engine.needed_checkpoints();
+        let ledger = engine.ledger();
+        needed.sort_by_key(|n| {
+            let value = engine.trial(n.trial).and_then(|t| t.value);
+            std::cmp::Reverse((n.why, ledger.rank(n.trial, value)))
+        });
+        let candidates: Vec<_> = needed
+            .into_iter()
+            .filter(|n| {
+                let state = engine.trial(n.trial).map(|t| t.state);
+                n.why != Why::Resume || state == Some(TrialState::Paused)
+            })
+            .map(|n| (n.trial, n.file.path.clone(), n.why))
+            .collect();
+        for (trial, path, why) in candidates {
+            if self.bytes <= quota {
+                break;
+            }
+            self.drop_checkpoint(trial, &path);
+            over_quota += u64::from(why == Why::Resume);
+        }
+        over_quota
+    }
+}
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Swept {
+    /// Files deleted.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Checkpoints given up for the quota although a trial may want to resume from them.
+    pub over_quota: u64,
+}
+
+/// A file on record that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileFault {
+    /// Relative to the study's folder.
+    pub path: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl std::fmt::Display for FileFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "checkpoint `{}` {}", self.path, self.what)
+    }
+}
+
+impl Study {
+    /// Where an attempt begins: at the newest checkpoint whose digest is right, else at the one before, else at the
+    /// beginning; with what is wrong with those that were passed over.
+    ///
+    /// Commands keep their own state in the folder of their trial, so they begin after the last epoch on record.
+    pub fn start(&self, trial: &Trial) -> (Start, Vec<FileFault>) {
+        if matches!(self.spec().runner, RunnerSpec::Command(_)) {
+            return (Start { checkpoint: None, epoch: trial.known() }, Vec::new());
+        }
+        let mut faults = Vec::new();
+        for files in trial.checkpoints() {
+            match verify(&self.dir, &files.checkpoint) {
+                Ok(()) => {
+                    let checkpoint = Some(files.checkpoint.clone());
+                    return (Start { checkpoint, epoch: files.epoch }, faults);
+                }
+                Err(what) => faults.push(FileFault { path: files.checkpoint.path.clone(), what }),
+            }
+        }
+        (Start { checkpoint: None, epoch: Epoch(0) }, faults)
+    }
+
+    /// Deletes files that have become unneeded since the last time. Everything applied must be durable: the caller
+    /// has flushed.
+    ///
+    /// # Errors
+    /// If the store fails. A file that cannot be deleted is left to the next [`Study::tidy`].
+    pub fn sweep(&mut self) -> Result<Swept, StudyError> {
+        debug_assert!(self.pending.is_empty(), "sweep follows flush");
+        // Looking at every trial after every order would be quadratic in long studies.
+        if self.files.finished > self.engine.trials().len() / 64 {
+            self.files.settle(&self.engine);
+        }
+        let mut over_quota = 0;
+        if let Some(quota) = self.spec().limits.checkpoint_bytes
+            && self.files.bytes > quota
+        {
+            self.files.settle(&self.engine);
+            over_quota = self.files.honour(&self.engine, quota);
+        }
+        let stale = std::mem::take(&mut self.files.stale);
+        let mut swept = Swept { over_quota, ..Swept::default() };
+        if stale.is_empty() {
+            return Ok(swept);
+        }
+        self.store.forget_files(&stale)?;
+        crash::at(Point::FilesForgotten);
+        for path in stale {
+            delete(&self.dir.join(path), &mut swept);
+        }
+        crash::at(Point::FilesDeleted);
+        Ok(swept)
+    }
+
+    /// Deletes everything in the study's folders of checkpoints and predictions that nothing needs: leftovers of a
+    /// crash, unfinished files, checkpoints of trials that are over.
+    ///
+    /// # Errors
+    /// If the store fails or a folder cannot be read.
+    pub fn tidy(&mut self) -> Result<Swept, StudyError> {
+        self.flush()?;
+        self.files.settle(&self.engine);
+        self.files.stale.clear(); // found below, with everything else
+        let forgotten: Vec<String> =
+            self.store.kept_files()?.into_iter().filter(|path| !self.files.is_kept(path)).collect();
+        self.store.forget_files(&forgotten)?;
+        let mut swept = self.sweep()?;
+        if self.dir.as_os_str().is_empty() {
+            return Ok(swept);
+        }
+        for folder in ["checkpoints", "predictions"] {
+            self.tidy_folder(Path::new(folder), &mut swept)?;
+        }
+        Ok(swept)
+    }
+
+    fn tidy_folder(&self, relative: &Path, swept: &mut Swept) -> Result<(), StudyError> {
+        let path = self.dir.join(relative);
+        let fault = |source| StudyError::Folder { path: path.clone(), source };
+        for entry in std::fs::read_dir(&path).map_err(fault)? {
+            let entry = entry.map_err(fault)?;
+            let relative = relative.join(entry.file_name());
+            if entry.file_type().map_err(fault)?.is_dir() {
+                self.tidy_folder(&relative, swept)?;
+            } else if !self.files.is_kept(&relative.to_string_lossy()) {
+                delete(&entry.path(), swept);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn delete(path: &Path, swept: &mut Swept) {
+    let bytes = std::fs::metadata(path).map_or(0, |m| m.len());
+    if std::fs::remove_file(path).is_ok() {
+        swept.files += 1;
+        swept.bytes += bytes;
+    }
+}
+
+fn verify(dir: &Path, file: &FileRef) -> Result<(), String> {
+    let path = dir.join(&file.path);
+    let bytes = std::fs::metadata(&path).map_err(|e| format!("cannot be read: {e}"))?.len();
+    if bytes != file.bytes {
+        return Err(format!("has {bytes} bytes, not {}", file.bytes));
+    }
+    match Digest::of_file(&path) {
+        Ok(digest) if digest == file.digest => Ok(()),
+        Ok(_) => Err("is damaged: its digest is not the one on record".to_owned()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}

@@ -1,0 +1,202 @@
+//! Handing trials out and taking results in.
+
+use super::{Study, StudyError};
+use crate::clock::unix_ms;
+use crate::engine::{DoneReason, EpochFiles, EpochReport, Event, FailureClass, Outcome, Plan, Retry, WorkOrder};
+use crate::ids::{Epoch, TrialNumber};
+use crate::runner::{Continue, TrialError};
+use crate::space::Params;
+
+/// What there is to do.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // a handle, moved once
+pub enum Ask {
+    /// Train this, then [`Study::tell`].
+    Trial(Trial),
+    /// Nothing until another trial that was asked for is told.
+    Wait,
+    /// Nothing any more.
+    Done(DoneReason),
+}
+
+/// A trial to be trained, as far as its order says. Told once: [`Study::tell`] consumes it.
+#[derive(Debug)]
+#[must_use = "a trial that is never told is trained again when the study is opened next"]
+pub struct Trial {
+    order: WorkOrder,
+    attempt: u32,
+    checkpoints: Vec<EpochFiles>,
+    known: Epoch,
+    last: Option<(Epoch, Option<f64>)>,
+}
+
+impl Trial {
+    /// Its number.
+    pub fn number(&self) -> TrialNumber {
+        self.order.trial
+    }
+
+    /// Its configuration.
+    pub fn params(&self) -> &Params {
+        &self.order.params
+    }
+
+    /// The stretch of training that is asked for.
+    pub fn order(&self) -> &WorkOrder {
+        &self.order
+    }
+
+    /// The number of this attempt, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Epochs on record: where someone who keeps his own state may go on.
+    pub fn known(&self) -> Epoch {
+        self.known
+    }
+
+    /// Checkpoints on record, newest first. Unverified: [`Study::start`] looks at the files.
+    pub fn checkpoints(&self) -> &[EpochFiles] {
+        &self.checkpoints
+    }
+
+    /// The epochs to train by someone who resumes from the newest checkpoint on record, or has none and begins at 1.
+    /// Someone who can resume from elsewhere may report any first epoch up to one after [`Trial::known`].
+    pub fn remaining(&self) -> impl Iterator<Item = Epoch> + use<> {
+        let from = self.checkpoints.first().map_or(0, |files| files.epoch.0);
+        (from + 1..=self.order.to.0).map(Epoch)
+    }
+}
+
+/// What follows a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It will be asked for again.
+    Again,
+    /// The trial has failed.
+    ForGood,
+}
+
+impl Continue {
+    /// Whether training ends here.
+    pub fn is_stop(self) -> bool {
+        self == Self::Stop
+    }
+}
+
+impl Study {
+    /// The next trial to train: one that was interrupted, or a new order.
+    ///
+    /// # Errors
+    /// If it cannot be put on record.
+    pub fn ask(&mut self) -> Result<Ask, StudyError> {
+        let asked = self.lease(0)?;
+        self.flush()?;
+        Ok(asked)
+    }
+
+    /// Puts an epoch on record, durably, and says whether to go on. Values that are not finite count as undefined:
+    /// the trial has diverged and is to be told now.
+    ///
+    /// # Errors
+    /// If the epoch does not follow the last one, or cannot be put on record.
+    pub fn report(&mut self, trial: &mut Trial, report: EpochReport) -> Result<Continue, StudyError> {
+        let go = self.note_epoch(trial, report)?;
+        self.flush()?;
+        Ok(go)
+    }
+
+    /// Ends a trial's order: `Ok` after the last epoch that was wanted, else why it failed. Whether it is tried
+    /// again is for the study's failure policies.
+    ///
+    /// # Errors
+    /// If epochs are missing, or the outcome cannot be put on record.
+    pub fn tell(&mut self, trial: Trial, result: Result<(), TrialError>) -> Result<(), StudyError> {
+        match result {
+            Ok(()) => self.finish(trial).map(drop)?,
+            Err(TrialError { class, reason }) => self.fail(trial, class, reason).map(drop)?,
+        }
+        self.flush()
+    }
+
+    /// [`Study::ask`] for worker number `worker`, durable only after the next flush.
+    pub fn lease(&mut self, worker: u32) -> Result<Ask, StudyError> {
+        let waiting = self.engine.open_orders().find(|open| !self.leased.contains(&open.order.order));
+        let id = match waiting {
+            Some(open) => open.order.order,
+            None => match self.engine.plan() {
+                Plan::Issue(order) => {
+                    let id = order.order;
+                    self.apply(Event::OrderIssued { order })?;
+                    id
+                }
+                Plan::Wait => return Ok(Ask::Wait),
+                Plan::Done(reason) => return Ok(Ask::Done(reason)),
+            },
+        };
+        let Some(order) = self.engine.order(id) else { return Ok(Ask::Wait) };
+        let attempt = self.engine.orders()[id.0 as usize].attempts + 1;
+        self.apply(Event::AttemptStarted { order: id, attempt, worker, unix_ms: unix_ms() })?;
+        self.leased.insert(id);
+        let trial = self.engine.trial(order.trial);
+        // The outcome rests on a report of this very attempt: one that ended between its last epoch and its outcome
+        // is asked for the last epoch again.
+        let last = order.to.0.saturating_sub(1);
+        let checkpoints = trial.into_iter().flat_map(|t| t.trial.checkpoints()).filter(|f| f.epoch.0 <= last);
+        let checkpoints = checkpoints.cloned().collect();
+        let known = Epoch(trial.map_or(0, |t| t.curve.len() as u32).min(last));
+        Ok(Ask::Trial(Trial { order, attempt, checkpoints, known, last: None }))
+    }
+
+    /// [`Study::report`], durable only after the next flush.
+    pub fn note_epoch(&mut self, trial: &mut Trial, mut report: EpochReport) -> Result<Continue, StudyError> {
+        report.value = report.value.filter(|v| v.is_finite());
+        report.train_loss = report.train_loss.filter(|v| v.is_finite());
+        report.metrics.retain(|_, v| v.is_finite());
+        let (epoch, value) = (report.epoch, report.value);
+        let (order, attempt) = (trial.order.order, trial.attempt);
+        self.apply(Event::EpochReported { order, attempt, report, unix_ms: unix_ms() })?;
+        trial.last = Some((epoch, value));
+        let over = epoch >= trial.order.to || value.is_none() || self.engine.stops_now(order);
+        Ok(if over { Continue::Stop } else { Continue::Go })
+    }
+
+    /// [`Study::tell`] of a success, durable only after the next flush. A trial whose last value is undefined has
+    /// diverged.
+    pub fn finish(&mut self, trial: Trial) -> Result<Outcome, StudyError> {
+        let order = trial.order.order;
+        let outcome = match trial.last {
+            Some((at, Some(value))) if self.engine.stops_now(order) => Outcome::Stopped { at, value },
+            Some((_, value)) => Outcome::reached(value),
+            None => Outcome::reached(None),
+        };
+        if let Outcome::Failed { class, reason } = outcome {
+            self.fail(trial, class, reason.clone())?;
+            return Ok(Outcome::Failed { class, reason });
+        }
+        self.apply(Event::OrderFinished { order, outcome: outcome.clone(), unix_ms: unix_ms() })?;
+        self.leased.remove(&order);
+        Ok(outcome)
+    }
+
+    /// [`Study::tell`] of a failure, durable only after the next flush.
+    pub fn fail(&mut self, trial: Trial, class: FailureClass, reason: String) -> Result<Lost, StudyError> {
+        let (order, attempt) = (trial.order.order, trial.attempt);
+        let (event, lost) = match self.engine.after_failure(order, class) {
+            Retry::Retry => (Event::AttemptLost { order, attempt, class, reason, unix_ms: unix_ms() }, Lost::Again),
+            Retry::Fail => {
+                let outcome = Outcome::Failed { class, reason };
+                (Event::OrderFinished { order, outcome, unix_ms: unix_ms() }, Lost::ForGood)
+            }
+        };
+        self.apply(event)?;
+        self.leased.remove(&order);
+        Ok(lost)
+    }
+
+    /// Gives a trial back untold: an interrupt. What it has on record stays; nothing is counted against it.
+    pub fn release(&mut self, trial: Trial) {
+        self.leased.remove(&trial.order.order);
+    }
+}

@@ -1,0 +1,202 @@
+use super::*;
+use crate::engine::{DoneReason, EpochReport, FailureClass};
+use crate::ids::{Epoch, TrialNumber};
+use crate::runner::TrialError;
+use crate::store::conformance;
+
+fn value(epoch: Epoch, value: f64) -> EpochReport {
+    EpochReport { epoch, value: Some(value), ..EpochReport::default() }
+}
+
+fn asked(study: &mut Study) -> Trial {
+    match study.ask().unwrap() {
+        Ask::Trial(trial) => trial,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_study_goes_on_where_it_stopped() {
+    let state = tempfile::tempdir().unwrap();
+    let spec = conformance::study("resumed");
+    let first_params;
+    {
+        let mut study = Study::open(state.path(), &spec).unwrap();
+        let mut trial = asked(&mut study);
+        first_params = trial.params().clone();
+        assert!(!study.report(&mut trial, value(Epoch(1), 0.5)).unwrap().is_stop());
+        // Dropped here, as by a crash.
+    }
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    let mut trial = asked(&mut study);
+    assert_eq!((trial.number(), trial.attempt(), trial.known()), (TrialNumber(0), 2, Epoch(1)));
+    assert_eq!(trial.params(), &first_params);
+    // Without a checkpoint it begins anew; who kept his own may begin after the last epoch on record.
+    assert_eq!(trial.remaining().collect::<Vec<_>>(), [Epoch(1), Epoch(2), Epoch(3)]);
+    assert!(study.report(&mut trial, value(Epoch(3), 0.5)).is_err(), "epochs cannot be left out");
+    assert!(!study.report(&mut trial, value(Epoch(2), 0.6)).unwrap().is_stop());
+    assert!(study.report(&mut trial, value(Epoch(3), 0.7)).unwrap().is_stop());
+    study.tell(trial, Ok(())).unwrap();
+    assert_eq!(study.engine().best().map(|b| (b.trial, b.value)), Some((TrialNumber(0), 0.7)));
+}
+
+#[test]
+fn every_trial_is_asked_for_once_even_with_several_in_hand() {
+    let mut study = Study::in_memory(&conformance::study("several"));
+    let mut trials: Vec<Trial> = (0..4).map(|_| asked(&mut study)).collect();
+    assert!(matches!(study.ask().unwrap(), Ask::Wait));
+    for mut trial in trials.drain(..).rev() {
+        for epoch in trial.remaining() {
+            study.report(&mut trial, value(epoch, 0.1)).unwrap();
+        }
+        study.tell(trial, Ok(())).unwrap();
+    }
+    assert!(matches!(study.ask().unwrap(), Ask::Done(DoneReason::Complete)));
+}
+
+#[test]
+fn failures_follow_their_policies() {
+    let mut study = Study::in_memory(&conformance::study("failing"));
+    let failed = |class| Err(TrialError { class, reason: "as a test".to_owned() });
+    let trial = asked(&mut study);
+    study.tell(trial, failed(FailureClass::Crashed)).unwrap();
+    let trial = asked(&mut study);
+    assert_eq!((trial.number(), trial.attempt()), (TrialNumber(0), 2), "one retry after a crash");
+    study.tell(trial, failed(FailureClass::Crashed)).unwrap();
+    let mut trial = asked(&mut study);
+    assert_eq!(trial.number(), TrialNumber(1));
+    let report = EpochReport { metrics: [("f1".to_owned(), f64::NAN)].into(), ..value(Epoch(1), f64::NAN) };
+    assert!(study.report(&mut trial, report).unwrap().is_stop(), "a diverged trial is stopped");
+    study.tell(trial, Ok(())).unwrap();
+    let failures: Vec<_> =
+        study.engine().trials().filter_map(|t| t.failure.as_ref().map(|f| (t.number.0, f.class))).collect();
+    assert_eq!(failures, [(0, FailureClass::Crashed), (1, FailureClass::Diverged)]);
+}
+
+#[test]
+fn an_order_that_lacks_only_its_outcome_is_asked_for_its_last_epoch_again() {
+    let state = tempfile::tempdir().unwrap();
+    let spec = conformance::study("ready");
+    {
+        let mut study = Study::open(state.path(), &spec).unwrap();
+        let mut trial = asked(&mut study);
+        for epoch in trial.remaining() {
+            study.report(&mut trial, value(epoch, 0.5)).unwrap();
+        }
+    }
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    let mut trial = asked(&mut study);
+    assert_eq!(trial.known(), Epoch(2));
+    study.report(&mut trial, value(Epoch(3), 0.5)).unwrap();
+    study.tell(trial, Ok(())).unwrap();
+}
+
+#[test]
+fn a_changed_study_is_refused_with_the_difference_and_a_raised_budget_goes_on() {
+    let state = tempfile::tempdir().unwrap();
+    let spec = conformance::study("changed");
+    drop(Study::open(state.path(), &spec).unwrap());
+    let mut other = spec.clone();
+    other.seed = 8;
+    let Err(error) = Study::open(state.path(), &other) else { panic!("opened") };
+    assert!(matches!(error, StudyError::Changed { .. }));
+    assert!(error.to_string().contains("seed: 18446744073709551609 -> 8"), "{error}");
+    let mut raised = spec;
+    raised.budget.n_trials = Some(5);
+    assert_eq!(Study::open(state.path(), &raised).unwrap().spec().budget.n_trials, Some(5));
+    let Err(error) = Study::open(state.path(), &conformance::study("changed")) else { panic!("lowered") };
+    assert!(error.to_string().contains("may only be raised"), "{error}");
+}
+
+#[test]
+fn a_second_opener_is_told_who_holds_the_study() {
+    let state = tempfile::tempdir().unwrap();
+    let spec = conformance::study("held");
+    let _study = Study::open(state.path(), &spec).unwrap();
+    let Err(error) = Study::open(state.path(), &spec) else { panic!("opened twice") };
+    let text = error.to_string();
+    assert!(text.contains(&format!("held by process {}", std::process::id())), "{text}");
+    assert!(matches!(error, StudyError::Locked { holder: Some(_), .. }));
+}
+
+fn with_files(study: &Study, trial: u32, epoch: u32) -> EpochReport {
+    let file = |kind: &str| {
+        let path = format!("{kind}/{trial:05}-{epoch:04}");
+        let bytes = format!("{kind} of {trial} after {epoch}").into_bytes();
+        crate::fsx::write_atomic(&study.dir().join(&path), &bytes).unwrap();
+        let digest = crate::digest::Digest::of(&bytes);
+        Some(crate::engine::FileRef { path, digest, bytes: bytes.len() as u64 })
+    };
+    EpochReport { checkpoint: file("checkpoints"), predictions: file("predictions"), ..value(Epoch(epoch), 0.5) }
+}
+
+fn listing(study: &Study) -> Vec<String> {
+    let mut names = Vec::new();
+    for folder in ["checkpoints", "predictions"] {
+        for entry in std::fs::read_dir(study.dir().join(folder)).unwrap() {
+            names.push(format!("{folder}/{}", entry.unwrap().file_name().to_string_lossy()));
+        }
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn only_needed_files_stay_and_a_damaged_checkpoint_is_passed_over() {
+    let state = tempfile::tempdir().unwrap();
+    let spec = conformance::study("files");
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    let mut trial = asked(&mut study);
+    for epoch in 1..=2 {
+        let report = with_files(&study, 0, epoch);
+        study.report(&mut trial, report).unwrap();
+        study.sweep().unwrap();
+    }
+    assert_eq!(listing(&study), ["checkpoints/00000-0001", "checkpoints/00000-0002", "predictions/00000-0002"]);
+    study.release(trial);
+
+    let trial = asked(&mut study);
+    assert_eq!(study.start(&trial).0.epoch, Epoch(2));
+    let newest = study.dir().join("checkpoints/00000-0002");
+    let mut bytes = std::fs::read(&newest).unwrap();
+    bytes[3] ^= 1;
+    std::fs::write(&newest, &bytes).unwrap();
+    let (start, faults) = study.start(&trial);
+    assert_eq!((start.epoch, faults.len()), (Epoch(1), 1));
+    assert!(faults[0].to_string().contains("damaged"), "{}", faults[0]);
+    std::fs::write(study.dir().join("checkpoints/00000-0001"), "torn").unwrap();
+    let (start, faults) = study.start(&trial);
+    assert_eq!((start, faults.len()), (crate::runner::Start::default(), 2));
+
+    // Trained again from the first good one, the trial ends as if nothing had happened.
+    let mut trial = trial;
+    for epoch in 1..=3 {
+        let report = with_files(&study, 0, epoch);
+        study.report(&mut trial, report).unwrap();
+        study.sweep().unwrap();
+    }
+    study.tell(trial, Ok(())).unwrap();
+    std::fs::write(study.dir().join("checkpoints/.tmp-1-2-x"), "left over").unwrap();
+    std::fs::write(study.dir().join("predictions/00009-0001"), "orphan").unwrap();
+    let swept = study.tidy().unwrap();
+    assert_eq!(listing(&study), ["checkpoints/00000-0003", "predictions/00000-0003"]);
+    assert!(swept.files >= 3, "{swept:?}");
+}
+
+#[test]
+fn a_quota_gives_up_what_stands_in_first() {
+    let state = tempfile::tempdir().unwrap();
+    let mut spec = conformance::study("quota");
+    spec.limits.checkpoint_bytes = Some(60);
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    let mut trials: Vec<Trial> = (0..2).map(|_| asked(&mut study)).collect();
+    for epoch in 1..=2 {
+        for (number, trial) in trials.iter_mut().enumerate() {
+            let report = with_files(&study, number as u32, epoch);
+            study.report(trial, report).unwrap();
+        }
+        study.sweep().unwrap();
+    }
+    let checkpoints: Vec<_> = listing(&study).into_iter().filter(|n| n.starts_with("checkpoints")).collect();
+    assert_eq!(checkpoints, ["checkpoints/00000-0002", "checkpoints/00001-0002"], "both can still resume");
+}
