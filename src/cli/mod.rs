@@ -2,12 +2,17 @@
 
 pub mod args;
 pub mod check;
+pub mod enqueue;
 pub mod exit;
+pub mod export;
+pub mod gc;
 pub mod progress;
 pub mod report;
 pub mod run;
 pub mod worker;
 pub mod preview;
+pub mod status;
+pub mod worker;
 
 use args::Global;
 use clap::Parser;
@@ -31,6 +36,10 @@ struct Cli {
 enum Verb {
     Check(check::Args),
     Run(run::Args),
+    Status(status::Args),
+    Export(export::Args),
+    Enqueue(enqueue::Args),
+    Gc(gc::Args),
     #[command(hide = true)]
     Worker(worker::Args),
     Report(report::Args),
@@ -61,6 +70,10 @@ fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
     match verb {
         Verb::Check(args) => check::run(args, global),
         Verb::Run(args) => run::run(args, global),
+        Verb::Status(args) => status::run(args, global),
+        Verb::Export(args) => export::run(args, global),
+        Verb::Enqueue(args) => enqueue::run(args, global),
+        Verb::Gc(args) => gc::run(args, global),
         Verb::Worker(args) => worker::run(args, global),
         Verb::Report(args) => report::run(args, global),
         Verb::Preview(args) => preview::run(args, global),

@@ -4,6 +4,7 @@ use super::protocol::{self, Failure, Reply, Request};
 use crate::crash::{self, Point};
 use crate::engine::{EpochReport, FailureClass, WorkOrder};
 use crate::runner::command::CommandRunner;
+use crate::runner::image::ImageRunner;
 use crate::runner::synthetic::SyntheticRunner;
 use crate::runner::{Continue, DeviceSlot, EpochSink, SinkClosed, Start, TrialError, TrialRunner};
 use crate::spec::{RunnerSpec, StudySpec};
@@ -88,21 +89,9 @@ fn die_with_parent() {
 
 fn runner(spec: &StudySpec, base: &Path) -> Box<dyn TrialRunner> {
     match &spec.runner {
+        RunnerSpec::Image { .. } => Box::new(ImageRunner::new(spec, base)),
         RunnerSpec::Synthetic { .. } => Box::new(SyntheticRunner::new(spec)),
-        RunnerSpec::Command(_) => match CommandRunner::new(spec, base, std::env::current_exe().ok()) {
-            Some(runner) => Box::new(runner),
-            None => Box::new(Unavailable),
-        },
-        RunnerSpec::Image { .. } => Box::new(Unavailable),
-    }
-}
-
-/// For studies whose trials this build cannot run.
-struct Unavailable;
-
-impl TrialRunner for Unavailable {
-    fn run(&mut self, _: &WorkOrder, _: &Start, _: &DeviceSlot, _: &mut dyn EpochSink) -> Result<(), TrialError> {
-        Err(TrialError { class: FailureClass::BadInput, reason: "this build cannot run such trials".to_owned() })
+        RunnerSpec::Command(command) => Box::new(CommandRunner::new(spec, command, base, std::env::current_exe().ok())),
     }
 }
 

@@ -9,7 +9,7 @@ mod lines;
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
 use crate::engine::{FailureClass, WorkOrder};
 use crate::ids::Epoch;
-use crate::spec::{CommandSpec, Direction, RunnerSpec, StudySpec};
+use crate::spec::{CommandSpec, Direction, StudySpec};
 use lines::{Line, Tail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::{File, OpenOptions};
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 /// How long a program may take to end once asked to, or once its last epoch is in.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// The runner of [`RunnerSpec::Command`].
+/// The runner of studies whose trials are commands.
 #[derive(Clone, Debug)]
 pub struct CommandRunner {
     spec: CommandSpec,
@@ -38,21 +38,20 @@ pub struct CommandRunner {
 }
 
 impl CommandRunner {
-    /// The runner of a study; `None` if its trials are no commands. `base`: the folder of the study file.
+    /// The runner of a study whose trials are `command`. `base`: the folder of the study file.
     ///
-    /// `launcher`: a program that is given `launch ARGV...` and becomes that command such that it dies with us
-    /// (`hpsearch worker` does); `None`: started directly.
-    pub fn new(study: &StudySpec, base: &Path, launcher: Option<PathBuf>) -> Option<Self> {
-        let RunnerSpec::Command(spec) = &study.runner else { return None };
-        Some(Self {
-            spec: spec.clone(),
+    /// `launcher`: a program that is given `worker --launch -- ARGV...` and becomes that command such that it dies
+    /// with us (`hpsearch` does); `None`: started directly.
+    pub fn new(study: &StudySpec, command: &CommandSpec, base: &Path, launcher: Option<PathBuf>) -> Self {
+        Self {
+            spec: command.clone(),
             seed: study.seed,
             study: study.name.clone(),
             direction: study.objective.direction,
             metric: study.objective.metric.to_string(),
             base: base.to_owned(),
             launcher,
-        })
+        }
     }
 
     fn spawn(&self, order: &WorkOrder, start: &Start, slot: &DeviceSlot, dir: &Path) -> Result<Child, TrialError> {

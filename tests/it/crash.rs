@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::time::Duration;
 
 const HALVING: &str = "[scheduler]\nkind = \"sha\"\nmin_resource = 1\nreduction_factor = 3\n[budget]\nn_trials = 9\n\
-                       [failures]\nlost = 1000\n";
+                       [failures]\nlost = 100\n";
 
 /// A small generator for delays: tests need variety, not quality.
 struct Delays(u64);

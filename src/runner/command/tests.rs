@@ -33,10 +33,10 @@ impl Bench {
     }
 
     fn run(&mut self, argv: &[&str], from: u32) -> Result<(), TrialError> {
-        let mut study = conformance::study("command");
+        let study = conformance::study("command");
         let argv = argv.iter().map(|&a| a.to_owned()).collect();
-        study.runner = RunnerSpec::Command(CommandSpec { argv, directory: None, epochs: 3 });
-        let mut runner = CommandRunner::new(&study, self.folder.path(), None).unwrap();
+        let command = CommandSpec { argv, directory: None, epochs: 3 };
+        let mut runner = CommandRunner::new(&study, &command, self.folder.path(), None);
         let mut order = conformance::order(0);
         order.trial = TrialNumber(7);
         let slot = DeviceSlot {
