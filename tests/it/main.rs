@@ -2,6 +2,7 @@
 
 mod determinism;
 mod network;
+mod report;
 mod samplers;
 mod schedulers;
 mod simulation;
