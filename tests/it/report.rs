@@ -249,3 +249,30 @@ fn a_later_report_removes_the_charts_of_an_earlier_one() {
     assert!(!folder.path().join("charts/roc-test.png").exists());
     assert!(folder.path().join("charts/mine.txt").exists());
 }
+
+#[test]
+fn a_stored_study_is_read_as_it_was_told() {
+    use hpsearch::engine::EpochReport;
+    use hpsearch::study::{Ask, Study, record};
+    let state = tempfile::tempdir().unwrap();
+    let spec = study::spec(9);
+    let mut told = Study::open(state.path(), &spec).unwrap();
+    let mut epochs = 0;
+    while let Ask::Trial(mut trial) = told.ask().unwrap() {
+        let known = trial.known();
+        for epoch in trial.remaining().filter(|e| *e > known) {
+            let value = 0.5 + f64::from(trial.number().0) / 100.0 + f64::from(epoch.0) / 1000.0;
+            told.report(&mut trial, EpochReport { epoch, value: Some(value), ..Default::default() }).unwrap();
+            epochs += 1;
+        }
+        told.tell(trial, Ok(())).unwrap();
+    }
+    // Read beside the open study: no lock is wanted.
+    let read = record(&state.path().join(&spec.name), 5).unwrap();
+    assert_eq!(read.trials.len(), 9);
+    assert_eq!(read.trials.iter().map(|t| t.epochs.len()).sum::<usize>(), epochs);
+    let best = told.engine().best().unwrap();
+    assert_eq!((read.ranking()[0].number, read.ranking()[0].value), (best.trial, Some(best.value)));
+    assert!(read.orders.iter().all(|o| o.outcome.is_some() && o.attempts.len() == 1));
+    assert!(Report::of(&read).page().contains("rung 2, to epoch 9"));
+}
