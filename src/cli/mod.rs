@@ -6,11 +6,10 @@ pub mod enqueue;
 pub mod exit;
 pub mod export;
 pub mod gc;
+pub mod preview;
 pub mod progress;
 pub mod report;
 pub mod run;
-pub mod worker;
-pub mod preview;
 pub mod status;
 pub mod worker;
 
