@@ -35,9 +35,11 @@
 
 mod files;
 mod lease;
+mod record;
 
 pub use files::{FileFault, Swept};
 pub use lease::{Ask, Lost, Trial};
+pub use record::{RecordError, record};
 
 use crate::crash::{self, Point};
 use crate::engine::{Engine, Event, Inconsistent, TrialState};

@@ -3,6 +3,11 @@
 pub mod args;
 pub mod check;
 pub mod exit;
+pub mod plan;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod worker;
 
 use args::Global;
 use clap::Parser;
@@ -25,6 +30,11 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Check(check::Args),
+    Plan(plan::Args),
+    Run(run::Args),
+    #[command(hide = true)]
+    Worker(worker::Args),
+    Report(report::Args),
 }
 
 /// The program: reads the arguments, runs the verb, says what failed, and returns the exit code.
@@ -37,7 +47,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    match run(cli.verb, &cli.global) {
+    match dispatch(cli.verb, &cli.global) {
         Ok(exit) => exit.into(),
         Err(error) if error.is_broken_pipe() => Exit::Done.into(),
         Err(error) => {
@@ -47,9 +57,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(verb: Verb, global: &Global) -> Result<Exit, CliError> {
+fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
     match verb {
         Verb::Check(args) => check::run(args, global),
+        Verb::Plan(args) => plan::run(args, global),
+        Verb::Run(args) => run::run(args, global),
+        Verb::Worker(args) => worker::run(args, global),
+        Verb::Report(args) => report::run(args, global),
     }
 }
 

@@ -5,6 +5,7 @@ mod dataset;
 pub mod decode;
 pub mod features;
 mod index;
+pub mod loader;
 mod manifest;
 mod pixels;
 mod split;

@@ -124,3 +124,30 @@ impl CustomOp1 for Slice {
         Ok((CpuStorage::F32(out), shape.into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::reference::{elements, gradients, numbers, var};
+
+    #[test]
+    fn pieces_lie_side_by_side_and_get_their_own_gradients() {
+        for pieces in 1..=6 {
+            let vars: Vec<_> = (0..pieces).map(|i| var(&numbers(i as u64, 4 * (i + 1)), &[1, 2, 2, i + 1])).collect();
+            let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+            let ours = concat(&tensors).unwrap();
+            assert_eq!(elements(&ours), elements(&Tensor::cat(&tensors, 3).unwrap()));
+            let weights = numbers(9, ours.elem_count());
+            let refs: Vec<_> = vars.iter().collect();
+            let theirs = Tensor::cat(&tensors, 3).unwrap();
+            assert_eq!(gradients(&ours, &weights, &refs), gradients(&theirs, &weights, &refs));
+        }
+    }
+
+    #[test]
+    fn unequal_images_are_refused() {
+        let (a, b) = (var(&[0.0; 4], &[1, 2, 2, 1]), var(&[0.0; 2], &[1, 2, 1, 1]));
+        assert!(concat(&[a.as_tensor().clone(), b.as_tensor().clone()]).is_err());
+        assert!(concat(&[]).is_err());
+    }
+}

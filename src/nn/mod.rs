@@ -19,6 +19,8 @@ pub mod loss;
 pub mod norm;
 pub mod optimiser;
 pub mod pool;
+#[cfg(test)]
+mod reference;
 pub mod schedule;
 mod tensor;
 pub mod weights;

@@ -151,3 +151,52 @@ impl CustomOp2 for ReluGradient {
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::reference::{self, assert_close, differences, dot, elements, gradients, numbers, var};
+
+    #[test]
+    fn batch_norm_and_its_gradients_agree_with_differences() {
+        for (pixels, channels, offset) in [(11, 5, 0.0), (40, 19, 0.0), (9, 8, 100.0)] {
+            let x: Vec<f64> = numbers(1, pixels * channels).iter().map(|v| f64::from((v + offset) as f32)).collect();
+            let (gamma, beta) = (numbers(2, channels), numbers(3, channels));
+            let grad = numbers(4, x.len());
+            let reference = reference::batch_norm_relu;
+            for isa in Isa::all_available() {
+                let what = format!("{pixels} pixels, {channels} channels around {offset}, {isa:?}");
+                let vars = [var(&x, &[1, pixels, 1, channels]), var(&gamma, &[channels]), var(&beta, &[channels])];
+                let norm = BatchNormRelu::new(1e-3, isa);
+                let (y, moments) = norm.apply(&vars[0], &vars[1], &vars[2]).unwrap();
+                assert_close(&elements(&y), &reference(&x, &gamma, &beta, 1e-3), 1e-5, &what);
+                let mean: Vec<f64> =
+                    (0..channels).map(|k| x.iter().skip(k).step_by(channels).sum::<f64>() / pixels as f64).collect();
+                assert_close(&moments.mean, &mean, 1e-6, &what);
+                let ours = gradients(&y, &grad, &[&vars[0], &vars[1], &vars[2]]);
+                let by_x = differences(&x, |x| dot(&reference(x, &gamma, &beta, 1e-3), &grad));
+                let by_gamma = differences(&gamma, |g| dot(&reference(&x, g, &beta, 1e-3), &grad));
+                let by_beta = differences(&beta, |b| dot(&reference(&x, &gamma, b, 1e-3), &grad));
+                assert_close(&ours[0], &by_x, 3e-5, &what);
+                assert_close(&ours[1], &by_gamma, 3e-5, &what);
+                assert_close(&ours[2], &by_beta, 3e-5, &what);
+            }
+        }
+    }
+
+    #[test]
+    fn statistics_do_not_depend_on_the_number_of_threads() {
+        let x = reference::f32s(&numbers(1, 3000 * 7));
+        let moments = [1, 2].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| norm_cpu::moments(Isa::best(), &x, 7))
+        });
+        assert_eq!(moments[0], moments[1]);
+    }
+
+    #[test]
+    fn a_constant_channel_has_no_variance() {
+        let m = norm_cpu::moments(Isa::best(), &[1e4f32; 600], 2);
+        assert_eq!(m, Moments { mean: vec![1e4; 2], variance: vec![0.0; 2] });
+    }
+}

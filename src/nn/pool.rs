@@ -136,3 +136,58 @@ impl CustomOp3 for PoolGradient {
         Ok(self.output(pool_cpu::max_gradient(self.pool.isa, &self.shape, x, y, grad)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::reference::{self, assert_close, differences, dot, elements, gradients, numbers, var};
+    use candle_core::{Device, Var};
+
+    const CASES: [([usize; 4], Window); 5] = [
+        ([2, 7, 8, 5], Window::new([3, 3], 2, [0, 0])),
+        ([1, 5, 4, 19], Window::new([3, 3], 1, [1, 1])),
+        ([2, 1, 1, 3], Window::new([3, 3], 1, [1, 1])),
+        ([1, 6, 5, 2], Window::new([2, 3], 2, [1, 1])),
+        ([1, 4, 4, 8], Window::new([2, 2], 2, [0, 0])),
+    ];
+
+    fn check(kind: PoolKind, reference: impl Fn(&ConvShape, &[f64]) -> Vec<f64>) {
+        for (input, window) in CASES {
+            let shape = ConvShape::new(input, input[3], window).unwrap();
+            let x = numbers(1, input.iter().product());
+            let grad = numbers(2, shape.output_pixels() * input[3]);
+            for isa in Isa::all_available() {
+                let what = format!("{kind:?} of {input:?}, {window:?}, {isa:?}");
+                let v = var(&x, &input);
+                let y = Pool { window, kind, isa }.apply(&v).unwrap();
+                assert_close(&elements(&y), &reference(&shape, &x), 1e-6, &what);
+                let expected = differences(&x, |x| dot(&reference(&shape, x), &grad));
+                assert_close(&gradients(&y, &grad, &[&v])[0], &expected, 1e-6, &what);
+            }
+        }
+    }
+
+    #[test]
+    fn pools_and_their_gradients_agree_with_differences() {
+        check(PoolKind::Max, reference::max_pool);
+        check(PoolKind::Average(Divisor::Window), |s, x| reference::average_pool(s, x, true));
+        check(PoolKind::Average(Divisor::Inside), |s, x| reference::average_pool(s, x, false));
+    }
+
+    #[test]
+    fn the_first_of_equal_maxima_gets_the_gradient() {
+        // torch: x = ones(1,1,3,3); max_pool2d(x, 2, 1).sum().backward() gives [[1,1,0],[1,1,0],[0,0,0]].
+        let x = Var::ones((1, 3, 3, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let y = Pool::new(Window::new([2, 2], 1, [0, 0]), PoolKind::Max).apply(&x).unwrap();
+        assert_eq!(gradients(&y, &[1.0; 4], &[&x])[0], [1., 1., 0., 1., 1., 0., 0., 0., 0.]);
+    }
+
+    #[test]
+    fn nan_is_not_pooled_away() {
+        let x = Tensor::new(&[1f32, f32::NAN, 2.0, 3.0], &Device::Cpu).unwrap().reshape((1, 2, 2, 1)).unwrap();
+        for isa in Isa::all_available() {
+            let pool = Pool { window: Window::new([2, 2], 2, [0, 0]), kind: PoolKind::Max, isa };
+            assert!(elements(&pool.apply(&x).unwrap())[0].is_nan());
+        }
+    }
+}

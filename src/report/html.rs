@@ -82,7 +82,7 @@ fn header(out: &mut String, record: &StudyRecord, name: &str) {
     };
     let mut facts = vec![
         format!("{direction} validation {}", escape(&metric)),
-        format!("{} trials", record.trials.len()),
+        if record.trials.len() == 1 { "1 trial".to_owned() } else { format!("{} trials", record.trials.len()) },
         format!("{} complete", count(TrialState::Complete)),
     ];
     for (state, word) in [
@@ -107,11 +107,17 @@ fn header(out: &mut String, record: &StudyRecord, name: &str) {
     match ranked.first().and_then(|t| Some((t, t.value?))) {
         None => tile(out, "Best trial", "none", "No trial has a value yet.", ""),
         Some((best, value)) => {
-            let mut params: Vec<String> = Vec::new();
-            for (k, v) in &best.params.0 {
-                params.push(format!("{} {}", escape(k), escape(&v.to_string())));
-            }
-            tile(out, "Best trial", &best.number.to_string(), &params.join(", "), "");
+            let shown = |v: &crate::space::Value| match v {
+                crate::space::Value::Float(x) => super::draw::short(*x),
+                other => other.to_string(),
+            };
+            let params: Vec<String> = best
+                .params
+                .0
+                .iter()
+                .map(|(k, v)| format!("<span>{} <b>{}</b></span>", escape(k), escape(&shown(v))))
+                .collect();
+            tile(out, "Best trial", &best.number.to_string(), &params.join(" "), "wide");
             let note = match validation.entries.iter().find(|e| e.trial == best.number) {
                 Some(e) if e.metrics.get(&record.spec.objective.metric).is_some() => {
                     interval_words(record, e).unwrap_or_else(|| "No interval: see the finalists.".into())
@@ -186,7 +192,13 @@ fn exhibit(out: &mut String, e: &Exhibit) -> Result<(), DrawError> {
         escape(&e.question)
     );
     if let Some(chart) = &e.chart {
-        let _ = writeln!(out, "<figure><div class=\"chart\">{}</div></figure>", chart.svg(&e.title)?.trim_end());
+        let svg = chart.svg(&e.title)?;
+        let _ = writeln!(
+            out,
+            "<figure><div class=\"chart\" style=\"--w:{}px\">{}</div></figure>",
+            chart.width,
+            svg.trim_end()
+        );
     }
     if !e.pictures.is_empty() {
         let class = if e.pictures.len() > 1 { "gallery" } else { "sheet" };

@@ -10,6 +10,7 @@ use super::{faults, signals};
 use crate::crash::{self, Point};
 use crate::engine::{DoneReason, EpochReport, FailureClass, TrialState};
 use crate::runner::DeviceSlot;
+use crate::scheduler;
 use crate::study::{Ask, Lost, Study, StudyError, Trial};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -101,6 +102,9 @@ const STILL_BORN: u32 = 3;
 /// How often the run's length is noted, and so the most that a kill leaves out of the wall time.
 const NOTE: Duration = Duration::from_secs(5);
 
+/// How often limits are looked at while nothing comes in.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// How long a worker may take to say that it is through after its last epoch.
 const WINDING_UP: Duration = Duration::from_secs(30);
 
@@ -140,6 +144,7 @@ pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer)
     let (done, signal, out_of_time) = (coordinator.done, coordinator.signal, coordinator.out_of_time);
     drop(listener);
     result?;
+    study.tidy()?;
     crash::at(Point::RunEnding);
     let ended = match (signal, out_of_time, done) {
         (Some(_), ..) => "interrupted",
@@ -176,14 +181,18 @@ impl Coordinator<'_> {
     fn serve(&mut self, receiver: &Receiver<Message>, observer: &mut dyn Observer) -> Result<(), RunError> {
         let swept = self.study.tidy()?;
         let finished = self.finished();
+        let (spec, engine) = (self.study.spec(), self.study.engine());
         self.news.push(Progress::Started {
-            study: self.study.spec().name.clone(),
+            study: spec.name.clone(),
+            metric: spec.objective.metric.to_string(),
             workers: self.options.workers,
             device: self.options.device.clone(),
             finished,
-            planned: self.study.spec().budget.n_trials,
-            epochs: self.study.spec().runner.epochs(),
-            resumed: self.study.engine().trials().len() > 0,
+            planned: scheduler::planned_trials(spec),
+            epochs: engine.trials().map(|trial| trial.curve.len() as u64).sum(),
+            planned_epochs: scheduler::rung_table(spec).map(|table| table.epochs_resuming),
+            resumed: engine.trials().len() > 0,
+            best: engine.best().map(Standing::from),
         });
         if swept.files > 0 {
             let text = format!("{} files that no trial needs were deleted ({} bytes)", swept.files, swept.bytes);
@@ -195,7 +204,7 @@ impl Coordinator<'_> {
             if self.is_over() {
                 return Ok(());
             }
-            match receiver.recv_timeout(self.patience()) {
+            match receiver.recv_timeout(GLANCE) {
                 Ok(message) => {
                     self.take(message)?;
                     // What has come in meanwhile shares the next transaction.
@@ -214,11 +223,6 @@ impl Coordinator<'_> {
     fn is_over(&self) -> bool {
         let idle = self.slots.iter().all(|slot| slot.job.is_none());
         idle && (self.stopping.is_some() || self.done.is_some())
-    }
-
-    /// How long to wait for a message: limits are looked at in between.
-    fn patience(&self) -> Duration {
-        Duration::from_millis(100)
     }
 
     /// Gives idle workers something to do.
@@ -470,10 +474,10 @@ impl Coordinator<'_> {
                 None
             } else if let Some(limit) = limits.epoch_seconds.filter(|&limit| running > limit) {
                 Some((FailureClass::Timeout, format!("an epoch took longer than {limit} s (`limits.epoch_seconds`)")))
-            } else if let Some(limit) = limits.trial_seconds.filter(|&limit| job.seconds + running > limit) {
-                Some((FailureClass::Timeout, format!("the trial took longer than {limit} s (`limits.trial_seconds`)")))
             } else {
-                None
+                let limit = limits.trial_seconds.filter(|&limit| job.seconds + running > limit);
+                let reason = |limit| format!("the trial took longer than {limit} s (`limits.trial_seconds`)");
+                limit.map(|limit| (FailureClass::Timeout, reason(limit)))
             };
             if let Some((class, reason)) = fault {
                 self.end_worker(worker, class, reason)?;

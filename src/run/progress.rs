@@ -9,15 +9,21 @@ use crate::space::Params;
 #[serde(tag = "event", rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)] // a few a second
 pub enum Progress {
-    /// The run begins. `finished` trials of `planned` are on record (`None`: as many as the budget allows).
+    /// The run begins.
     Started {
         study: String,
+        metric: String,
         workers: u32,
         device: String,
+        /// Trials that are over, and how many there will be (`None`: no bound).
         finished: u32,
         planned: Option<u32>,
-        epochs: u32,
+        /// Epochs on record, and how many there will be, roughly where algorithms decide as they go.
+        epochs: u64,
+        planned_epochs: Option<u64>,
+        /// The study was begun by an earlier run.
         resumed: bool,
+        best: Option<Standing>,
     },
     /// A worker begins an order.
     OrderStarted { worker: u32, trial: TrialNumber, attempt: u32, from: Epoch, to: Epoch, params: Params },

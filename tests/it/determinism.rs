@@ -22,6 +22,7 @@ fn same_every_way(spec: &StudySpec, runs: u64) {
         };
         let mut other = Simulation::new(spec, &rugged);
         assert_eq!(other.run(&how), reason, "{what}, {how:?}");
+        assert_eq!(other.missed, 0, "{what}, {how:?}: a checkpoint was deleted too early");
         same(&other.orders(), &orders, &format!("{what}, {how:?}"));
         same(&other.results(), &results, &format!("{what}, {how:?}"));
     }

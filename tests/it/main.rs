@@ -1,7 +1,11 @@
 //! Tests of the whole, in one binary.
 
+mod crash;
 mod determinism;
 mod network;
+mod pipeline;
+mod program;
+mod quality;
 mod samplers;
 mod schedulers;
 mod simulation;

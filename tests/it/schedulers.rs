@@ -426,6 +426,51 @@ fn hyperbands_brackets_overlap_when_machines_are_idle() {
 }
 
 #[test]
+fn in_the_end_the_best_five_keep_their_last_checkpoint_and_nothing_else_is_kept() {
+    for scheduler in schedulers() {
+        let spec = study(mixed_space(), SamplerSpec::Random, scheduler.clone(), 40, 9);
+        let mut simulation = Simulation::new(&spec, &rugged);
+        simulation.run(&Conditions { workers: 5, seed: 2, kills: 0.02, ahead: 0 });
+        let complete = simulation.engine.trials().filter(|t| t.state == TrialState::Complete);
+        let mut ranked: Vec<_> = complete.map(|t| (-t.value.unwrap(), t.number)).collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let expected = ranked.iter().take(5).map(|(_, number)| format!("checkpoints/{number}-9"));
+        assert_eq!(*simulation.files(), expected.collect(), "{scheduler:?}");
+    }
+}
+
+#[test]
+fn a_trial_out_of_the_race_needs_its_checkpoint_no_more() {
+    // Worst first: each result shows one more of those before it to be out.
+    let spec = study(numbers(9), SamplerSpec::Grid { points: 2 }, SHA, 9, 9);
+    let curve = |params: &Params, _: u32| params.get("i").and_then(Value::as_i64).map(|i| i as f64);
+    let mut simulation = Simulation::new(&spec, &curve);
+    for id in 0..9 {
+        let Plan::Issue(order) = simulation.engine.plan() else { panic!() };
+        simulation.apply(Event::OrderIssued { order });
+        simulation.train(OrderId(id));
+        let kept: Vec<_> = simulation.files().iter().cloned().collect();
+        // Results retire once nothing is left to start. After the seventh, trial 6 is certain to go on, and the engine
+        // stops there: three of those seen are better than 0 to 3, and 7 and 8 are not seen yet.
+        let expected = if id < 8 { 0..=id } else { 4..=8 };
+        assert_eq!(kept, expected.map(|i| format!("checkpoints/{i}-1")).collect::<Vec<_>>(), "{id}");
+    }
+}
+
+#[test]
+fn a_checkpoint_lost_after_all_costs_epochs_and_changes_nothing() {
+    let mut spec = study(mixed_space(), SamplerSpec::Random, ASHA, 20, 9);
+    let mut straight = Simulation::new(&spec, &rugged);
+    straight.run(&Conditions::STRAIGHT);
+    // What is out of 20 trials' race may be back in one of 60.
+    spec.budget.n_trials = Some(60);
+    raise(&mut straight, &spec, &Conditions::STRAIGHT);
+    assert!(straight.missed > 0);
+    assert!(straight.trained > straight.epochs());
+    assert!(straight.engine.trials().all(|t| t.curve.len() as u32 >= t.epoch.0));
+}
+
+#[test]
 fn a_failure_class_is_retried_as_its_policy_says() {
     let spec = study(line(), SamplerSpec::Random, SchedulerSpec::None, 1, 3);
     let mut simulation = Simulation::new(&spec, &flat);

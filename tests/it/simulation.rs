@@ -11,7 +11,7 @@ use hpsearch::spec::{
     Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec, SamplerSpec,
     SchedulerSpec, StudySpec,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// The objective of a configuration after an epoch; `None`: undefined.
 pub type Curve<'a> = &'a dyn Fn(&Params, u32) -> Option<f64>;
@@ -120,16 +120,41 @@ pub struct Simulation<'a> {
     running: Vec<Attempt>,
     /// Epochs trained in all, those lost to kills among them.
     pub trained: u64,
+    /// Checkpoints on disk: all that the engine does not need are deleted at once.
+    files: BTreeSet<String>,
+    /// Attempts whose newest checkpoint had been deleted.
+    pub missed: u32,
 }
 
 impl<'a> Simulation<'a> {
     pub fn new(spec: &StudySpec, curve: Curve<'a>) -> Self {
-        Self { engine: Engine::new(spec), log: Vec::new(), curve, running: Vec::new(), trained: 0 }
+        Self {
+            engine: Engine::new(spec),
+            log: Vec::new(),
+            curve,
+            running: Vec::new(),
+            trained: 0,
+            files: BTreeSet::new(),
+            missed: 0,
+        }
     }
 
     pub fn apply(&mut self, event: Event) {
         self.engine.apply(&event).unwrap_or_else(|e| panic!("failed to {e}\n{event:?}"));
+        if let Event::EpochReported { report: EpochReport { checkpoint: Some(file), .. }, .. } = &event {
+            self.files.insert(file.path.clone());
+        }
+        if matches!(event, Event::OrderFinished { .. }) {
+            let needed = self.engine.needed_checkpoints();
+            let needed: HashSet<&str> = needed.iter().map(|n| n.file.path.as_str()).collect();
+            self.files.retain(|path| needed.contains(path.as_str()));
+        }
         self.log.push(event);
+    }
+
+    /// Checkpoints on disk.
+    pub fn files(&self) -> &BTreeSet<String> {
+        &self.files
     }
 
     /// Runs to the end.
@@ -169,7 +194,9 @@ impl<'a> Simulation<'a> {
     fn start(&mut self, id: OrderId) {
         let open = self.engine.open_orders().find(|open| open.order.order == id).unwrap();
         let (order, attempt) = (open.order.clone(), open.next_attempt());
-        let epoch = open.checkpoints.first().map_or(0, |files| files.epoch.0);
+        let there = open.checkpoints.iter().find(|files| self.files.contains(&files.checkpoint.path));
+        let epoch = there.map_or(0, |files| files.epoch.0);
+        self.missed += u32::from(open.checkpoints.first().map_or(0, |files| files.epoch.0) != epoch);
         self.apply(Event::AttemptStarted { order: id, attempt, worker: 0, unix_ms: 0 });
         self.running.push(Attempt { order, attempt, epoch });
     }

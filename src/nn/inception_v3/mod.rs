@@ -240,3 +240,160 @@ pub fn plain_weight(width: f64, name: &str, packed: &Tensor) -> candle_core::Res
         None => candle_core::bail!("InceptionV3 has no convolution weight {name}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Mode;
+    use crate::nn::reference::{elements, numbers};
+    use crate::spec::BatchNormMode;
+
+    /// A narrow network with the published one's code.
+    const WIDTH: f64 = 0.125;
+
+    fn network(isa: Isa) -> InceptionV3 {
+        let tensors = random(WIDTH, 5, &Device::Cpu).unwrap();
+        InceptionV3::new(&tensors, WIDTH, PoolPadding::Counted, &Device::Cpu).unwrap().with_isa(isa)
+    }
+
+    fn images(batch: usize, side: usize) -> Tensor {
+        let values: Vec<f32> = numbers(3, batch * side * side * 3).iter().map(|&v| v as f32).collect();
+        Tensor::from_vec(values, (batch, side, side, 3), &Device::Cpu).unwrap()
+    }
+
+    fn in_pool<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
+    }
+
+    #[test]
+    fn the_published_network_has_the_published_size() {
+        let all = parameters(1.0);
+        assert_eq!(all.len(), 470);
+        // torchvision's documentation: 27,161,264 with the auxiliary head; 23,834,568 without; less fc's 2,049,000.
+        let trained = all.iter().filter(|(name, _)| !name.contains("running"));
+        assert_eq!(trained.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), 23_834_568 - 2_049_000);
+        let stages = stages(1.0);
+        assert_eq!(stages.len(), 18);
+        assert_eq!(stages[17], StageInfo { name: "Mixed_7c".to_owned(), channels: 2048 });
+    }
+
+    #[test]
+    fn widths_round_to_multiples_of_eight() {
+        for width in [0.01, 0.125, 0.3, 0.5, 1.3] {
+            assert!(parameters(width).iter().all(|(_, shape)| shape[0] % 8 == 0 && shape[0] > 0));
+        }
+    }
+
+    #[test]
+    fn seventy_five_pixels_are_enough_and_seventy_four_are_not() {
+        let network = network(Isa::best());
+        assert_eq!(network.side_at(18, 75), Some(1));
+        assert_eq!(network.side_at(18, 299), Some(8));
+        assert_eq!(network.side_at(18, 74), None);
+        assert!(network.prefix(0, 18, &images(1, 74)).is_err());
+        assert_eq!(network.prefix(0, 18, &images(1, 75)).unwrap().dims()[1..3], [1, 1]);
+    }
+
+    #[test]
+    fn the_prefix_has_the_same_bits_for_any_threads_batch_and_cut() {
+        for isa in Isa::all_available() {
+            let network = network(isa);
+            let x = images(8, 107);
+            let whole = in_pool(1, || network.prefix(0, 18, &x).unwrap());
+            assert_eq!(elements(&whole), elements(&in_pool(2, || network.prefix(0, 18, &x).unwrap())), "{isa:?}");
+            let alone = (0..8).map(|i| network.prefix(0, 18, &x.narrow(0, i, 1).unwrap()).unwrap());
+            let alone = Tensor::cat(&alone.collect::<Vec<_>>(), 0).unwrap();
+            assert_eq!(elements(&whole), elements(&alone), "{isa:?}");
+            let cut = network.prefix(11, 18, &network.prefix(0, 11, &x).unwrap()).unwrap();
+            assert_eq!(elements(&whole), elements(&cut), "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn all_kernels_agree() {
+        let x = images(2, 75);
+        let results: Vec<_> =
+            Isa::all_available().map(|isa| elements(&network(isa).prefix(0, 18, &x).unwrap())).collect();
+        let largest = results[0].iter().fold(0f32, |m, v| m.max(v.abs()));
+        assert!(largest > 0.0);
+        for other in &results[1..] {
+            assert!(results[0].iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
+        }
+    }
+
+    #[test]
+    fn the_suffix_in_inference_mode_continues_the_prefix() {
+        let network = network(Isa::best());
+        let x = network.prefix(0, 10, &images(2, 75)).unwrap();
+        let expected = elements(&network.prefix(10, 18, &x).unwrap());
+        let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for batch_norm in [BatchNormMode::Frozen, BatchNormMode::Train] {
+            let suffix = network.suffix(10, 18, SuffixOptions { batch_norm }).unwrap();
+            let y = elements(&suffix.forward(&x, Mode::Eval).unwrap());
+            assert!(y.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
+        }
+    }
+
+    #[test]
+    fn a_training_step_has_the_same_bits_for_any_number_of_threads() {
+        for batch_norm in [BatchNormMode::Frozen, BatchNormMode::Train] {
+            let step = |threads| {
+                in_pool(threads, || {
+                    let network = network(Isa::best());
+                    let suffix = network.suffix(0, 18, SuffixOptions { batch_norm }).unwrap();
+                    let y = suffix.forward(&images(3, 75), Mode::Train).unwrap();
+                    let store = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                    let grads = suffix.parameters().into_iter().map(|(_, v)| elements(store.get(&v).unwrap()));
+                    let buffers = suffix.buffers().into_iter().map(|(_, v)| elements(&v));
+                    grads.chain(buffers).collect::<Vec<_>>()
+                })
+            };
+            assert!(step(1) == step(2), "{batch_norm:?}");
+        }
+    }
+
+    #[test]
+    fn random_weights_are_keyed_by_seed_and_name_and_keep_the_variance() {
+        let one = random(WIDTH, 1, &Device::Cpu).unwrap();
+        let values = |t: &BTreeMap<String, Tensor>, name: &str| elements(&t[name]);
+        let name = "Mixed_7c.branch1x1.conv.weight";
+        assert_eq!(values(&one, name), values(&random(WIDTH, 1, &Device::Cpu).unwrap(), name));
+        assert_ne!(values(&one, name), values(&random(WIDTH, 2, &Device::Cpu).unwrap(), name));
+        let weights = values(&one, name);
+        let fan_in = one[name].dims()[1] as f32;
+        let variance = weights.iter().map(|w| w * w).sum::<f32>() / weights.len() as f32;
+        assert!((variance * fan_in / 2.0 - 1.0).abs() < 0.1, "{variance}");
+    }
+
+    #[test]
+    fn missing_and_misshapen_tensors_are_all_named_and_extra_ones_are_reported() {
+        let mut tensors = random(WIDTH, 1, &Device::Cpu).unwrap();
+        let extra = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
+        for name in ["fc.weight", "AuxLogits.fc.bias", "Conv2d_1a_3x3.bn.num_batches_tracked", "other.weight"] {
+            tensors.insert(name.to_owned(), extra.clone());
+        }
+        let build = |t: &BTreeMap<_, _>| InceptionV3::new(t, WIDTH, PoolPadding::Counted, &Device::Cpu);
+        assert_eq!(build(&tensors).unwrap().unused_tensors(), ["other.weight"]);
+        tensors.remove("Mixed_5b.branch1x1.bn.bias");
+        tensors.insert("Mixed_6e.branch1x1.bn.weight".to_owned(), extra);
+        let Err(error) = build(&tensors) else { panic!("built from broken tensors") };
+        let message = error.to_string();
+        assert!(message.contains("missing Mixed_5b.branch1x1.bn.bias"), "{message}");
+        assert!(message.contains("Mixed_6e.branch1x1.bn.weight is [3], not [24]"), "{message}");
+        assert!(InceptionV3::new(&tensors, f64::NAN, PoolPadding::Counted, &Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn half_precision_weights_are_read_as_floats() {
+        let tensors = random(WIDTH, 1, &Device::Cpu).unwrap();
+        let half = tensors.iter().map(|(n, t)| (n.clone(), t.to_dtype(DType::F16).unwrap())).collect();
+        let back: BTreeMap<_, _> = BTreeMap::iter(&half)
+            .map(|(n, t): (&String, &Tensor)| (n.clone(), t.to_dtype(DType::F32).unwrap()))
+            .collect();
+        let run = |t| {
+            let network = InceptionV3::new(t, WIDTH, PoolPadding::Excluded, &Device::Cpu).unwrap();
+            elements(&network.prefix(0, 18, &images(1, 75)).unwrap())
+        };
+        assert_eq!(run(&half), run(&back));
+    }
+}

@@ -163,7 +163,7 @@ impl Frame {
 
     /// Ticks with values below, and the axis' name below them.
     pub fn x_axis(&self, chart: &mut Chart, name: &str) {
-        let ticks = self.x.ticks((self.w / 76.0).max(2.0) as usize);
+        let ticks = self.x.ticks((self.w / 60.0).max(2.0) as usize);
         chart.line((self.left, self.bottom()), (self.right(), self.bottom()), 1.0, Colour::FAINT);
         for (v, text) in &ticks {
             let x = self.px(*v);
@@ -177,7 +177,7 @@ impl Frame {
 
     /// Vertical grid lines.
     pub fn x_grid(&self, chart: &mut Chart) {
-        for (v, _) in self.x.ticks((self.w / 76.0).max(2.0) as usize) {
+        for (v, _) in self.x.ticks((self.w / 60.0).max(2.0) as usize) {
             chart.line((self.px(v), self.top), (self.px(v), self.bottom()), 1.0, Colour::GRID);
         }
     }

@@ -25,10 +25,11 @@ pub struct Panel<'a> {
 
 /// Panels of curves side by side with one legend below.
 pub fn curves(panels: &[Panel], keys: &[(String, Colour)]) -> Chart {
-    let each = 860.0 / panels.len() as f64;
-    let side = (each - 84.0).min(400.0);
-    let rows = keys.iter().map(|k| width_of(&k.0) + 38.0).sum::<f64>() / 780.0;
-    let mut chart = Chart::new(860.0, 40.0 + side + 56.0 + 18.0 * rows.ceil() + 8.0);
+    let width = if panels.len() > 1 { 860.0 } else { 520.0 };
+    let each = width / panels.len().max(1) as f64;
+    let side = (each - 84.0).min(420.0);
+    let rows = 1.0 + (keys.iter().map(|k| width_of(&k.0) + 38.0).sum::<f64>() / (width - 80.0)).floor();
+    let mut chart = Chart::new(width, 40.0 + side + 56.0 + 18.0 * rows + 8.0);
     for (i, panel) in panels.iter().enumerate() {
         let x = Span::linear(0.0, panel.x.1);
         let y = Span::linear(panel.y.1, panel.y.2);
@@ -78,7 +79,7 @@ pub fn curves(panels: &[Panel], keys: &[(String, Colour)]) -> Chart {
             chart.strong(px + dx, py + dy, align, words, Colour::INK);
         }
     }
-    legend(&mut chart, 60.0, 36.0 + side + 58.0, 780.0, keys);
+    legend(&mut chart, 60.0, 36.0 + side + 58.0, width - 80.0, keys);
     chart
 }
 

@@ -118,7 +118,8 @@ pub fn learning(
     for (i, r) in rungs.iter().enumerate() {
         let x = frame.px(*r);
         chart.dashes((x, frame.top), (x, frame.bottom()), 1.0, Colour::MUTED);
-        chart.words(x, 13.0, Align::Centre, format!("rung {i}"), Colour::MUTED);
+        let align = if x > frame.right() - 20.0 { Align::Right } else { Align::Centre };
+        chart.words(x, 13.0, align, format!("rung {i}"), Colour::MUTED);
     }
     for (points, colour, width) in curves {
         match points[..] {

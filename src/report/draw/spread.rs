@@ -43,7 +43,7 @@ pub fn whiskers(
         }
         for (i, row_values) in values.iter().enumerate() {
             let y = frame.top + row * (i as f64 + 0.5);
-            let colour = Colour::series(if names.len() > 6 { usize::from(i > 0) * 10 } else { i });
+            let colour = Colour::series(if names.len() > 6 { 0 } else { i });
             let (value, interval) = row_values[p];
             if let Some(Interval { low, high }) = interval {
                 chart.line((frame.px(low), y), (frame.px(high), y), 2.0, colour);
@@ -117,11 +117,8 @@ pub fn luck(
     let sign = if higher { 1.0 } else { -1.0 };
     let deflated = best - sign * expected_gain;
     // Trials far below are not the question; they are counted at the edge.
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.get(sorted.len() / 2).copied().unwrap_or(best);
-    let far = (best - middle).abs().max(6.0 * se);
-    let near = |v: &&f64| (best - **v).abs() <= 1.6 * far;
+    let far = 12.0 * se.max(expected_gain / 2.0);
+    let near = |v: &&f64| (best - **v).abs() <= far;
     let hidden = values.len() - values.iter().filter(near).count();
     let x = Span::around(values.iter().filter(near).copied().chain([best + se, best - se, deflated]).chain(test));
     let frame = Frame { left: 20.0, top: 78.0, w: 820.0, h: 72.0, x, y: Span::linear(0.0, 1.0) };
@@ -133,22 +130,23 @@ pub fn luck(
         let y = frame.top + frame.h * (0.16 + 0.68 * ((i * 7919) % 101) as f64 / 100.0);
         chart.dot(frame.px(*v), y, 3.2, Colour::BLUE.alpha(0.55));
     }
-    let mut tall = |v: f64, words: String, colour: Colour, level: f64| {
-        let x = frame.px(v);
-        let y = 14.0 + 19.0 * level;
-        chart.line((x, y + 9.0), (x, frame.bottom()), 1.8, colour);
-        let side = if x > 560.0 { Align::Right } else { Align::Left };
-        let shift = if side == Align::Right { 4.0 } else { -4.0 };
-        chart.strong(x + shift, y, side, words, colour);
-    };
-    tall(best, format!("best on validation {best:.4}"), Colour::BLUE, 0.0);
-    tall(deflated, format!("less the luck of the best {deflated:.4}"), Colour::VERMILLION, 1.0);
-    if let Some(t) = test {
-        tall(t, format!("on test images {t:.4}"), Colour::GREEN, 2.0);
+    let mut tall = vec![
+        (best, format!("best on validation {best:.4}"), Colour::BLUE),
+        (deflated, format!("less the luck of the best {deflated:.4}"), Colour::VERMILLION),
+    ];
+    tall.extend(test.map(|t| (t, format!("on test images {t:.4}"), Colour::GREEN)));
+    // Words run away from the lines that begin below them: no line crosses words.
+    let right = frame.px(best) > 430.0;
+    tall.sort_by(|a, b| if right { b.0.total_cmp(&a.0) } else { a.0.total_cmp(&b.0) });
+    for (level, (v, words, colour)) in tall.into_iter().enumerate() {
+        let (x, y) = (frame.px(v), 14.0 + 19.0 * level as f64);
+        chart.line((x, y - 5.0), (x, frame.bottom()), 1.8, colour);
+        let (shift, align) = if right { (-7.0, Align::Right) } else { (7.0, Align::Left) };
+        chart.strong(x + shift, y, align, words, colour);
     }
     frame.x_axis(&mut chart, name);
     if hidden > 0 {
-        let words = format!("{hidden} trials lie farther away");
+        let words = format!("{hidden} of {} trials lie beyond this range", values.len());
         chart.words(840.0, frame.bottom() + 52.0, Align::Right, words, Colour::MUTED);
     }
     chart

@@ -161,13 +161,16 @@ fn selection(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
     row("best, less that luck", Cell::Number(deflated, 4));
     row("the same trial on test images", Cell::number(tested, 4));
     Exhibit::new(slug, title, question, Some(chart), table)
-        .note(format!(
+        .note(match tried {
+            1 => "One trial was measured: nothing was chosen, so there is no luck of the choice to subtract.".to_owned(),
+            _ => format!(
             "If all {tried} trials were equally good, the best would still show {gain:.4} above the truth: the \
              expected largest of {tried} normal numbers is {:.2} standard errors, and one value has a standard error of \
              {se:.4} ({how}). That is an upper estimate: trials on the same images vary together, and \
              truly better trials win more by merit.",
             expected_maximum(tried)
-        ))
+        ),
+        })
         .note(match tested {
             Some(t) => format!("On the test images, which played no part in the choice, the winner reaches {t:.4}."),
             None => "Only the locked test images can tell. `hpsearch test` opens them once, on record.".into(),

@@ -38,12 +38,11 @@ pub fn data(record: &StudyRecord) -> Section {
 fn classes(record: &StudyRecord) -> Exhibit {
     let (slug, title, question) = ("classes", "Images of each class", "What went in?");
     let Some(data) = &record.data else {
-        return Exhibit::missing(
-            slug,
-            title,
-            question,
-            "This study has no images of its own: its runner brings the data.",
-        );
+        let why = match record.spec.runner {
+            crate::spec::RunnerSpec::Image { .. } => "The record does not say how the images were divided.",
+            _ => "This study has no images of its own: its runner brings the data.",
+        };
+        return Exhibit::missing(slug, title, question, why);
     };
     let mut table = Table::new(
         ["split".to_owned()]

@@ -62,8 +62,14 @@ pub fn forecast(
     let features = frozen(backbone, cut, &images, network.head_only())?;
     let frozen_seconds =
         if cut == 0 { 0.0 } else { timed(device, || frozen(backbone, cut, &images, network.head_only()).map(drop))? };
-    let judge_seconds = timed(device, || Ok(drop(model.scores(&features)?)))?;
-    let train_seconds = timed(device, || Ok(drop(model.step(&features, &labels, Epoch(1), 0)?)))?;
+    let judge_seconds = timed(device, || {
+        model.scores(&features)?;
+        Ok(())
+    })?;
+    let train_seconds = timed(device, || {
+        model.step(&features, &labels, Epoch(1), 0)?;
+        Ok(())
+    })?;
     let channels = cut.checked_sub(1).map_or(3, |stage| backbone.stages()[stage].channels);
     let shape = if network.head_only() { vec![channels] } else { vec![side, side, channels] };
     let mut tensors = std::collections::BTreeMap::new();
@@ -76,6 +82,20 @@ pub fn forecast(
         feature_bytes: if cut == 0 { 0 } else { predicted_bytes(&shape, 1, 1, network.cache) },
         checkpoint_bytes: tensors.values().map(|t| 4 * t.elem_count() as u64).sum(),
     })
+}
+
+/// [`forecast`] on the device of this name.
+///
+/// # Errors
+/// As [`forecast`], and where there is no such device.
+pub fn forecast_on(
+    settings: &TrialSettings,
+    size: usize,
+    classes: usize,
+    seed: u64,
+    device: &str,
+) -> Result<Forecast, ImageError> {
+    forecast(settings, size, classes, seed, &super::device(device)?)
 }
 
 fn frozen(backbone: &dyn Backbone, cut: usize, images: &Tensor, pooled: bool) -> Result<Tensor, ImageError> {

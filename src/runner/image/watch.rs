@@ -12,6 +12,8 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Default)]
 struct Relay {
     latest: Mutex<Option<(String, u64, u64)>>,
+    /// Unlike progress, none may be lost.
+    warnings: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
 
@@ -22,10 +24,24 @@ impl Watch for Relay {
         }
     }
     fn warn(&self, message: &str) {
-        self.progress(message, 0, 0);
+        if let Ok(mut warnings) = self.warnings.lock() {
+            warnings.push(message.to_owned());
+        }
     }
     fn interrupted(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Relay {
+    fn pass_on(&self, sink: &mut dyn EpochSink) {
+        for warning in self.warnings.lock().map(|mut w| std::mem::take(&mut *w)).unwrap_or_default() {
+            sink.progress(&warning, 0, 0);
+        }
+        let latest = self.latest.lock().ok().and_then(|mut latest| latest.take());
+        if let Some((what, done, total)) = latest {
+            sink.progress(&what, done, total);
+        }
     }
 }
 
@@ -45,11 +61,9 @@ pub fn watched<T: Send>(sink: &mut dyn EpochSink, work: impl FnOnce(&dyn Watch) 
             if sink.interrupted() {
                 relay.stop.store(true, Ordering::Relaxed);
             }
-            let latest = relay.latest.lock().ok().and_then(|mut latest| latest.take());
-            if let Some((what, done, total)) = latest {
-                sink.progress(&what, done, total);
-            }
+            relay.pass_on(sink);
         }
+        relay.pass_on(sink);
         worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

@@ -1,0 +1,113 @@
+//! What the search itself costs: a suggestion of TPE, a decision, a replay.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use hpsearch::engine::{Engine, EpochReport, Event, Outcome, Plan};
+use hpsearch::ids::Epoch;
+use hpsearch::space::{Condition, Domain, Parameter, SearchSpace, Value};
+use hpsearch::spec::{
+    Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec, SamplerSpec,
+    SchedulerSpec, StudySpec,
+};
+use std::hint::black_box;
+
+const TPE: SamplerSpec = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24 };
+const SHA: SchedulerSpec = SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 };
+const ASHA: SchedulerSpec = SchedulerSpec::Asha { min_resource: 1, reduction_factor: 3 };
+
+/// Eight parameters, as a transfer-learning study has them.
+fn space() -> SearchSpace {
+    let text = |t: &str| Value::Text(t.to_owned());
+    let float = |low, high, log| Domain::Float { low, high, step: None, log };
+    let parameter = |name: &str, domain| Parameter { name: name.to_owned(), domain, when: None };
+    let hidden = Condition { parameter: "head".to_owned(), values: vec![text("hidden")] };
+    SearchSpace {
+        parameters: vec![
+            parameter("learning_rate", float(1e-5, 1e-1, true)),
+            parameter("weight_decay", float(1e-6, 1e-1, true)),
+            parameter("dropout", float(0.0, 0.6, false)),
+            parameter("label_smoothing", float(0.0, 0.2, false)),
+            parameter("batch_size", Domain::Ordinal { choices: [8, 16, 32, 64].map(Value::Int).to_vec() }),
+            parameter("head", Domain::Categorical { choices: vec![text("linear"), text("hidden")] }),
+            Parameter {
+                when: Some(hidden),
+                ..parameter("units", Domain::Int { low: 32, high: 1024, step: 1, log: true })
+            },
+            parameter("loss", Domain::Categorical { choices: vec![text("cross_entropy"), text("focal")] }),
+        ],
+    }
+}
+
+fn study(sampler: SamplerSpec, scheduler: SchedulerSpec, n: u32, epochs: u32) -> StudySpec {
+    StudySpec {
+        name: "bench".to_owned(),
+        seed: 1,
+        runner: RunnerSpec::Synthetic { epochs, epoch_ms: 0 },
+        objective: Objective {
+            metric: Metric::Custom("value".to_owned()),
+            direction: Direction::Maximize,
+            operating_point: OperatingPoint::Youden,
+        },
+        space: space(),
+        sampler,
+        scheduler,
+        enqueue: Vec::new(),
+        budget: Budget { n_trials: Some(n), wall_seconds: None, epochs: None, max_failures: None },
+        limits: Limits::default(),
+        failures: FailurePolicies::default(),
+        run: RunSpec { workers: 1, threads: None, device: "cpu".to_owned(), virtual_workers: 8 },
+    }
+}
+
+/// Runs until `trials` have started and their orders are done; the log.
+fn play(spec: &StudySpec, trials: usize) -> (Engine, Vec<Event>) {
+    let (mut engine, mut log) = (Engine::new(spec), Vec::new());
+    while engine.trials().len() < trials
+        && let Plan::Issue(order) = engine.plan()
+    {
+        let (id, from, to) = (order.order, order.from.0, order.to.0);
+        let quality = order.params.get("dropout").and_then(Value::as_f64).unwrap_or(0.0);
+        let mut push = |event: Event| {
+            engine.apply(&event).expect("a consistent event");
+            log.push(event);
+        };
+        push(Event::OrderIssued { order });
+        push(Event::AttemptStarted { order: id, attempt: 1, worker: 0, unix_ms: 0 });
+        let value = |epoch: u32| quality + f64::from(epoch) * 1e-3;
+        for epoch in from + 1..=to {
+            let report = EpochReport { epoch: Epoch(epoch), value: Some(value(epoch)), ..EpochReport::default() };
+            push(Event::EpochReported { order: id, attempt: 1, report, unix_ms: 0 });
+        }
+        push(Event::OrderFinished { order: id, outcome: Outcome::Reached { value: value(to) }, unix_ms: 0 });
+    }
+    (engine, log)
+}
+
+fn engine(c: &mut Criterion) {
+    let (tpe, _) = play(&study(TPE, SchedulerSpec::None, 2_000, 1), 1_000);
+    c.bench_function("tpe: a suggestion with 1,000 finished trials", |b| b.iter(|| black_box(tpe.plan())));
+    for (name, scheduler) in [("none", SchedulerSpec::None), ("sha", SHA), ("asha", ASHA)] {
+        let spec = study(SamplerSpec::Random, scheduler, 20_000, 27);
+        let (engine, _) = play(&spec, 10_000);
+        c.bench_function(&format!("{name}: a plan with 10,000 trials"), |b| b.iter(|| black_box(engine.plan())));
+    }
+    for (name, scheduler) in [
+        ("none", SchedulerSpec::None),
+        ("sha", SHA),
+        ("median", SchedulerSpec::Median { warmup_epochs: 2, min_trials: 5 }),
+    ] {
+        let spec = study(SamplerSpec::Random, scheduler, 10_000, 20);
+        let (_, log) = play(&spec, 10_000);
+        let mut group = c.benchmark_group("replay");
+        group.sample_size(10);
+        group.bench_function(format!("{name}: 10,000 trials, {} events", log.len()), |b| {
+            b.iter(|| {
+                let mut engine = Engine::new(&spec);
+                log.iter().for_each(|event| engine.apply(event).expect("a consistent event"));
+                black_box(engine.trials().len())
+            });
+        });
+    }
+}
+
+criterion_group!(benches, engine);
+criterion_main!(benches);

@@ -1,0 +1,69 @@
+//! Times InceptionV3 on request: the other half of `benches/compare/forward_step.py`, which asks in turn with PyTorch.
+//!
+//! Reads lines `forward SIDE BATCH` or `step SIDE BATCH FROM frozen|train`, runs each once and prints the seconds. A
+//! step is the frozen prefix up to position FROM, the trained rest, global average pooling, a loss, and all gradients.
+//! The last line, `memory`, asks for the peak resident set in MiB.
+
+use candle_core::{Device, Result, Tensor};
+use hpsearch::nn::inception_v3::{self, InceptionV3};
+use hpsearch::nn::{Backbone, Mode, Suffix, SuffixOptions};
+use hpsearch::spec::{BatchNormMode, PoolPadding};
+use std::collections::HashMap;
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let device = Device::Cpu;
+    let network = InceptionV3::new(&inception_v3::random(1.0, 1, &device)?, 1.0, PoolPadding::Counted, &device)?;
+    let mut suffixes: HashMap<(usize, bool), Box<dyn Suffix>> = HashMap::new();
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let reply = match *words.as_slice() {
+            ["forward", side, batch] => {
+                let x = images(side.parse()?, batch.parse()?)?;
+                timed(|| network.prefix(0, 18, &x).map(drop))?
+            }
+            ["step", side, batch, from, mode] => {
+                let (from, train) = (from.parse()?, mode == "train");
+                let x = images(side.parse()?, batch.parse()?)?;
+                let batch_norm = if train { BatchNormMode::Train } else { BatchNormMode::Frozen };
+                if !suffixes.contains_key(&(from, train)) {
+                    suffixes.clear();
+                    suffixes.insert((from, train), network.suffix(from, 18, SuffixOptions { batch_norm })?);
+                }
+                let suffix = &suffixes[&(from, train)];
+                timed(|| {
+                    let features = suffix.forward(&network.prefix(0, from, &x)?, Mode::Train)?;
+                    features.mean((1, 2))?.sqr()?.mean_all()?.backward().map(drop)
+                })?
+            }
+            ["memory"] => peak_mib()?,
+            _ => return Err(format!("unknown request `{line}`").into()),
+        };
+        println!("{reply}");
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+fn images(side: usize, batch: usize) -> Result<Tensor> {
+    let values: Vec<f32> = (0..batch * side * side * 3).map(|i| ((i * 7919) % 255) as f32 / 127.5 - 1.0).collect();
+    Tensor::from_vec(values, (batch, side, side, 3), &Device::Cpu)
+}
+
+fn timed(f: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let begin = Instant::now();
+    f()?;
+    Ok(begin.elapsed().as_secs_f64())
+}
+
+/// The largest resident set so far, as Linux reports it.
+fn peak_mib() -> std::result::Result<f64, Box<dyn std::error::Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+}

@@ -1,0 +1,363 @@
+//! Showing a run: lines that stay in place on a terminal, a line an event elsewhere, JSON for machines.
+
+use super::args::Global;
+use crate::clock;
+use crate::engine::{EpochReport, Outcome};
+use crate::ids::TrialNumber;
+use crate::run::{Observer, Progress, Standing};
+use crate::space::Value;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::time::Instant;
+
+/// The display that suits where the output goes.
+pub fn observer(global: &Global) -> Box<dyn Observer> {
+    if global.json {
+        return Box::new(|progress: &Progress| {
+            if let Ok(line) = serde_json::to_string(progress) {
+                // A reader that has gone must not end the run.
+                let _ = writeln!(std::io::stdout(), "{line}");
+            }
+        });
+    }
+    if global.quiet {
+        return Box::new(|progress: &Progress| {
+            if let Progress::Warning { text } = progress {
+                super::args::complain(&format!("warning: {text}\n"));
+            }
+        });
+    }
+    let words = Words::new(global.verbose);
+    if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() {
+        Box::new(Terminal::new(words, global.color()))
+    } else {
+        Box::new(Lines { words })
+    }
+}
+
+/// A line an event.
+struct Lines {
+    words: Words,
+}
+
+impl Observer for Lines {
+    fn see(&mut self, progress: &Progress) {
+        self.words.follow(progress);
+        if let Some(line) = self.words.line(progress) {
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }
+    }
+}
+
+/// A line for each worker and one for the study, rewritten in place; what should stay is printed above them.
+struct Terminal {
+    words: Words,
+    bars: MultiProgress,
+    workers: Vec<ProgressBar>,
+    study: ProgressBar,
+}
+
+impl Terminal {
+    fn new(words: Words, color: bool) -> Self {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+        let study = bars.add(ProgressBar::new(0));
+        let template = if color { "{bar:16.cyan/dim} {wide_msg}" } else { "{bar:16} {wide_msg}" };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            study.set_style(style.progress_chars("=> "));
+        }
+        Self { words, bars, workers: Vec::new(), study }
+    }
+
+    fn worker(&mut self, worker: u32) -> &ProgressBar {
+        while self.workers.len() <= worker as usize {
+            let bar = self.bars.insert_before(&self.study, ProgressBar::no_length());
+            if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+                bar.set_style(style);
+            }
+            self.workers.push(bar);
+        }
+        &self.workers[worker as usize]
+    }
+}
+
+impl Observer for Terminal {
+    fn see(&mut self, progress: &Progress) {
+        self.words.follow(progress);
+        match progress {
+            Progress::OrderStarted { worker, .. }
+            | Progress::Working { worker, .. }
+            | Progress::Epoch { worker, .. }
+            | Progress::Idle { worker } => {
+                let text = self.words.worker_line(*worker);
+                self.worker(*worker).set_message(text);
+            }
+            Progress::OrderFinished { .. } if self.words.verbose == 0 => {}
+            Progress::Finished { .. } => {
+                self.workers.iter().for_each(ProgressBar::finish_and_clear);
+                self.study.finish_and_clear();
+                return;
+            }
+            other => {
+                if let Some(line) = self.words.line(other) {
+                    let _ = self.bars.println(line);
+                }
+            }
+        }
+        self.tick();
+    }
+
+    fn tick(&mut self) {
+        let (done, total) = self.words.epochs();
+        self.study.set_length(total.unwrap_or(done).max(1));
+        self.study.set_position(done.min(total.unwrap_or(done)));
+        self.study.set_message(self.words.study_line());
+    }
+}
+
+/// What is known of a worker.
+#[derive(Clone, Debug, Default)]
+struct Busy {
+    trial: Option<TrialNumber>,
+    epoch: u32,
+    to: u32,
+    value: Option<f64>,
+    rate: f64,
+    wait: Option<f64>,
+    within: Option<(String, u64, u64)>,
+}
+
+/// Puts a run into words.
+#[derive(Debug)]
+struct Words {
+    verbose: u8,
+    metric: String,
+    began: Instant,
+    epochs_before: u64,
+    epochs: u64,
+    planned_epochs: Option<u64>,
+    finished: u32,
+    planned: Option<u32>,
+    best: Option<Standing>,
+    busy: BTreeMap<u32, Busy>,
+}
+
+impl Words {
+    fn new(verbose: u8) -> Self {
+        Self {
+            verbose,
+            metric: String::new(),
+            began: Instant::now(),
+            epochs_before: 0,
+            epochs: 0,
+            planned_epochs: None,
+            finished: 0,
+            planned: None,
+            best: None,
+            busy: BTreeMap::new(),
+        }
+    }
+
+    fn follow(&mut self, progress: &Progress) {
+        match progress {
+            Progress::Started { metric, finished, planned, epochs, planned_epochs, best, .. } => {
+                self.metric.clone_from(metric);
+                (self.finished, self.planned, self.best) = (*finished, *planned, *best);
+                (self.epochs_before, self.epochs, self.planned_epochs) = (*epochs, *epochs, *planned_epochs);
+                self.began = Instant::now();
+            }
+            Progress::OrderStarted { worker, trial, from, to, .. } => {
+                let busy = Busy { trial: Some(*trial), epoch: from.0, to: to.0, ..Busy::default() };
+                self.busy.insert(*worker, busy);
+            }
+            Progress::Working { worker, what, done, total } => {
+                self.busy.entry(*worker).or_default().within = Some((what.clone(), *done, *total));
+            }
+            Progress::Epoch { worker, trial, to, report } => {
+                self.epochs += 1;
+                let within = None;
+                let busy = Busy {
+                    trial: Some(*trial),
+                    epoch: report.epoch.0,
+                    to: to.0,
+                    value: report.value,
+                    rate: rate(report),
+                    wait: wait(report),
+                    within,
+                };
+                self.busy.insert(*worker, busy);
+            }
+            Progress::OrderFinished { best, finished, .. } => (self.best, self.finished) = (*best, *finished),
+            Progress::Idle { worker } => {
+                self.busy.remove(worker);
+            }
+            _ => {}
+        }
+    }
+
+    fn epochs(&self) -> (u64, Option<u64>) {
+        (self.epochs, self.planned_epochs)
+    }
+
+    /// Seconds left at the pace of this run; `None` before the first epoch and where the end is open.
+    fn left(&self) -> Option<f64> {
+        let done = self.epochs.checked_sub(self.epochs_before).filter(|&n| n > 0)?;
+        let left = self.planned_epochs?.saturating_sub(self.epochs);
+        Some(self.began.elapsed().as_secs_f64() / done as f64 * left as f64)
+    }
+
+    /// `trials 12/60 | best roc_auc 0.9312 (trial 4) | 3 min 20 s left`
+    fn study_line(&self) -> String {
+        let planned = self.planned.map_or_else(String::new, |n| format!("/{n}"));
+        let best = self
+            .best
+            .map_or_else(String::new, |b| format!(" | best {} {:.4} (trial {})", self.metric, b.value, b.trial));
+        let left = self.left().map_or_else(String::new, |s| format!(" | {} left", clock::span(s)));
+        format!("trials {}{planned}{best}{left}", self.finished)
+    }
+
+    /// `[0] trial 7 epoch 3/9 roc_auc 0.9123 412 img/s`
+    fn worker_line(&self, worker: u32) -> String {
+        let Some(busy) = self.busy.get(&worker) else { return format!("[{worker}] idle") };
+        let trial = busy.trial.map_or_else(String::new, |t| format!(" trial {t} epoch {}/{}", busy.epoch, busy.to));
+        let value = busy.value.map_or_else(String::new, |v| format!(" {} {v:.4}", self.metric));
+        let rate = if busy.rate > 0.0 { format!(" {:.0} img/s", busy.rate) } else { String::new() };
+        let wait = busy.wait.filter(|_| self.verbose > 0).map_or_else(String::new, |w| format!(" data wait {w:.1} %"));
+        let within = busy.within.as_ref().map_or_else(String::new, |(what, done, total)| {
+            format!(" {what} {}", if *total > 0 { format!("{} %", done * 100 / total) } else { done.to_string() })
+        });
+        format!("[{worker}]{trial}{value}{rate}{wait}{within}")
+    }
+
+    /// What an event is for a log; `None`: not worth a line.
+    fn line(&self, progress: &Progress) -> Option<String> {
+        Some(match progress {
+            Progress::Started { study, workers, device, finished, resumed, .. } => {
+                let planned = self.planned.map_or_else(String::new, |n| format!(" of {n}"));
+                let how = if *resumed {
+                    format!("goes on: {finished}{planned} trials are over")
+                } else {
+                    format!("begins:{} trials", planned.replace(" of", ""))
+                };
+                format!("study {study} {how}; {workers} worker{} on {device}", if *workers == 1 { "" } else { "s" })
+            }
+            Progress::OrderStarted { worker, trial, attempt, from, to, params } => {
+                let again = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
+                let params: Vec<String> =
+                    params.0.iter().map(|(name, value)| format!("{name}={}", short(value))).collect();
+                format!("trial {trial}: epochs {} to {to} on worker {worker}{again}; {}", from.0 + 1, params.join(" "))
+            }
+            Progress::Epoch { worker, trial, .. } => {
+                format!(
+                    "trial {trial}:{}",
+                    self.worker_line(*worker).split_once(&format!("trial {trial}")).map_or("", |(_, rest)| rest)
+                )
+            }
+            Progress::OrderFinished { trial, outcome, .. } => {
+                let how = match outcome {
+                    Outcome::Reached { value } => format!("reached {} {value:.4}", self.metric),
+                    Outcome::Stopped { at, value } => format!("stopped at epoch {at} with {} {value:.4}", self.metric),
+                    Outcome::Failed { class, reason } => format!("failed ({}): {reason}", class_name(class)),
+                };
+                format!("trial {trial}: {how} | {}", self.study_line())
+            }
+            Progress::AttemptLost { trial, class, reason, again, .. } => {
+                let then = if *again { "tried again" } else { "given up" };
+                format!("trial {trial}: attempt lost ({}), {then}: {reason}", class_name(class))
+            }
+            Progress::Warning { text } => format!("warning: {text}"),
+            Progress::Note { text } if self.verbose > 0 => text.clone(),
+            Progress::Said { worker, line } if self.verbose > 0 => format!("worker {worker}: {line}"),
+            Progress::Stopping { .. } => "stopping; once more to stop at once".to_owned(),
+            Progress::Finished { seconds, .. } => format!("run over after {}", clock::span(*seconds)),
+            Progress::Working { .. } | Progress::Idle { .. } | Progress::Note { .. } | Progress::Said { .. } => {
+                return None;
+            }
+        })
+    }
+}
+
+/// A value in four significant digits.
+fn short(value: &Value) -> String {
+    match value {
+        Value::Float(x) if *x != 0.0 && x.is_finite() => {
+            let exponent = x.abs().log10().floor();
+            if (-3.0..6.0).contains(&exponent) {
+                let decimals = (3.0 - exponent).max(0.0) as usize;
+                let text = format!("{x:.decimals$}");
+                if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+            } else {
+                format!("{x:.3e}")
+            }
+        }
+        other => other.to_string(),
+    }
+}
+
+fn class_name(class: &crate::engine::FailureClass) -> String {
+    serde_json::to_value(class).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn rate(report: &EpochReport) -> f64 {
+    if report.seconds > 0.0 { report.images as f64 / report.seconds } else { 0.0 }
+}
+
+fn wait(report: &EpochReport) -> Option<f64> {
+    (report.seconds > 0.0).then(|| 100.0 * report.data_wait_seconds / report.seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Epoch;
+
+    #[test]
+    fn values_are_shortened() {
+        let cases = [
+            (0.10000000000000003, "0.1"),
+            (12345.678, "12346"),
+            (1.23456e-5, "1.235e-5"),
+            (-0.25, "-0.25"),
+            (100.0, "100"),
+        ];
+        for (x, text) in cases {
+            assert_eq!(short(&Value::Float(x)), text);
+        }
+        assert_eq!(short(&Value::Text("all".to_owned())), "all");
+    }
+
+    #[test]
+    fn lines_fit_a_terminal_of_80_columns() {
+        let mut words = Words::new(1);
+        words.follow(&Progress::Started {
+            study: "pneumonia".to_owned(),
+            metric: "balanced_accuracy".to_owned(),
+            workers: 16,
+            device: "cuda".to_owned(),
+            finished: 998,
+            planned: Some(1000),
+            epochs: 20_000,
+            planned_epochs: Some(30_000),
+            resumed: true,
+            best: Some(Standing { trial: TrialNumber(997), value: 0.912_345, epoch: Epoch(30) }),
+        });
+        let report = EpochReport {
+            epoch: Epoch(29),
+            value: Some(0.5),
+            seconds: 2.0,
+            data_wait_seconds: 0.05,
+            images: 8000,
+            ..EpochReport::default()
+        };
+        words.follow(&Progress::Epoch { worker: 15, trial: TrialNumber(999), to: Epoch(30), report });
+        assert_eq!(
+            words.worker_line(15),
+            "[15] trial 999 epoch 29/30 balanced_accuracy 0.5000 4000 img/s data wait 2.5 %"
+        );
+        // The bar before it takes 17 columns.
+        let line = words.study_line();
+        assert!(line.starts_with("trials 998/1000 | best balanced_accuracy 0.9123 (trial 997) | "), "{line}");
+        assert!(words.worker_line(15).len() <= 80);
+        assert_eq!(words.worker_line(3), "[3] idle");
+    }
+}

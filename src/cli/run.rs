@@ -1,0 +1,192 @@
+//! `hpsearch run`: trains what a study file asks for and is not on record yet.
+
+use super::args::Global;
+use super::exit::{CliError, Exit};
+use super::progress;
+use crate::run::{self, RunError, RunOptions, Verdict};
+use crate::spec::StudySpec;
+use crate::store::StoreError;
+use crate::study::{Study, StudyError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Run a study, or go on with it: whatever stopped it, the same command continues
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The study file
+    pub study: PathBuf,
+    /// Worker processes, instead of the study's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub workers: Option<u32>,
+    /// Threads of each worker, instead of the study's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub threads: Option<u32>,
+    /// cpu, cuda, cuda:N, cuda:N,M or auto, instead of the study's
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub device: Option<String>,
+    /// The seed, instead of the study's: it makes another study, which needs another --state or name
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// A device as it may be written.
+fn device(text: &str) -> Result<String, String> {
+    let list = text.strip_prefix("cuda:").unwrap_or("0");
+    let numbers = list.split(',').all(|n| !n.is_empty() && n.parse::<u32>().is_ok());
+    if matches!(text, "cpu" | "cuda" | "auto") || (text.starts_with("cuda:") && numbers) {
+        Ok(text.to_owned())
+    } else {
+        Err("not one of cpu, cuda, cuda:N, cuda:N,M, auto".to_owned())
+    }
+}
+
+/// Runs the study to its end, and prints the best trial.
+///
+/// # Errors
+/// If the study file has mistakes, another run holds the study, or it cannot go on.
+pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
+    let loaded = global.load(&args.study)?;
+    let mut spec = loaded.spec;
+    spec.run.workers = args.workers.unwrap_or(spec.run.workers);
+    spec.run.threads = args.threads.or(spec.run.threads);
+    spec.run.device = args.device.unwrap_or(spec.run.device);
+    spec.seed = args.seed.unwrap_or(spec.seed);
+    let options = RunOptions {
+        program: std::env::current_exe().map_err(|e| CliError::new("find this program", e))?,
+        base: loaded.base,
+        cache_dir: global.cache_dir(),
+        workers: spec.run.workers,
+        threads: spec.run.threads,
+        device: spec.run.device.clone(),
+        silence: RunOptions::SILENCE,
+        patience: RunOptions::PATIENCE,
+    };
+    let mut study = Study::open(&global.state, &spec).map_err(|e| open_error(&spec.name, e))?;
+    let mut observer = progress::observer(global);
+    let verdict = run::run(&mut study, &options, observer.as_mut()).map_err(|e| run_error(&spec.name, e))?;
+    drop(observer);
+    conclude(&study, &verdict, &args.study, global)?;
+    Ok(exit_of(&verdict))
+}
+
+/// A study that cannot be opened, with its exit code.
+pub fn open_error(name: &str, error: StudyError) -> CliError {
+    let exit = match &error {
+        StudyError::Locked { .. } => Exit::Locked,
+        StudyError::Changed { .. } => Exit::Usage,
+        StudyError::Store(StoreError::Missing(_)) => Exit::Missing,
+        _ => Exit::Error,
+    };
+    CliError::new(format!("open study `{name}`"), error).exit(exit)
+}
+
+fn run_error(name: &str, error: RunError) -> CliError {
+    match error {
+        RunError::Study(error) => CliError::new(format!("run study `{name}`"), error),
+        error => CliError::new(format!("run study `{name}`"), error),
+    }
+}
+
+fn exit_of(verdict: &Verdict) -> Exit {
+    use crate::engine::DoneReason;
+    match verdict {
+        Verdict { signal: Some(2), .. } => Exit::Interrupted,
+        Verdict { signal: Some(_), .. } => Exit::Terminated,
+        Verdict { done: Some(DoneReason::FailureLimit), .. } => Exit::Error,
+        Verdict { best: None, .. } => Exit::NoSuccess,
+        Verdict { out_of_time: true, .. }
+        | Verdict { done: Some(DoneReason::EpochBudget | DoneReason::Deadline), .. } => Exit::BudgetSpent,
+        _ => Exit::Done,
+    }
+}
+
+/// Says how it ended, which trial is best, and what to do next.
+fn conclude(study: &Study, verdict: &Verdict, file: &Path, global: &Global) -> Result<(), CliError> {
+    use crate::engine::DoneReason;
+    if global.json {
+        return Ok(()); // the last event has said it
+    }
+    let spec = study.spec();
+    let mut out = std::io::stdout().lock();
+    let how = match verdict {
+        Verdict { signal: Some(_), .. } => Some("interrupted; the same command goes on from the last checkpoints"),
+        Verdict { out_of_time: true, .. } => Some("the wall time is spent; raise `budget.wall_time` to go on"),
+        Verdict { done: Some(DoneReason::EpochBudget), .. } => {
+            Some("the epochs are spent; raise `budget.epochs` to go on")
+        }
+        Verdict { done: Some(DoneReason::FailureLimit), .. } => Some("too many trials failed (`budget.max_failures`)"),
+        Verdict { done: Some(DoneReason::SpaceExhausted), .. } => Some("every configuration was tried"),
+        _ => None,
+    };
+    if let Some(how) = how {
+        writeln!(out, "study {}: {how}", spec.name)?;
+    }
+    if let Some(best) = verdict.best
+        && let Some(trial) = study.engine().trial(best.trial)
+    {
+        writeln!(
+            out,
+            "best: trial {} with {} {:.4} after {} epochs",
+            best.trial, spec.objective.metric, best.value, best.epoch
+        )?;
+        for (name, value) in searched(spec, &trial.params) {
+            writeln!(out, "  {name} = {value}")?;
+        }
+    } else {
+        writeln!(out, "no trial has a value")?;
+        for trial in study.engine().trials().filter(|t| t.failure.is_some()).take(3) {
+            if let Some(failure) = &trial.failure {
+                writeln!(out, "  trial {} failed: {}", trial.number, failure.reason)?;
+            }
+        }
+    }
+    let state = if global.state == Path::new(".hpsearch") {
+        String::new()
+    } else {
+        format!("--state {} ", global.state.display())
+    };
+    if verdict.signal.is_some() {
+        writeln!(out, "next: hpsearch {state}run {}", file.display())?;
+    } else if verdict.best.is_some() {
+        writeln!(out, "next: hpsearch {state}report {}", spec.name)?;
+    }
+    Ok(())
+}
+
+fn searched<'a>(
+    spec: &'a StudySpec,
+    params: &'a crate::space::Params,
+) -> impl Iterator<Item = (&'a str, &'a crate::space::Value)> {
+    spec.space.searched().filter_map(|p| Some((p.name.as_str(), params.get(&p.name)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::DoneReason;
+
+    #[test]
+    fn devices_are_checked() {
+        for good in ["cpu", "auto", "cuda", "cuda:0", "cuda:0,3"] {
+            assert!(device(good).is_ok(), "{good}");
+        }
+        for bad in ["gpu", "cuda:", "cuda:x", "cuda:0,", "cpu:1", ""] {
+            assert!(device(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn exit_codes_tell_how_it_ended() {
+        let best = crate::run::Standing { trial: Default::default(), value: 0.5, epoch: Default::default() };
+        let done =
+            |reason| Verdict { done: Some(reason), signal: None, out_of_time: false, best: Some(best), seconds: 1.0 };
+        assert_eq!(exit_of(&done(DoneReason::Complete)).code(), 0);
+        assert_eq!(exit_of(&done(DoneReason::EpochBudget)).code(), 3);
+        assert_eq!(exit_of(&done(DoneReason::FailureLimit)).code(), 1);
+        assert_eq!(exit_of(&Verdict { best: None, ..done(DoneReason::Complete) }).code(), 4);
+        let ended = Verdict { done: None, ..done(DoneReason::Complete) };
+        assert_eq!(exit_of(&Verdict { out_of_time: true, ..ended }).code(), 3);
+        assert_eq!(exit_of(&Verdict { signal: Some(2), ..ended }).code(), 130);
+        assert_eq!(exit_of(&Verdict { signal: Some(15), ..ended }).code(), 143);
+    }
+}

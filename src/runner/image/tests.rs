@@ -1,0 +1,300 @@
+//! Whole trials on small synthetic images and a narrow InceptionV3.
+
+use super::super::SinkClosed;
+use super::*;
+use crate::engine::{EpochReport, FailureClass};
+use crate::ids::OrderId;
+use crate::spec::*;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Keeps reports; asks to stop after some of them, or is interrupted after some steps.
+#[derive(Default)]
+struct Listener {
+    reports: Vec<EpochReport>,
+    stop_after: Option<usize>,
+    interrupt_at: Option<u64>,
+    seen: Vec<String>,
+}
+
+impl EpochSink for Listener {
+    fn epoch(&mut self, report: EpochReport) -> Result<Continue, SinkClosed> {
+        self.reports.push(report);
+        Ok(if self.stop_after == Some(self.reports.len()) { Continue::Stop } else { Continue::Go })
+    }
+    fn progress(&mut self, what: &str, done: u64, _total: u64) {
+        self.seen.push(format!("{what} {done}"));
+    }
+    fn interrupted(&self) -> bool {
+        self.interrupt_at.is_some_and(|n| self.seen.iter().filter(|s| s.starts_with("train")).count() as u64 >= n)
+    }
+}
+
+fn study() -> StudySpec {
+    let data = DataSpec {
+        source: DataSource::Synthetic(SyntheticSpec { images: 40, prevalence: 0.5, contrast: 0.9, seed: 5 }),
+        positive: None,
+        patient: None,
+        bad_files: BadFilePolicy::Fail,
+        colour: ColourMode::Grey,
+        size: 75,
+        split: SplitSpec { validation: 0.3, test: 0.2, policy: ValidationPolicy::Auto, folds: None },
+    };
+    let network = NetworkSpec {
+        backbone: BackboneKind::InceptionV3,
+        width: 0.125,
+        weights: WeightSource::Random,
+        scaling: PixelScaling::Unit,
+        pool_padding: PoolPadding::Excluded,
+        tap: "Mixed_5b".to_owned(),
+        freeze: FreezeTo::All,
+        batch_norm: BatchNormMode::Frozen,
+        cache: CachePrecision::F32,
+    };
+    let training = TrainingSpec {
+        epochs: 3,
+        batch_size: 7,
+        optimiser: OptimiserKind::AdamW,
+        learning_rate: 0.01,
+        weight_decay: 0.01,
+        momentum: 0.9,
+        backbone_rate: 0.1,
+        schedule: ScheduleKind::Cosine,
+        warmup_epochs: 0.5,
+        loss: LossKind::CrossEntropy,
+        focal_gamma: 2.0,
+        label_smoothing: 0.05,
+        imbalance: ImbalancePolicy::Weights,
+    };
+    let augment =
+        AugmentSpec { strength: 0.0, flip: 0.5, rotation: 20.0, brightness: 0.2, edges: 0.3, views: Views::Bank(3) };
+    StudySpec {
+        name: "test".to_owned(),
+        seed: 11,
+        runner: RunnerSpec::Image {
+            data,
+            network,
+            head: HeadSpec { kind: HeadKind::Linear, dropout: 0.3, hidden_units: 8 },
+            training,
+            augment,
+        },
+        objective: Objective {
+            metric: Metric::RocAuc,
+            direction: Direction::Maximize,
+            operating_point: OperatingPoint::Youden,
+        },
+        space: crate::space::SearchSpace::default(),
+        sampler: SamplerSpec::Random,
+        scheduler: SchedulerSpec::None,
+        enqueue: Vec::new(),
+        budget: Budget { n_trials: Some(1), wall_seconds: None, epochs: None, max_failures: None },
+        limits: Limits::default(),
+        failures: FailurePolicies::default(),
+        run: RunSpec { workers: 1, threads: None, device: "cpu".to_owned(), virtual_workers: 8 },
+    }
+}
+
+/// The study with its network, head, training and augmentation changed.
+fn varied(
+    change: impl FnOnce(&mut DataSpec, &mut NetworkSpec, &mut HeadSpec, &mut TrainingSpec, &mut AugmentSpec),
+) -> StudySpec {
+    let mut study = study();
+    if let RunnerSpec::Image { data, network, head, training, augment } = &mut study.runner {
+        change(data, network, head, training, augment);
+    }
+    study
+}
+
+fn order(from: u32, to: u32) -> WorkOrder {
+    WorkOrder {
+        order: OrderId(0),
+        trial: TrialNumber(4),
+        params: Params::default(),
+        from: Epoch(from),
+        to: Epoch(to),
+        stop: None,
+        bracket: 0,
+        rung: None,
+        planned_trials: 1,
+    }
+}
+
+fn slot(folder: &Path, run: &str) -> DeviceSlot {
+    let (study_dir, cache_dir) = (folder.join(run), folder.join("cache"));
+    DeviceSlot { device: "cpu".to_owned(), threads: 2, study_dir, cache_dir, worker: 0 }
+}
+
+fn run(study: &StudySpec, slot: &DeviceSlot, order: &WorkOrder, start: &Start) -> Result<Listener, TrialError> {
+    let mut listener = Listener::default();
+    ImageRunner::new(study, Path::new(".")).run(order, start, slot, &mut listener)?;
+    Ok(listener)
+}
+
+/// What a trial leaves behind, without times.
+fn traces(listener: &Listener) -> Vec<(Epoch, Option<f64>, BTreeMap<String, f64>, Option<f64>, FileRef, FileRef)> {
+    let files = |r: &EpochReport| (r.checkpoint.clone().unwrap(), r.predictions.clone().unwrap());
+    let of = |r: &EpochReport| {
+        let (checkpoint, predictions) = files(r);
+        (r.epoch, r.value, r.metrics.clone(), r.train_loss, checkpoint, predictions)
+    };
+    listener.reports.iter().map(of).collect()
+}
+
+/// Trains straight through, and again stopped after the first epoch and resumed by a new process's runner.
+fn resumes_exactly(study: &StudySpec) {
+    let folder = tempfile::tempdir().unwrap();
+    let straight = run(study, &slot(folder.path(), "straight"), &order(0, 3), &Start::default()).unwrap();
+    assert_eq!(straight.reports.len(), 3);
+
+    let slot = slot(folder.path(), "broken");
+    let mut first = Listener { stop_after: Some(1), ..Listener::default() };
+    ImageRunner::new(study, Path::new(".")).run(&order(0, 3), &Start::default(), &slot, &mut first).unwrap();
+    assert_eq!(first.reports.len(), 1, "it stops where the sink says");
+    let start = Start { checkpoint: first.reports[0].checkpoint.clone(), epoch: Epoch(1) };
+    let second = run(study, &slot, &order(0, 3), &start).unwrap();
+
+    let mut broken = traces(&first);
+    broken.extend(traces(&second));
+    // Digests of checkpoint and prediction files among them: equal to the bit.
+    assert_eq!(traces(&straight), broken);
+    for (.., checkpoint, predictions) in &broken {
+        for file in [checkpoint, predictions] {
+            assert_eq!(Digest::of_file(&slot.study_dir.join(&file.path)).unwrap(), file.digest);
+        }
+    }
+}
+
+#[test]
+fn a_head_on_cached_views_resumes_to_the_bit() {
+    resumes_exactly(&varied(|_, _, _, _, augment| augment.strength = 0.7));
+}
+
+#[test]
+fn a_fine_tuned_network_with_training_batch_norm_resumes_to_the_bit() {
+    resumes_exactly(&varied(|_, network, head, training, _| {
+        network.tap = "Mixed_5c".to_owned();
+        network.freeze = FreezeTo::Stage("Mixed_5b".to_owned());
+        network.batch_norm = BatchNormMode::Train;
+        head.kind = HeadKind::Hidden;
+        training.optimiser = OptimiserKind::Sgd;
+    }));
+}
+
+#[test]
+fn folds_resume_to_the_bit_and_pool_their_predictions() {
+    let study = varied(|data, _, _, training, augment| {
+        data.split.folds = Some(2);
+        training.imbalance = ImbalancePolicy::Oversample;
+        training.loss = LossKind::Focal;
+        augment.strength = 1.0;
+        augment.views = Views::Fresh;
+    });
+    resumes_exactly(&study);
+    let folder = tempfile::tempdir().unwrap();
+    let slot = slot(folder.path(), "run");
+    let listener = run(&study, &slot, &order(0, 1), &Start::default()).unwrap();
+    let report = &listener.reports[0];
+    let pooled =
+        metrics::predictions::read_csv(&slot.study_dir.join(&report.predictions.as_ref().unwrap().path)).unwrap();
+    // 40 images, a fifth of them locked: every other one is judged once, by the model that did not see it.
+    let images: std::collections::BTreeSet<_> = pooled.rows.iter().map(|r| &r.image).collect();
+    assert_eq!((pooled.rows.len(), images.len()), (32, 32));
+    assert!(report.metrics.contains_key("roc_auc") && report.metrics.contains_key("recall@0.5"));
+}
+
+#[test]
+fn everything_can_be_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let study = varied(|_, network, _, _, _| {
+        network.tap = "Conv2d_2b_3x3".to_owned();
+        network.freeze = FreezeTo::None;
+    });
+    let listener = run(&study, &slot(folder.path(), "run"), &order(0, 1), &Start::default()).unwrap();
+    assert!(listener.reports[0].train_loss.unwrap().is_finite());
+}
+
+#[test]
+fn a_cache_without_room_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut study = varied(|_, _, _, _, augment| augment.strength = 0.7);
+    let cached = run(&study, &slot(folder.path(), "a"), &order(0, 2), &Start::default()).unwrap();
+    study.limits.cache_bytes = Some(100);
+    let mut slot = slot(folder.path(), "b");
+    slot.cache_dir = folder.path().join("small");
+    let computed = run(&study, &slot, &order(0, 2), &Start::default()).unwrap();
+    assert!(computed.seen.iter().any(|s| s.starts_with("features are not cached")), "{:?}", computed.seen);
+    assert_eq!(traces(&cached), traces(&computed));
+}
+
+#[test]
+fn a_wild_learning_rate_is_told_as_divergence() {
+    let folder = tempfile::tempdir().unwrap();
+    let study = varied(|_, _, head, training, _| {
+        training.learning_rate = 1e38;
+        training.warmup_epochs = 0.0;
+        training.optimiser = OptimiserKind::Sgd;
+        head.kind = HeadKind::Hidden;
+    });
+    let error = run(&study, &slot(folder.path(), "run"), &order(0, 3), &Start::default()).err().unwrap();
+    assert_eq!(error.class, FailureClass::Diverged);
+    assert!(error.reason.contains("at epoch 1") && error.reason.contains("hint: a smaller learning rate"), "{error}");
+}
+
+#[test]
+fn an_interrupt_drops_the_running_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut listener = Listener { interrupt_at: Some(4), ..Listener::default() };
+    let slot = slot(folder.path(), "run");
+    ImageRunner::new(&study(), Path::new(".")).run(&order(0, 3), &Start::default(), &slot, &mut listener).unwrap();
+    // Three steps are an epoch: the fourth belongs to the second.
+    assert_eq!(listener.reports.len(), 1);
+    assert_eq!(listener.seen.iter().filter(|s| s.starts_with("train")).count(), 4);
+}
+
+#[test]
+fn test_images_are_scored_by_the_folds_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let study = varied(|data, _, _, _, _| data.split.folds = Some(2));
+    let slot = slot(folder.path(), "run");
+    let mut listener = run(&study, &slot, &order(0, 1), &Start::default()).unwrap();
+    let checkpoint = listener.reports[0].checkpoint.clone().unwrap();
+    let mut runner = ImageRunner::new(&study, Path::new("."));
+    let params = Params::default();
+    let scored = runner.test((TrialNumber(4), &params), &checkpoint, &slot, &mut listener).unwrap();
+    assert_eq!(scored.rows.len(), 8);
+    assert!(scored.rows.iter().all(|r| (r.scores.iter().sum::<f32>() - 1.0).abs() < 1e-5));
+    let other = runner.test((TrialNumber(5), &params), &checkpoint, &slot, &mut listener).unwrap_err();
+    assert!(explain(&other).contains("checkpoint of trial 4"), "{}", explain(&other));
+}
+
+#[test]
+fn contradictory_settings_are_bad_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let slot = slot(folder.path(), "run");
+    let study = varied(|_, network, _, _, _| {
+        network.backbone = BackboneKind::ResNet18;
+        network.tap = "features".to_owned();
+        network.freeze = FreezeTo::None;
+    });
+    let error = run(&study, &slot, &order(0, 1), &Start::default()).err().unwrap();
+    assert_eq!(error.class, FailureClass::BadInput);
+    assert!(error.reason.contains("can only be used frozen"), "{error}");
+    let device = DeviceSlot { device: "tpu".to_owned(), ..slot };
+    let error = run(&study, &device, &order(0, 1), &Start::default()).err().unwrap();
+    assert!(error.reason.contains("`tpu`"), "{error}");
+}
+
+#[test]
+fn a_forecast_measures_what_a_trial_would_do() {
+    let settings = study().runner.settings(&Params::default()).unwrap();
+    let head_only = forecast(&settings, 75, 2, 1, &Device::Cpu).unwrap();
+    assert!(head_only.frozen_seconds > 0.0 && head_only.train_seconds > 0.0 && head_only.judge_seconds > 0.0);
+    // Pooled features: the channels of Mixed_5b at this width, four bytes each.
+    let channels = crate::nn::inception_v3::stages(0.125)[7].channels as u64;
+    assert!((4 * channels..4 * channels + 200).contains(&head_only.feature_bytes), "{head_only:?}");
+    let mut all = settings.clone();
+    all.network.freeze = FreezeTo::None;
+    let trained = forecast(&all, 75, 2, 1, &Device::Cpu).unwrap();
+    assert_eq!((trained.frozen_seconds, trained.feature_bytes), (0.0, 0));
+    assert!(trained.checkpoint_bytes > head_only.checkpoint_bytes);
+}

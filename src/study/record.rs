@@ -1,0 +1,168 @@
+//! A study as plain data, for reports: read from its folder beside a run that may be going on.
+
+use crate::digest::Digest;
+use crate::engine::{self, Engine, Event, FileRef, Inconsistent, Outcome};
+use crate::ids::{Epoch, TrialNumber};
+use crate::metrics::predictions::{self, PredictionsError};
+use crate::report::model::{
+    AttemptRecord, EpochRecord, FailureRecord, Finalist, OrderRecord, StudyRecord, TrialRecord, TrialState,
+};
+use crate::spec::StudySpec;
+use crate::store::{SqliteReader, StoreError};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Why a study cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The database fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is on record does not follow from the study.
+    #[error(transparent)]
+    Inconsistent(#[from] Inconsistent),
+    /// A file of predictions cannot be read.
+    #[error(transparent)]
+    Predictions(#[from] PredictionsError),
+    /// A file of predictions cannot be opened.
+    #[error("read predictions from `{}`", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    /// A file of predictions is not the one that was written.
+    #[error("use the predictions in `{}`: their digest is not the one on record\nhint: restore the file, or delete it to report without it", path.display())]
+    Damaged { path: PathBuf },
+}
+
+/// Reads the study in `dir`, with the predictions of at most `finalists` leading trials. Takes no lock and changes
+/// nothing. Predictions whose file is gone are left out; what the data held and pictures are for the caller to add.
+///
+/// # Errors
+/// If there is no study, it cannot be read, or a file of predictions is damaged.
+pub fn record(dir: &Path, finalists: usize) -> Result<StudyRecord, RecordError> {
+    let reader = SqliteReader::open(&dir.join("study.db"))?;
+    let mut events = Vec::new();
+    reader.events(0, &mut |event| events.push(event))?;
+    let (mut record, files) = replay(&reader.spec()?, &events)?;
+    for number in record.ranking().into_iter().map(|t| t.number).collect::<Vec<_>>() {
+        if record.finalists.len() == finalists {
+            break;
+        }
+        let Some(file) = files.get(&number) else { continue };
+        let path = dir.join(&file.path);
+        if !path.exists() {
+            continue;
+        }
+        let digest = Digest::of_file(&path).map_err(|source| RecordError::File { path: path.clone(), source })?;
+        if digest != file.digest {
+            return Err(RecordError::Damaged { path });
+        }
+        record.finalists.push(Finalist { trial: number, validation: predictions::read_csv(&path)? });
+    }
+    Ok(record)
+}
+
+/// The record that events tell, and the latest file of predictions of each trial. States are the engine's: no second
+/// reducer decides who was promoted.
+fn replay(spec: &StudySpec, events: &[Event]) -> Result<(StudyRecord, BTreeMap<TrialNumber, FileRef>), RecordError> {
+    let mut engine = Engine::new(spec);
+    let mut orders: Vec<OrderRecord> = Vec::new();
+    let mut epochs: BTreeMap<TrialNumber, BTreeMap<Epoch, EpochRecord>> = BTreeMap::new();
+    let mut files = BTreeMap::new();
+    for event in events {
+        engine.apply(event)?;
+        match event {
+            Event::Enqueued { .. } => {}
+            Event::OrderIssued { order } => {
+                orders.push(OrderRecord { order: order.clone(), outcome: None, attempts: Vec::new() });
+            }
+            Event::AttemptStarted { order, worker, unix_ms, .. } => {
+                let attempt = AttemptRecord { worker: *worker, started_ms: *unix_ms, ended_ms: *unix_ms, lost: None };
+                orders[order.0 as usize].attempts.push(attempt);
+            }
+            Event::EpochReported { order, report, unix_ms, .. } => {
+                let order = &mut orders[order.0 as usize];
+                if let Some(attempt) = order.attempts.last_mut() {
+                    attempt.ended_ms = *unix_ms;
+                }
+                if let Some(file) = &report.predictions {
+                    files.insert(order.order.trial, file.clone());
+                }
+                let epoch = EpochRecord {
+                    epoch: report.epoch,
+                    value: report.value.filter(|v| v.is_finite()),
+                    metrics: report.metrics.clone(),
+                    train_loss: report.train_loss.filter(|v| v.is_finite()),
+                    seconds: report.seconds,
+                    data_wait_seconds: report.data_wait_seconds,
+                    unix_ms: *unix_ms,
+                };
+                epochs.entry(order.order.trial).or_default().insert(report.epoch, epoch);
+            }
+            Event::AttemptLost { order, class, reason, unix_ms, .. } => {
+                if let Some(attempt) = orders[order.0 as usize].attempts.last_mut() {
+                    attempt.ended_ms = *unix_ms;
+                    attempt.lost = Some(FailureRecord { class: *class, reason: reason.clone() });
+                }
+            }
+            Event::OrderFinished { order, outcome, unix_ms } => {
+                let order = &mut orders[order.0 as usize];
+                if let Some(attempt) = order.attempts.last_mut() {
+                    attempt.ended_ms = attempt.ended_ms.max(*unix_ms);
+                }
+                order.outcome = Some(outcome.clone());
+            }
+        }
+    }
+    let trials = engine
+        .trials()
+        .map(|view| {
+            let mut own = epochs.remove(&view.number).unwrap_or_default();
+            // Epochs that a lost attempt had reached and nobody trained again are no part of the trial.
+            own.retain(|epoch, _| epoch.0 as usize <= view.curve.len());
+            let last = own.last_key_value().and_then(|(_, e)| e.value);
+            TrialRecord {
+                number: view.number,
+                params: (*view.params).clone(),
+                state: state(view.state),
+                value: if view.state == engine::TrialState::Failed { None } else { view.value.or(last) },
+                epochs: own.into_values().collect(),
+                bracket: view.bracket,
+                rung: view.rung,
+                failure: view
+                    .failure
+                    .as_ref()
+                    .map(|f| FailureRecord { class: f.class, reason: f.reason.clone() })
+                    .or_else(|| failure(&orders, view.number)),
+            }
+        })
+        .collect();
+    let record = StudyRecord {
+        spec: spec.clone(),
+        trials,
+        orders,
+        data: None,
+        finalists: Vec::new(),
+        test: None,
+        pictures: Vec::new(),
+        thumbnails: BTreeMap::new(),
+        program: concat!("hpsearch ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    Ok((record, files))
+}
+
+fn failure(orders: &[OrderRecord], trial: TrialNumber) -> Option<FailureRecord> {
+    orders.iter().rev().filter(|o| o.order.trial == trial).find_map(|o| match &o.outcome {
+        Some(Outcome::Failed { class, reason }) => Some(FailureRecord { class: *class, reason: reason.clone() }),
+        _ => None,
+    })
+}
+
+fn state(state: engine::TrialState) -> TrialState {
+    match state {
+        engine::TrialState::Waiting => TrialState::Waiting,
+        engine::TrialState::Running => TrialState::Running,
+        engine::TrialState::Paused => TrialState::Paused,
+        engine::TrialState::Complete => TrialState::Complete,
+        engine::TrialState::Stopped => TrialState::Stopped,
+        engine::TrialState::Failed => TrialState::Failed,
+    }
+}
