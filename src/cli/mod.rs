@@ -7,6 +7,7 @@ pub mod exit;
 pub mod export;
 pub mod gc;
 pub mod preview;
+pub mod plan;
 pub mod progress;
 pub mod report;
 pub mod run;
@@ -34,6 +35,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Check(check::Args),
+    Plan(plan::Args),
     Run(run::Args),
     Status(status::Args),
     Export(export::Args),
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
 fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
     match verb {
         Verb::Check(args) => check::run(args, global),
+        Verb::Plan(args) => plan::run(args, global),
         Verb::Run(args) => run::run(args, global),
         Verb::Status(args) => status::run(args, global),
         Verb::Export(args) => export::run(args, global),

@@ -81,9 +81,7 @@ fn every_search_space_we_ship_loads_in_a_study() {
     for space in spaces {
         let study = folder.path().join("study.toml");
         let path = fs::canonicalize(&space).unwrap();
-        let augment = if space.ends_with("augmentation.toml") { "" } else { "[augment]\nstrength = 0.5\n" };
-        fs::write(&study, format!("space = {path:?}\n[data]\nfolder = \"x\"\n{augment}[budget]\nn_trials = 10\n"))
-            .unwrap();
+        fs::write(&study, format!("space = {path:?}\n[data]\nfolder = \"x\"\n[budget]\nn_trials = 10\n")).unwrap();
         let loaded = config::load(&study).unwrap_or_else(|e| panic!("{e}"));
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
         assert!(loaded.spec.space.searched().count() >= 3);
