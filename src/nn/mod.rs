@@ -7,6 +7,7 @@ pub mod concat;
 pub mod conv;
 pub mod inception_v3;
 pub mod kernel;
+pub mod memory;
 pub mod norm;
 pub mod pool;
 #[cfg(test)]
