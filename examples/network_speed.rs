@@ -16,6 +16,7 @@ use std::time::Instant;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    hpsearch::nn::memory::keep_pages();
     let device = Device::Cpu;
     let network = InceptionV3::new(&inception_v3::random(1.0, 1, &device)?, 1.0, PoolPadding::Counted, &device)?;
     let mut suffixes: HashMap<(usize, bool), Box<dyn Suffix>> = HashMap::new();

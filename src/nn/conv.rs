@@ -268,8 +268,11 @@ mod tests {
     use crate::nn::reference::{self, assert_close, differences, dot, elements, gradients, numbers, var};
     use candle_core::Device;
 
-    /// Input, output channels, kernel, stride, padding: every window of InceptionV3, and odd ones.
-    const CASES: [([usize; 4], usize, [usize; 2], usize, [usize; 2]); 11] = [
+    /// Input, output channels, kernel, stride, padding.
+    type Case = ([usize; 4], usize, [usize; 2], usize, [usize; 2]);
+
+    /// Every window of InceptionV3, and odd ones.
+    const CASES: [Case; 11] = [
         ([2, 5, 6, 7], 9, [1, 1], 1, [0, 0]),
         ([1, 7, 6, 3], 5, [3, 3], 2, [0, 0]),
         ([2, 6, 5, 4], 33, [3, 3], 1, [1, 1]),

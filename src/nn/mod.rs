@@ -16,6 +16,7 @@ pub mod inception_v3;
 pub mod init;
 pub mod kernel;
 pub mod loss;
+pub mod memory;
 pub mod norm;
 pub mod optimiser;
 pub mod pool;
