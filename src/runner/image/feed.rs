@@ -4,6 +4,7 @@ use super::ImageError;
 use super::plan::Sample;
 use crate::data::augment::{View, ViewDraw, render};
 use crate::data::features::{FeatureCache, FeatureError, FeatureRequest, Features, global_average, network_digest};
+use crate::data::loader::ahead;
 use crate::data::{DataSet, PixelSource, Watch};
 use crate::digest::Digest;
 use crate::nn::Backbone;
@@ -12,7 +13,6 @@ use crate::spec::{CachePrecision, NetworkSpec, TrialSettings};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 /// Batches rendered ahead of the step that wants them.
@@ -77,7 +77,7 @@ impl<'a> Frozen<'a> {
     fn rendered(&self, samples: &[Sample]) -> Vec<f32> {
         let (side, channels) = (self.data.size(), self.data.channels());
         let mut out = vec![0f32; samples.len() * side * side * 3];
-        out.par_chunks_exact_mut(side * side * 3).zip(samples).for_each(|(out, sample)| {
+        out.chunks_exact_mut(side * side * 3).zip(samples).for_each(|(out, sample)| {
             let image = &self.data.records()[sample.image].digest;
             let draw = ViewDraw::draw(&self.settings.augment, self.seed, image, sample.view);
             render(self.data.pixels(sample.image), side, channels, &draw, self.network().scaling, out);
@@ -146,26 +146,18 @@ impl<'a> Feed<'a> {
             }
             return Ok(waited);
         }
-        std::thread::scope(|scope| {
-            let (sender, batches_of_pixels) = sync_channel(AHEAD);
-            let frozen = self.frozen;
-            scope.spawn(move || {
-                // Ends when the receiver has gone: after the last batch, or an error.
-                batches.iter().all(|batch| sender.send(frozen.rendered(batch)).is_ok());
-            });
-            let mut waited = Duration::ZERO;
-            for (step, batch) in batches.iter().enumerate() {
-                let began = Instant::now();
-                let Ok(pixels) = batches_of_pixels.recv() else {
-                    return Err(candle_core::Error::Msg("render a batch: the thread ended".to_owned()).into());
-                };
-                let side = frozen.data.size();
-                let x = Tensor::from_vec(pixels, (batch.len(), side, side, 3), frozen.device)?;
-                waited += began.elapsed();
-                each(step, self.through_prefix(x)?)?;
-            }
-            Ok(waited)
-        })
+        let (frozen, side) = (self.frozen, self.frozen.data.size());
+        let threads = rayon::current_num_threads().min(AHEAD);
+        ahead(
+            batches.len(),
+            AHEAD,
+            threads,
+            |step| frozen.rendered(&batches[step]),
+            |step, pixels| {
+                let x = Tensor::from_vec(pixels, (batches[step].len(), side, side, 3), frozen.device)?;
+                each(step, self.through_prefix(x)?)
+            },
+        )
     }
 
     fn row(&self, sample: &Sample) -> Option<(&Features, usize)> {

@@ -108,6 +108,8 @@ impl ImageRunner {
     ) -> Result<(), ImageError> {
         if self.opened.as_ref().is_none_or(|o| o.device_name != slot.device) {
             let RunnerSpec::Image { data, .. } = &self.study.runner else { return Err(ImageError::NotImages) };
+            // The pool of all kernels is the process's own: a process that has one already keeps it.
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(slot.threads).build_global();
             let (seed, base) = (self.study.seed, &self.base);
             let opened = watched(sink, |watch| DataSet::open(data, seed, base, &slot.cache_dir, watch));
             if sink.interrupted() {

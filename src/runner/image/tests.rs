@@ -271,6 +271,9 @@ fn test_images_are_scored_by_the_folds_together() {
 fn contradictory_settings_are_bad_input() {
     let folder = tempfile::tempdir().unwrap();
     let slot = slot(folder.path(), "run");
+    let device = DeviceSlot { device: "tpu".to_owned(), ..slot.clone() };
+    let error = run(&study(), &device, &order(0, 1), &Start::default()).err().unwrap();
+    assert!(error.reason.contains("`tpu`"), "{error}");
     let study = varied(|_, network, _, _, _| {
         network.backbone = BackboneKind::ResNet18;
         network.tap = "features".to_owned();
@@ -279,9 +282,6 @@ fn contradictory_settings_are_bad_input() {
     let error = run(&study, &slot, &order(0, 1), &Start::default()).err().unwrap();
     assert_eq!(error.class, FailureClass::BadInput);
     assert!(error.reason.contains("can only be used frozen"), "{error}");
-    let device = DeviceSlot { device: "tpu".to_owned(), ..slot };
-    let error = run(&study, &device, &order(0, 1), &Start::default()).err().unwrap();
-    assert!(error.reason.contains("`tpu`"), "{error}");
 }
 
 #[test]
