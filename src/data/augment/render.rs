@@ -80,17 +80,15 @@ impl Scale {
 /// Scaling alone, by table, mirrored if asked.
 fn plain<const C: usize>(pixels: &[u8], size: usize, flip: bool, scale: &Scale, out: &mut [f32]) {
     let table: [[f32; 3]; 256] = std::array::from_fn(|v| std::array::from_fn(|c| scale.at(c, v as f32)));
-    let shade = |to: &mut [f32], from: &[u8]| {
-        for c in 0..3 {
-            to[c] = table[from[c % C] as usize][c];
-        }
-    };
     for (to, from) in out.chunks_exact_mut(size * 3).zip(pixels.chunks_exact(size * C)) {
-        let targets = to.chunks_exact_mut(3);
-        if flip {
-            targets.zip(from.chunks_exact(C).rev()).for_each(|(t, f)| shade(t, f));
-        } else {
-            targets.zip(from.chunks_exact(C)).for_each(|(t, f)| shade(t, f));
+        for (i, to) in to.chunks_exact_mut(3).enumerate() {
+            let at = if flip { size - 1 - i } else { i } * C;
+            let entry = &table[from[at] as usize];
+            // Three stores at once for grey; a colour has its own entry in each channel.
+            to.copy_from_slice(entry);
+            for c in 1..C {
+                to[c] = table[from[at + c] as usize][c];
+            }
         }
     }
 }
@@ -101,6 +99,7 @@ fn light<const C: usize>(pixels: &[u8], size: usize, draw: &ViewDraw, lit: &mut 
     let (row, stride) = (size * C, (size + 1) * C);
     lit.resize((size + 1) * stride, 0.0);
     let (weight, brightness) = (draw.edges as f32 / 4.0, draw.brightness as f32);
+    let (mut sums, mut slopes) = (vec![0.0; row + 2 * C], vec![0.0; row + 2 * C]);
     for y in 0..size {
         let to = &mut lit[y * stride..][..stride];
         let middle = &pixels[y * row..][..row];
@@ -111,7 +110,8 @@ fn light<const C: usize>(pixels: &[u8], size: usize, draw: &ViewDraw, lit: &mut 
         } else {
             let above = &pixels[y.saturating_sub(1) * row..][..row];
             let below = &pixels[(y + 1).min(size - 1) * row..][..row];
-            highlight::<C>([above, middle, below], weight, brightness, &mut to[..row]);
+            let columns = [&mut sums[..], &mut slopes[..]];
+            highlight::<C>([above, middle, below], weight, brightness, columns, &mut to[..row]);
         }
         to.copy_within(row - C..row, row);
     }
@@ -119,29 +119,35 @@ fn light<const C: usize>(pixels: &[u8], size: usize, draw: &ViewDraw, lit: &mut 
 }
 
 /// One row of `min((p + weight * |(gx, gy)|) * brightness, 255)`, from the rows above, at and below it.
-fn highlight<const C: usize>(rows: [&[u8]; 3], weight: f32, brightness: f32, to: &mut [f32]) {
-    let pixel = |l: [u8; 3], m: [u8; 3], r: [u8; 3]| {
-        let [l, m, r] = [l, m, r].map(|column| column.map(i32::from));
-        let gx = (r[0] + 2 * r[1] + r[2]) - (l[0] + 2 * l[1] + l[2]);
-        let gy = (l[2] + 2 * m[2] + r[2]) - (l[0] + 2 * m[0] + r[0]);
-        let magnitude = ((gx * gx + gy * gy) as f32).sqrt();
-        ((m[1] as f32 + weight * magnitude) * brightness).min(255.0)
-    };
+///
+/// The Sobel kernels are products, so columns are summed first: `sums` are 1 2 1 down a column, `slopes` -1 0 1, each
+/// with `C` places more on either side. Whole numbers all, and exact in f32, for vectors to work on.
+fn highlight<const C: usize>(
+    [above, middle, below]: [&[u8]; 3],
+    weight: f32,
+    brightness: f32,
+    [sums, slopes]: [&mut [f32]; 2],
+    to: &mut [f32],
+) {
     let row = to.len();
-    let column = |i: usize| [rows[0][i], rows[1][i], rows[2][i]];
-    for c in 0..C {
-        let (first, last) = (c, row - C + c);
-        to[first] = pixel(column(first), column(first), column((first + C).min(last)));
-        to[last] = pixel(column(last.saturating_sub(C).max(first)), column(last), column(last));
+    let (inner_sums, inner_slopes) = (&mut sums[C..][..row], &mut slopes[C..][..row]);
+    let (above, middle, below) = (&above[..row], &middle[..row], &below[..row]);
+    for i in 0..row {
+        let (a, m, b) = (f32::from(above[i]), f32::from(middle[i]), f32::from(below[i]));
+        inner_sums[i] = a + 2.0 * m + b;
+        inner_slopes[i] = b - a;
     }
-    if row <= 2 * C {
-        return;
+    for columns in [&mut *sums, &mut *slopes] {
+        columns.copy_within(C..2 * C, 0);
+        columns.copy_within(row..row + C, row + C);
     }
-    // Slices of equal length let the compiler drop the bounds checks and use vectors.
-    let inner = row - 2 * C;
-    let [a, m, b] = rows.map(|r| [&r[..inner], &r[C..][..inner], &r[2 * C..][..inner]]);
-    for (i, t) in to[C..][..inner].iter_mut().enumerate() {
-        *t = pixel([a[0][i], m[0][i], b[0][i]], [a[1][i], m[1][i], b[1][i]], [a[2][i], m[2][i], b[2][i]]);
+    // Slices of equal length let the compiler drop the bounds checks.
+    let (left, right) = (&sums[..row], &sums[2 * C..][..row]);
+    let (before, at, after) = (&slopes[..row], &slopes[C..][..row], &slopes[2 * C..][..row]);
+    for i in 0..row {
+        let (gx, gy) = (right[i] - left[i], before[i] + 2.0 * at[i] + after[i]);
+        let magnitude = (gx * gx + gy * gy).sqrt();
+        to[i] = ((f32::from(middle[i]) + weight * magnitude) * brightness).min(255.0);
     }
 }
 
