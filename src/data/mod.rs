@@ -8,6 +8,7 @@ mod index;
 pub mod loader;
 mod manifest;
 mod pixels;
+pub mod sheet;
 mod split;
 mod store;
 mod summary;

@@ -17,6 +17,11 @@ pub enum Inconsistent {
         "follow order {order}: it was recorded as {recorded}, but the study plans {planned}\nhint: the study file's search, or the program, differs from the one that recorded it"
     )]
     NotPlanned { order: OrderId, recorded: String, planned: String },
+    /// A number of trials that the study was never to have.
+    #[error(
+        "follow order {order}: it was decided for {found} trials, but the study has {least} to {most}\nhint: a budget may be raised, never lowered"
+    )]
+    PlannedTrials { order: OrderId, found: u32, least: u32, most: u32 },
     /// Order numbers are contiguous.
     #[error("follow order {found}: the next order is {expected}")]
     OrderNumber { found: OrderId, expected: OrderId },
@@ -47,7 +52,11 @@ pub enum Inconsistent {
 }
 
 impl Engine {
-    /// Applies an event: live, at resumption, in a replay, for a report. Refused events change nothing.
+    /// Applies an event: live, at resumption, in a replay, for a report.
+    ///
+    /// # Errors
+    /// [`Inconsistent`] for an event that does not follow from those before it. It changes nothing, but for one case:
+    /// an order of a smaller plan than today's that is [`Inconsistent::NotPlanned`] may leave more results shown.
     pub fn apply(&mut self, event: &Event) -> Result<(), Inconsistent> {
         match event {
             Event::OrderIssued { order } => self.issue(order),
@@ -68,6 +77,11 @@ impl Engine {
         let expected = OrderId(self.orders.len() as u32);
         if order.order != expected {
             return Err(Inconsistent::OrderNumber { found: order.order, expected });
+        }
+        let least = self.totals.last().copied().unwrap_or(1);
+        if !(least..=self.target).contains(&order.planned_trials) {
+            let (found, most) = (order.planned_trials, self.target);
+            return Err(Inconsistent::PlannedTrials { order: order.order, found, least, most });
         }
         // The plan as it was when the order was decided, before any later raise of the budget. A larger plan only
         // retires less, so going back to the smaller one first loses nothing.

@@ -11,7 +11,7 @@ mod html;
 pub mod model;
 mod table;
 
-pub use draw::DrawError;
+pub use draw::{DrawError, contact_sheet};
 pub use model::StudyRecord;
 
 use crate::fsx;

@@ -1,6 +1,7 @@
 //! What a report is made from: a study as plain data. Whoever has the history (a store, a library user) builds it;
 //! nothing below looks at a clock, a database or a network, so the same record gives the same bytes.
 
+use crate::data::DataSummary;
 use crate::engine::{FailureClass, Outcome, WorkOrder};
 use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::Predictions;
@@ -134,6 +135,10 @@ pub struct DataRecord {
     pub splits: Vec<SplitRecord>,
     /// Files left out, with the reason.
     pub skipped: Vec<(String, String)>,
+    /// Different patients, where known.
+    pub patients: Option<u64>,
+    /// What else a reader should know, a sentence each, without full stop.
+    pub notes: Vec<String>,
     /// Made by the program rather than taken from patients: said aloud in the report.
     pub synthetic: bool,
 }
@@ -145,8 +150,6 @@ pub struct SplitRecord {
     pub name: String,
     /// Images of each class.
     pub counts: Vec<u64>,
-    /// Patients, where known.
-    pub patients: Option<u64>,
 }
 
 /// A leading trial.
@@ -194,6 +197,30 @@ pub struct Picture {
 #[serde(transparent)]
 pub struct Png(pub Vec<u8>);
 
+impl From<&DataSummary> for DataRecord {
+    fn from(s: &DataSummary) -> Self {
+        let mut splits = Vec::new();
+        let many = s.folds.len() > 1;
+        for (i, fold) in s.folds.iter().enumerate() {
+            let name = |part: &str| if many { format!("fold {}, {part}", i + 1) } else { part.to_owned() };
+            splits.push(SplitRecord { name: name("training"), counts: fold.train.clone() });
+            splits.push(SplitRecord { name: name("validation"), counts: fold.validation.clone() });
+        }
+        if s.test.iter().any(|&n| n > 0) {
+            splits.push(SplitRecord { name: "test".to_owned(), counts: s.test.clone() });
+        }
+        Self {
+            classes: s.classes.clone(),
+            positive: s.positive,
+            splits,
+            patients: s.patients.as_ref().map(|p| p.patients),
+            notes: s.notes.clone(),
+            skipped: s.skipped.iter().map(|f| (f.path.clone(), f.reason.clone())).collect(),
+            synthetic: s.synthetic,
+        }
+    }
+}
+
 impl StudyRecord {
     /// A trial by its number.
     pub fn trial(&self, number: TrialNumber) -> Option<&TrialRecord> {
@@ -208,17 +235,22 @@ impl StudyRecord {
         }
     }
 
-    /// Trials with a value, best first; among equals the earlier. Failed trials never take part, and a trial cut
-    /// short competes with its latest value.
+    /// Trials with a value, best first: those trained longest come first, among them the best value, among equals the
+    /// earlier, so that values after different numbers of epochs never compete. Failed trials take no part.
     pub fn ranking(&self) -> Vec<&TrialRecord> {
-        let mut ranked: Vec<(&TrialRecord, f64)> = self
+        let mut ranked: Vec<(Epoch, f64, &TrialRecord)> = self
             .trials
             .iter()
             .filter(|t| t.state != TrialState::Failed)
-            .filter_map(|t| Some((t, t.value.filter(|v| v.is_finite())?)))
+            .filter_map(|t| {
+                let epochs = t.epochs.last().map_or(Epoch(0), |e| e.epoch);
+                Some((epochs, t.value.filter(|v| v.is_finite())?, t))
+            })
             .collect();
         let sign = if self.better(1.0, 0.0) { -1.0 } else { 1.0 };
-        ranked.sort_by(|a, b| (sign * a.1).total_cmp(&(sign * b.1)).then(a.0.number.cmp(&b.0.number)));
-        ranked.into_iter().map(|r| r.0).collect()
+        ranked.sort_by(|a, b| {
+            b.0.cmp(&a.0).then((sign * a.1).total_cmp(&(sign * b.1))).then(a.2.number.cmp(&b.2.number))
+        });
+        ranked.into_iter().map(|r| r.2).collect()
     }
 }

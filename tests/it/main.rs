@@ -6,6 +6,7 @@ mod network;
 mod pipeline;
 mod program;
 mod quality;
+mod report;
 mod samplers;
 mod schedulers;
 mod simulation;

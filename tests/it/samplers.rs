@@ -284,6 +284,10 @@ fn events_that_cannot_be_are_refused_with_their_reason() {
     assert!(matches!(refuse(&mut engine, issued(&|o| o.order = OrderId(1))), Inconsistent::OrderNumber { .. }));
     assert!(matches!(refuse(&mut engine, issued(&|o| o.to = Epoch(9))), Inconsistent::NotPlanned { .. }));
     assert!(matches!(refuse(&mut engine, issued(&|o| o.bracket = 1)), Inconsistent::NotPlanned { .. }));
+    for planned in [0, 10] {
+        let event = issued(&|o| o.planned_trials = planned);
+        assert!(matches!(refuse(&mut engine, event), Inconsistent::PlannedTrials { .. }));
+    }
     engine.apply(&Event::OrderIssued { order: order.clone() }).unwrap();
     let Plan::Issue(second) = engine.plan() else { panic!() };
     let twice = Event::OrderIssued { order: hpsearch::engine::WorkOrder { params: order.params.clone(), ..second } };

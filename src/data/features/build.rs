@@ -117,8 +117,7 @@ impl Builder<'_> {
         chosen: Vec<Wanted>,
         (done, total): (u64, u64),
     ) -> Result<(), FeatureError> {
-        let name = unique();
-        let draft = shelf.folder.join(format!("{}{name}", claim.prefix()));
+        let draft = shelf.folder.join(claim.unfinished());
         let mut draft = Draft::create(draft, shelf.key, shelf.row_bytes, chosen.len())?;
         // Images that begin at the same place go through the network together.
         let mut by_start: BTreeMap<usize, Vec<Wanted>> = BTreeMap::new();
@@ -142,23 +141,27 @@ impl Builder<'_> {
             }
             self.watch.progress("computing frozen features", done + draft.rows() as u64, total);
         }
-        if draft.rows() > 0 {
-            let made: Vec<Digest> = draft.images().collect();
-            let path = shelf.folder.join(format!("{name}{ROWS}"));
-            draft.commit(&path)?;
-            shelf.refresh(self.verified, self.watch)?;
-            if !made.iter().all(|digest| shelf.has(digest)) {
-                return Err(FeatureError::Unreadable { path });
-            }
+        // What failed counts for more than what then fails in keeping the rest.
+        outcome.and(self.keep(shelf, draft))
+    }
+
+    /// Takes a segment, complete or not, into the shelf.
+    fn keep(&self, shelf: &mut Shelf, draft: Draft) -> Result<(), FeatureError> {
+        if draft.rows() == 0 {
+            return Ok(());
         }
-        outcome
+        let made: Vec<Digest> = draft.images().collect();
+        let path = shelf.folder.join(format!("{}{ROWS}", unique()));
+        draft.commit(&path)?;
+        shelf.refresh(self.verified, self.watch)?;
+        if made.iter().all(|digest| shelf.has(digest)) { Ok(()) } else { Err(FeatureError::Unreadable { path }) }
     }
 
     /// The bytes of a batch's rows.
     fn rows(&self, start: Option<&Start>, batch: &[Wanted]) -> Result<Vec<u8>, FeatureError> {
         let values = match start {
-            Some(start) => self.request.from_rows(start, batch)?,
-            None => self.request.from_images(batch)?,
+            Some(start) => self.request.continued(start, batch)?,
+            None => self.request.begun(batch)?,
         };
         if let Some((at, value)) = number::too_large(&values, self.request.precision) {
             let index = batch[at * batch.len() / values.len()].1;

@@ -4,7 +4,7 @@
 //! it takes to fill a segment; others claim others, and thereby help.
 
 use super::FeatureError;
-use super::shelf::TEMPORARY;
+use super::shelf::{TEMPORARY, unique};
 use crate::digest::Digest;
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -12,8 +12,9 @@ use std::path::Path;
 
 /// Sole right to build the rows of some buckets of a shelf, until dropped.
 pub(super) struct Claim {
-    _locks: Vec<File>,
-    first: u8,
+    /// Held, never read.
+    locks: Vec<File>,
+    buckets: Vec<u8>,
 }
 
 /// An image whose row is wanted: its digest and its index in the source.
@@ -43,10 +44,9 @@ impl Claim {
                 Err(TryLockError::WouldBlock) => continue,
                 Err(TryLockError::Error(e)) => return Err(FeatureError::io("lock", &path)(e)),
             }
-            match &mut held {
-                None => held = Some(Self { _locks: vec![file], first: bucket }),
-                Some(claim) => claim._locks.push(file),
-            }
+            let claim = held.get_or_insert_with(|| Self { locks: Vec::new(), buckets: Vec::new() });
+            claim.locks.push(file);
+            claim.buckets.push(bucket);
             chosen.extend(images);
             if chosen.len() >= most {
                 chosen.truncate(most);
@@ -56,20 +56,27 @@ impl Claim {
         Ok(held.map(|claim| (claim, chosen)))
     }
 
-    /// How names of this claim's unfinished segments begin. No one else has such files while the claim lives.
-    pub(super) fn prefix(&self) -> String {
-        format!("{TEMPORARY}{:02x}-", self.first)
+    /// A name for this claim's unfinished segment. While the claim lives, no one else has files that are called
+    /// after one of its buckets.
+    pub(super) fn unfinished(&self) -> String {
+        format!("{}{}", prefix(self.buckets.first().copied().unwrap_or_default()), unique())
     }
 
     /// Removes what killed builders left under this claim.
     pub(super) fn tidy(&self, folder: &Path) {
-        let prefix = self.prefix();
-        let left = fs::read_dir(folder).into_iter().flatten().flatten();
-        for entry in left.filter(|e| e.file_name().as_encoded_bytes().starts_with(prefix.as_bytes())) {
-            // Harmless where it cannot be removed.
-            let _ = fs::remove_file(entry.path());
+        let prefixes: Vec<String> = self.buckets.iter().map(|b| prefix(*b)).collect();
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if prefixes.iter().any(|p| name.as_encoded_bytes().starts_with(p.as_bytes())) {
+                // Harmless where it cannot be removed.
+                let _ = fs::remove_file(entry.path());
+            }
         }
     }
+}
+
+fn prefix(bucket: u8) -> String {
+    format!("{TEMPORARY}{bucket:02x}-")
 }
 
 fn bucket(image: &Digest) -> u8 {

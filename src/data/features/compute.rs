@@ -50,7 +50,7 @@ impl FeatureRequest<'_> {
         let wanted = self.wanted(images)?;
         let mut all = Vec::with_capacity(images.len() * self.shape()?.iter().product::<usize>());
         for batch in wanted.chunks(BATCH) {
-            let mut rows = self.from_images(batch)?;
+            let mut rows = self.begun(batch)?;
             number::round(&mut rows, self.precision);
             all.append(&mut rows);
         }
@@ -63,7 +63,7 @@ impl FeatureRequest<'_> {
     }
 
     /// Rows of one batch, from its pixels.
-    pub(super) fn from_images(&self, batch: &[Wanted]) -> Result<Vec<f32>, FeatureError> {
+    pub(super) fn begun(&self, batch: &[Wanted]) -> Result<Vec<f32>, FeatureError> {
         let size = self.source.size();
         let mut pictures = vec![0f32; batch.len() * size * size * 3];
         pictures.par_chunks_exact_mut(size * size * 3).zip(batch).for_each(|(out, (digest, index))| {
@@ -74,7 +74,7 @@ impl FeatureRequest<'_> {
     }
 
     /// Rows of one batch, from those of a shallower cut. All of them must be there.
-    pub(super) fn from_rows(&self, start: &Start, batch: &[Wanted]) -> Result<Vec<f32>, FeatureError> {
+    pub(super) fn continued(&self, start: &Start, batch: &[Wanted]) -> Result<Vec<f32>, FeatureError> {
         let [height, width, channels] = self.map_at(start.cut)?;
         let length = if start.pooled { channels } else { height * width * channels };
         let mut values = vec![0f32; batch.len() * length];

@@ -76,6 +76,15 @@ impl Room {
         self.root.join("locks")
     }
 
+    /// Sole right to remove shelves.
+    fn alone(&self) -> Result<File, FeatureError> {
+        let path = self.locks().join("room");
+        let lock = File::options().write(true).create(true).truncate(false).open(&path);
+        let lock = lock.map_err(FeatureError::io("open the lock file", &path))?;
+        lock.lock().map_err(FeatureError::io("lock", &path))?;
+        Ok(lock)
+    }
+
     /// Bytes that can be written to the file system; `None` where it does not say.
     pub(super) fn free(&self) -> Option<u64> {
         let stat = rustix::fs::statvfs(&self.root).ok()?;
@@ -85,15 +94,12 @@ impl Room {
     /// Sees to it that `needed` more bytes fit: shelves that no one uses go, least recently used first. Either enough
     /// goes, or nothing.
     pub(super) fn make(&self, needed: u64) -> Result<(), FeatureError> {
-        let path = self.locks().join("room");
-        let lock = File::options().write(true).create(true).truncate(false).open(&path);
-        let lock = lock.map_err(FeatureError::io("open the lock file", &path))?;
-        lock.lock().map_err(FeatureError::io("lock", &path))?;
+        let _alone = self.alone()?;
         let stats = self.survey()?;
         let used = stats.bytes();
         let free = self.free();
-        let over_budget = self.limit.map_or(0, |limit| (used + needed).saturating_sub(limit));
-        let over_disk = free.map_or(0, |free| (needed + SPARE).saturating_sub(free));
+        let over_budget = self.limit.map_or(0, |limit| used.saturating_add(needed).saturating_sub(limit));
+        let over_disk = free.map_or(0, |free| needed.saturating_add(SPARE).saturating_sub(free));
         let mut wanted = over_budget.max(over_disk);
         let mut going = Vec::new();
         for shelf in &stats.shelves {
@@ -117,7 +123,7 @@ impl Room {
                 },
                 _ => FeatureError::NoRoom {
                     folder: self.root.clone(),
-                    needed_mb: mebibytes(needed + SPARE),
+                    needed_mb: mebibytes(needed.saturating_add(SPARE)),
                     free_mb: free.unwrap_or(0).saturating_add(gone) >> 20,
                 },
             });
@@ -156,6 +162,7 @@ impl Room {
     /// of the program, and the least recently used while the budget is exceeded. Whatever is in use stays.
     pub(super) fn collect(&self, dry_run: bool) -> Result<Collected, FeatureError> {
         let mut collected = Collected::default();
+        let _alone = self.alone()?;
         for left in entries(&self.root)?.into_iter().filter(|f| is_unfinished(f)) {
             collected.bytes += size(&left)?;
             if !dry_run {
@@ -201,7 +208,8 @@ impl Room {
     }
 }
 
-/// Keeps everyone out of a shelf, if no one is in it.
+/// Keeps everyone out of a shelf, if no one is in it. To remove it, be [`Room::alone`] before: else the folder could be
+/// removed and made again between opening and locking, and another one be locked than removed.
 fn hold(folder: &Path) -> Option<File> {
     let file = File::options().read(true).write(true).open(folder.join(USE)).ok()?;
     file.try_lock().ok()?;

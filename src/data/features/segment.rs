@@ -12,7 +12,6 @@ use crate::digest::Digest;
 use memmap2::Mmap;
 use rayon::prelude::*;
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -144,9 +143,11 @@ impl Draft {
         let digest = signature(&head, &self.table);
         head.extend_from_slice(digest.as_bytes());
         head.extend_from_slice(&self.table);
+        // A batch that could not be written whole may have left something behind the last row.
+        let length = self.data + self.rows() * self.row_bytes;
         self.file
-            .write_all_at(&head, 0)
-            .and_then(|()| self.file.flush())
+            .set_len(length as u64)
+            .and_then(|()| self.file.write_all_at(&head, 0))
             .map_err(FeatureError::io("write", &self.path))?;
         std::fs::rename(&self.path, target).map_err(FeatureError::io("rename", &self.path))?;
         self.finished = true;
@@ -159,5 +160,38 @@ impl Drop for Draft {
         if !self.finished {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_full_disk_cuts_off_does_not_spoil_the_rows_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (draft, path) = (folder.path().join("draft"), folder.path().join("a.rows"));
+        let key = Digest::of(b"shelf");
+        let mut segment = Draft::create(draft.clone(), key, 3, 4).unwrap();
+        segment.push(&[Digest::of(b"x"), Digest::of(b"y")], b"abcdef").unwrap();
+        // Half a batch arrives, then writing fails.
+        File::options().write(true).open(&draft).unwrap().write_all_at(b"gh", segment.data as u64 + 6).unwrap();
+        segment.commit(&path).unwrap();
+        let found = Segment::open(&path, &key, 3, false).unwrap();
+        assert_eq!(found.images(), [Digest::of(b"x"), Digest::of(b"y")]);
+        assert_eq!((found.row(0), found.row(1)), (&b"abc"[..], &b"def"[..]));
+        assert_eq!(Segment::count(&path), Some(2));
+        assert!(Segment::open(&path, &key, 6, false).is_none(), "rows of another length");
+        assert!(!draft.exists());
+    }
+
+    #[test]
+    fn a_draft_that_is_dropped_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("draft");
+        let segment = Draft::create(path.clone(), Digest::of(b""), 1, 1).unwrap();
+        assert!(path.exists());
+        drop(segment);
+        assert!(!path.exists());
     }
 }

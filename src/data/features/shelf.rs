@@ -123,6 +123,9 @@ impl Shelf {
             if !is_rows(&name) || self.known.contains(&name) {
                 continue;
             }
+            if watch.interrupted() {
+                return Err(FeatureError::Interrupted);
+            }
             let path = entry.path();
             if let Some(segment) = verified.open(&path, &self.key, self.row_bytes) {
                 let segment = Arc::new(segment);

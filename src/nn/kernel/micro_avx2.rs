@@ -33,7 +33,8 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
     // vectors are valid for `width` and LANES floats, and stores are masked to `width`.
     unsafe {
         for (rows, &tap) in t.rows.iter().zip(t.taps) {
-            let rows: [*const f32; ROWS] = std::array::from_fn(|r| rows[first + r]);
+            let mut from = [rows[0]; ROWS];
+            from.copy_from_slice(&rows[first..first + ROWS]);
             let mut weights = t.panel.add(tap * LANES + lane);
             let mut done = 0;
             while done < t.depth {
@@ -41,7 +42,7 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
                 for c in done..last {
                     let w = [_mm256_loadu_ps(weights), _mm256_loadu_ps(weights.add(8))];
                     for r in 0..ROWS {
-                        let x = _mm256_set1_ps(*rows[r].add(c));
+                        let x = _mm256_set1_ps(*from[r].add(c));
                         sums[r][0] = _mm256_fmadd_ps(x, w[0], sums[r][0]);
                         sums[r][1] = _mm256_fmadd_ps(x, w[1], sums[r][1]);
                     }
@@ -60,6 +61,12 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
                 }
             }
         }
+        // Loops of fixed length touch `sums`: an index known only at run time would put it in memory for good.
+        for r in 0..ROWS {
+            for v in 0..2 {
+                totals[r][v] = _mm256_add_ps(totals[r][v], sums[r][v]);
+            }
+        }
         let floor = _mm256_set1_ps(if t.relu { 0.0 } else { f32::NEG_INFINITY });
         for v in 0..2 {
             let at = lane + 8 * v;
@@ -68,8 +75,7 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
             let mask = mask(t.width.saturating_sub(at));
             for r in 0..ROWS.min(t.pixels - first) {
                 // The second operand wins when one is NaN: a NaN sum stays NaN.
-                let sum = _mm256_add_ps(totals[r][v], sums[r][v]);
-                let y = _mm256_max_ps(floor, _mm256_fmadd_ps(sum, scale, bias));
+                let y = _mm256_max_ps(floor, _mm256_fmadd_ps(totals[r][v], scale, bias));
                 _mm256_maskstore_ps(t.out[first + r].wrapping_add(at), mask, y);
             }
         }

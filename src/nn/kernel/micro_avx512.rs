@@ -1,4 +1,6 @@
 //! Micro-kernels for AVX-512F: 12 x 32 sums in 24 registers.
+//!
+//! No closures: one that is not compiled for AVX-512 cannot be inlined, and a call empties the registers.
 
 // Register blocks are indexed: iterators over them hide which register is meant.
 #![allow(clippy::needless_range_loop)]
@@ -36,15 +38,19 @@ unsafe fn tile_of<const R: usize, const V: usize>(t: &Tile<'_>) {
     // vectors are valid for `width` and LANES floats.
     unsafe {
         for (rows, &tap) in t.rows.iter().zip(t.taps) {
-            let rows: [*const f32; R] = std::array::from_fn(|r| rows[r]);
+            let mut from = [rows[0]; R];
+            from.copy_from_slice(&rows[..R]);
             let mut weights = t.panel.add(tap * LANES);
             let mut first = 0;
             while first < t.depth {
                 let last = t.depth.min(first + BLOCK - summed);
                 for c in first..last {
-                    let w: [__m512; V] = std::array::from_fn(|v| _mm512_loadu_ps(weights.add(16 * v)));
+                    let mut w = [_mm512_setzero_ps(); V];
+                    for v in 0..V {
+                        w[v] = _mm512_loadu_ps(weights.add(16 * v));
+                    }
                     for r in 0..R {
-                        let x = _mm512_set1_ps(*rows[r].add(c));
+                        let x = _mm512_set1_ps(*from[r].add(c));
                         for v in 0..V {
                             sums[r][v] = _mm512_fmadd_ps(x, w[v], sums[r][v]);
                         }
@@ -64,6 +70,12 @@ unsafe fn tile_of<const R: usize, const V: usize>(t: &Tile<'_>) {
                 }
             }
         }
+        // Loops of fixed length touch `sums`: an index known only at run time would put it in memory for good.
+        for r in 0..R {
+            for v in 0..V {
+                totals[r][v] = _mm512_add_ps(totals[r][v], sums[r][v]);
+            }
+        }
         let floor = _mm512_set1_ps(if t.relu { 0.0 } else { f32::NEG_INFINITY });
         for v in 0..V {
             let scale = _mm512_loadu_ps(t.scale.add(16 * v));
@@ -71,8 +83,7 @@ unsafe fn tile_of<const R: usize, const V: usize>(t: &Tile<'_>) {
             let mask = mask(t.width, v);
             for r in 0..R.min(t.pixels) {
                 // The second operand wins when one is NaN: a NaN sum stays NaN.
-                let sum = _mm512_add_ps(totals[r][v], sums[r][v]);
-                let y = _mm512_max_ps(floor, _mm512_fmadd_ps(sum, scale, bias));
+                let y = _mm512_max_ps(floor, _mm512_fmadd_ps(totals[r][v], scale, bias));
                 _mm512_mask_storeu_ps(t.out[r].add(16 * v), mask, y);
             }
         }
@@ -111,10 +122,16 @@ unsafe fn outer_of<const R: usize, const V: usize>(o: &Outer<'_>) {
     // SAFETY: each row pointer has R = `depth` floats; gradients are read under the mask of `width`; `sums` has R
     // rows of LANES.
     unsafe {
-        let masks: [__mmask16; V] = std::array::from_fn(|v| mask(o.width, v));
+        let mut masks = [0; V];
+        for v in 0..V {
+            masks[v] = mask(o.width, v);
+        }
         let mut grads = o.grads;
         for &row in o.rows {
-            let g: [__m512; V] = std::array::from_fn(|v| _mm512_maskz_loadu_ps(masks[v], grads.wrapping_add(16 * v)));
+            let mut g = [_mm512_setzero_ps(); V];
+            for v in 0..V {
+                g[v] = _mm512_maskz_loadu_ps(masks[v], grads.wrapping_add(16 * v));
+            }
             for r in 0..R {
                 let x = _mm512_set1_ps(*row.add(r));
                 for v in 0..V {

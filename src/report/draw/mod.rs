@@ -2,6 +2,7 @@
 
 mod axis;
 mod canvas;
+mod contact;
 mod fit;
 mod knobs;
 mod progress;
@@ -10,6 +11,7 @@ mod spread;
 
 pub(super) use axis::{Span, short};
 pub(super) use canvas::{Chart, Colour};
+pub use contact::contact_sheet;
 pub(super) use fit::{Panel, ReliabilityBand, confusion, curves, reliability, sweep};
 pub(super) use knobs::{Axis, parallel, slice_grid};
 pub(super) use progress::{Ladder, Lane, history, ladder, learning, timeline};

@@ -44,18 +44,13 @@ fn classes(record: &StudyRecord) -> Exhibit {
         };
         return Exhibit::missing(slug, title, question, why);
     };
-    let mut table = Table::new(
-        ["split".to_owned()]
-            .into_iter()
-            .chain(data.classes.iter().cloned())
-            .chain(["images".into(), "patients".into()]),
-    );
+    let mut table =
+        Table::new(["split".to_owned()].into_iter().chain(data.classes.iter().cloned()).chain(["images".into()]));
     let mut values = Vec::new();
     for s in &data.splits {
         let mut row: Vec<Cell> = vec![s.name.as_str().into()];
         row.extend(s.counts.iter().map(|&n| Cell::from(n)));
         row.push(s.counts.iter().sum::<u64>().into());
-        row.push(s.patients.map_or(Cell::Missing, Cell::from));
         table.push(row);
         values.push((0..data.classes.len()).map(|c| s.counts.get(c).copied().unwrap_or(0) as f64).collect());
     }
@@ -69,10 +64,18 @@ fn classes(record: &StudyRecord) -> Exhibit {
             (if positive { format!("{c} (positive)") } else { c.clone() }, Colour::series(i))
         })
         .collect();
-    let patients = data.splits.iter().any(|s| s.patients.is_some());
     let mut e = Exhibit::new(slug, title, question, Some(bars(&groups, &series, &values, "images")), table)
-        .note_if(patients, "No patient is in two splits.")
-        .note_if(!patients, "Patients are not known here: images of one person may lie on both sides of a split.");
+        .note_if(
+            data.patients.is_some(),
+            format!("{} patients; none is in two splits.", data.patients.unwrap_or_default()),
+        )
+        .note_if(
+            data.patients.is_none() && !data.synthetic,
+            "Patients are not known here: images of one person may lie on both sides of a split.",
+        );
+    for note in &data.notes {
+        e = e.note(format!("{note}."));
+    }
     if !data.skipped.is_empty() {
         let named: Vec<String> = data.skipped.iter().take(5).map(|(p, why)| format!("{p} ({why})")).collect();
         let more = data.skipped.len().saturating_sub(5);

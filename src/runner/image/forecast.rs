@@ -84,6 +84,20 @@ pub fn forecast(
     })
 }
 
+/// [`forecast`] on the device of this name.
+///
+/// # Errors
+/// As [`forecast`], and where there is no such device.
+pub fn forecast_on(
+    settings: &TrialSettings,
+    size: usize,
+    classes: usize,
+    seed: u64,
+    device: &str,
+) -> Result<Forecast, ImageError> {
+    forecast(settings, size, classes, seed, &super::device(device)?)
+}
+
 fn frozen(backbone: &dyn Backbone, cut: usize, images: &Tensor, pooled: bool) -> Result<Tensor, ImageError> {
     let x = backbone.prefix(0, cut, images)?;
     Ok(if pooled { head::pool(&x)? } else { x })

@@ -15,7 +15,7 @@ mod trial;
 mod watch;
 
 pub use error::{ImageError, explain};
-pub use forecast::{Forecast, forecast};
+pub use forecast::{Forecast, forecast, forecast_on};
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
 use crate::data::DataSet;
@@ -210,11 +210,12 @@ fn network_key(network: &NetworkSpec) -> String {
     format!("{:?} {} {:?} {:?}", network.backbone, network.width, network.weights, network.pool_padding)
 }
 
-/// The device of this name: `cpu`, `cuda`, `cuda:N`.
+/// The device of this name: `cpu`, `cuda`, `cuda:N`, or `auto`: the first GPU where one can be used, else the CPU.
 fn device(name: &str) -> Result<Device, ImageError> {
     let unknown = |source| ImageError::Device { name: name.to_owned(), source };
     let number = match name.split_once(':').unwrap_or((name, "0")) {
         ("cpu", "0") => return Ok(Device::Cpu),
+        ("auto", "0") => return Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
         ("cuda", number) => number.parse().map_err(|_| unknown(None))?,
         _ => return Err(unknown(None)),
     };

@@ -1,0 +1,92 @@
+//! Pictures of a data set for people: samples of each class, and one image at rising strengths of augmentation.
+
+use super::augment::{View, ViewDraw, render};
+use super::{DataSet, PixelSource};
+use crate::rng::{Purpose, StreamRng};
+use crate::spec::{AugmentSpec, PixelScaling};
+
+/// A picture with a few words below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// The words.
+    pub caption: String,
+    /// Side in pixels.
+    pub side: usize,
+    /// `side * side * 3` values, row-major.
+    pub rgb: Vec<u8>,
+}
+
+/// A row of pictures with a heading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strip {
+    /// The heading.
+    pub heading: String,
+    /// The pictures.
+    pub tiles: Vec<Tile>,
+}
+
+/// Strengths that [`strengths`] shows.
+pub const STRENGTHS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
+
+/// At most `each` training images of every class, chosen by the study's `seed`, with the class's counts. Test images
+/// stay locked: they are counted, never shown.
+pub fn samples(data: &DataSet, each: usize, seed: u64) -> Vec<Strip> {
+    let summary = data.summary();
+    let train = training(data);
+    (0..data.classes().len())
+        .map(|class| {
+            let mut images: Vec<usize> =
+                train.iter().copied().filter(|&i| data.records()[i].class as usize == class).collect();
+            StreamRng::named(seed, Purpose::Split, "preview", &[class as u64]).shuffle(&mut images);
+            images.truncate(each);
+            let fold = &summary.folds[0];
+            let role = if class == summary.positive as usize { " (positive)" } else { "" };
+            let heading = format!(
+                "{}{role}: {} images, {} train, {} validation, {} test",
+                data.classes()[class],
+                summary.images[class],
+                fold.train[class],
+                fold.validation[class],
+                summary.test[class],
+            );
+            let tiles = images.into_iter().map(|i| tile(data, i, &ViewDraw::original(), file_name(data, i))).collect();
+            Strip { heading, tiles }
+        })
+        .collect()
+}
+
+/// `rows` views of training images of the positive class, each at [`STRENGTHS`]: from left to right only the strength
+/// changes.
+pub fn strengths(data: &DataSet, augment: &AugmentSpec, rows: u32, seed: u64) -> Vec<Strip> {
+    let class = data.positive();
+    let train = training(data);
+    let Some(image) = train.iter().copied().find(|&i| data.records()[i].class == class) else { return Vec::new() };
+    (0..rows)
+        .map(|view| {
+            let at = |strength: f64| {
+                let spec = AugmentSpec { strength, ..augment.clone() };
+                let draw = ViewDraw::draw(&spec, seed, &data.records()[image].digest, View::Bank { view });
+                tile(data, image, &draw, format!("strength {strength}"))
+            };
+            let heading = format!("View {view} of {}", file_name(data, image));
+            Strip { heading, tiles: STRENGTHS.into_iter().map(at).collect() }
+        })
+        .collect()
+}
+
+/// One image of the set as a tile.
+pub fn tile(data: &DataSet, image: usize, draw: &ViewDraw, caption: String) -> Tile {
+    let side = data.size();
+    let mut view = vec![0f32; side * side * 3];
+    render(data.pixels(image), side, data.channels(), draw, PixelScaling::Unit, &mut view);
+    Tile { caption, side, rgb: view.into_iter().map(|v| (v * 255.0).round() as u8).collect() }
+}
+
+fn training(data: &DataSet) -> &[usize] {
+    data.split().folds.first().map_or(&[], |fold| &fold.train)
+}
+
+fn file_name(data: &DataSet, image: usize) -> String {
+    let path = &data.records()[image].path;
+    path.rsplit('/').next().unwrap_or(path).to_owned()
+}
