@@ -51,8 +51,8 @@ fn an_abort_at_every_named_point_changes_nothing() {
 
 #[test]
 fn a_hundred_kills_change_nothing() {
-    let rest = HALVING.replace("n_trials = 9", "n_trials = 81");
-    let bench = Bench::synthetic(27, 3, &rest);
+    let rest = HALVING.replace("n_trials = 9", "n_trials = 243");
+    let bench = Bench::synthetic(27, 10, &rest);
     bench.finish(&["--workers", "4"]);
     let unbroken = bench.tables();
     let files = bench.files();
@@ -61,7 +61,7 @@ fn a_hundred_kills_change_nothing() {
     let mut kills = 0;
     while kills < 100 {
         let mut run = bench.spawn(&["--workers", "2"]);
-        let limit = Duration::from_millis(15 + delays.next(40));
+        let limit = Duration::from_millis(12 + delays.next(33));
         if kills % 5 == 4 {
             // A worker dies first; the run must not mind.
             std::thread::sleep(limit);
