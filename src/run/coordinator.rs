@@ -285,7 +285,7 @@ impl Coordinator<'_> {
         let swept = self.study.sweep()?;
         if swept.over_quota > 0 {
             let text = format!(
-                "{} checkpoints were given up for `limits.checkpoint_bytes`; their trials start anew if promoted",
+                "{} checkpoints were given up for `limits.checkpoint_size`; their trials start anew if promoted",
                 swept.over_quota
             );
             self.news.push(Progress::Warning { text });
@@ -354,7 +354,10 @@ impl Coordinator<'_> {
                 self.news.push(Progress::Working { worker: worker as u32, what, done, total });
             }
             Reply::Epoch { report } => self.epoch(worker, report)?,
-            Reply::Ended { failure } => {
+            Reply::Ended { failure, leaving } => {
+                if leaving && let Some(process) = self.slots[worker].process.take() {
+                    process.bury(Duration::from_secs(1));
+                }
                 let Some(job) = self.slots[worker].job.take() else { return Ok(()) };
                 match (job.trial, failure) {
                     (Some(trial), Some(failure)) => self.lost(worker, trial, failure.class, failure.reason)?,
@@ -473,10 +476,10 @@ impl Coordinator<'_> {
             } else if !process.ready {
                 None
             } else if let Some(limit) = limits.epoch_seconds.filter(|&limit| running > limit) {
-                Some((FailureClass::Timeout, format!("an epoch took longer than {limit} s (`limits.epoch_seconds`)")))
+                Some((FailureClass::Timeout, format!("an epoch took longer than {limit} s (`limits.epoch_time`)")))
             } else {
                 let limit = limits.trial_seconds.filter(|&limit| job.seconds + running > limit);
-                let reason = |limit| format!("the trial took longer than {limit} s (`limits.trial_seconds`)");
+                let reason = |limit| format!("the trial took longer than {limit} s (`limits.trial_time`)");
                 limit.map(|limit| (FailureClass::Timeout, reason(limit)))
             };
             if let Some((class, reason)) = fault {

@@ -40,8 +40,9 @@ pub enum Reply {
     Progress { what: String, done: u64, total: u64 },
     /// It is alive.
     Beat,
-    /// The order's training is over; `failure`: not as it should be.
-    Ended { failure: Option<Failure> },
+    /// The order's training is over; `failure`: not as it should be. `leaving`: so is this process, which is not fit
+    /// for another order.
+    Ended { failure: Option<Failure>, leaving: bool },
 }
 
 /// Why an attempt failed.

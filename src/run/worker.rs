@@ -55,8 +55,10 @@ pub fn serve() -> ExitCode {
         let mut sink = PipeSink { out: &out, requests: &requests, interrupted: &interrupted, told: Instant::now() };
         let failure = attempt(runner.as_mut(), &order, &start, &slot, &mut sink);
         // After a panic or for want of memory the process is not worth keeping: the next attempt gets a new one.
-        let spent = failure.as_ref().is_some_and(|(failure, panicked)| *panicked || failure.class == FailureClass::Oom);
-        if !out.send(&Reply::Ended { failure: failure.map(|(failure, _)| failure) }) || spent {
+        let leaving =
+            failure.as_ref().is_some_and(|(failure, panicked)| *panicked || failure.class == FailureClass::Oom);
+        let failure = failure.map(|(failure, _)| failure);
+        if !out.send(&Reply::Ended { failure, leaving }) || leaving {
             break;
         }
     }

@@ -11,3 +11,4 @@ mod samplers;
 mod schedulers;
 mod simulation;
 mod study_files;
+mod worker;

@@ -126,7 +126,7 @@ const TABLES: &[(&str, &str)] = &[
         "work_order",
         "SELECT work_order, trial, from_epoch, to_epoch, bracket, rung, outcome, at_epoch, value FROM work_order ORDER BY 1",
     ),
-    ("epoch", "SELECT trial, epoch, value, train_loss, images, work_order FROM epoch ORDER BY 1, 2"),
+    ("epoch", "SELECT trial, epoch, value, train_loss, images FROM epoch ORDER BY 1, 2"),
     ("metric", "SELECT * FROM metric ORDER BY 1, 2, 3"),
     ("file", "SELECT path, kind, trial, epoch, digest, bytes, kept FROM file ORDER BY 1"),
     ("failed for good", "SELECT trial, work_order, class, reason FROM failure WHERE final ORDER BY 1, 2"),

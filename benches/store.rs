@@ -1,0 +1,101 @@
+//! What a trial costs the engine: 10,000 trials of 20 epochs through the real, durable write path, and resumed.
+//!
+//! `cargo bench --bench store [-- TRIALS]`. Suggestions are random, so that storage is what is measured. `in hand` is
+//! how many trials report at a time: what has come in together shares a transaction, as in a run with so many workers.
+//! Every epoch is on the disk (`synchronous = FULL`) before its trial goes on.
+
+use hpsearch::engine::EpochReport;
+use hpsearch::ids::Epoch;
+use hpsearch::spec::{RunnerSpec, SamplerSpec, SchedulerSpec, StudySpec};
+use hpsearch::study::{Ask, Study, Trial};
+use std::collections::VecDeque;
+use std::error::Error;
+use std::path::Path;
+use std::time::Instant;
+
+const EPOCHS: u32 = 20;
+
+fn spec(name: &str, trials: u32) -> Result<StudySpec, Box<dyn Error>> {
+    let mut spec: StudySpec = serde_json::from_str(include_str!("../src/study/example.json"))?;
+    spec.name = name.to_owned();
+    spec.runner = RunnerSpec::Synthetic { epochs: EPOCHS, epoch_ms: 0 };
+    spec.sampler = SamplerSpec::Random;
+    spec.scheduler = SchedulerSpec::None;
+    spec.budget.n_trials = Some(trials);
+    Ok(spec)
+}
+
+/// Trains all trials of a study, `in_hand` at a time; a flush a turn.
+fn record(study: &mut Study, in_hand: usize) -> Result<(), Box<dyn Error>> {
+    let mut trials: VecDeque<(Trial, u32)> = VecDeque::new();
+    loop {
+        while trials.len() < in_hand {
+            match study.lease(0)? {
+                Ask::Trial(trial) => trials.push_back((trial, 0)),
+                _ => break,
+            }
+        }
+        if trials.is_empty() {
+            study.flush()?;
+            return Ok(());
+        }
+        for _ in 0..trials.len() {
+            let Some((mut trial, done)) = trials.pop_front() else { break };
+            let value = f64::from(trial.number().0 % 97) / 97.0 + f64::from(done) * 1e-3;
+            let metrics = [("f1".to_owned(), value / 3.0), ("recall".to_owned(), value / 2.0)].into();
+            let report = EpochReport {
+                epoch: Epoch(done + 1),
+                value: Some(value),
+                metrics,
+                train_loss: Some(1.0 - value),
+                seconds: 0.01,
+                images: 640,
+                ..EpochReport::default()
+            };
+            if study.note_epoch(&mut trial, report)?.is_stop() {
+                study.finish(trial)?;
+            } else {
+                trials.push_back((trial, done + 1));
+            }
+        }
+        study.flush()?;
+    }
+}
+
+/// Resident memory in MB; `None` where the system does not tell.
+fn resident() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find(|line| line.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+}
+
+fn megabytes(path: &Path) -> f64 {
+    std::fs::metadata(path).map_or(0.0, |m| m.len() as f64 / 1e6)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let trials = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(10_000);
+    let state = tempfile::tempdir_in(".")?; // a disk, not a memory file system
+    for in_hand in [1, 8, 64] {
+        // One at a time commits every epoch for itself; a tenth shows the pace.
+        let trials = if in_hand == 1 { trials / 10 } else { trials };
+        let spec = spec(&format!("in-hand-{in_hand}"), trials)?;
+        let mut study = Study::open(state.path(), &spec)?;
+        let (began, before) = (Instant::now(), resident());
+        record(&mut study, in_hand)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let grown = resident().zip(before).map_or(0.0, |(after, before)| after - before);
+        drop(study);
+        let began = Instant::now();
+        let study = Study::open(state.path(), &spec)?;
+        let resume = began.elapsed().as_secs_f64();
+        assert!(study.engine().trials().all(|t| t.value.is_some()), "all is on record");
+        println!(
+            "{in_hand:>2} in hand: {trials} trials x {EPOCHS} epochs in {seconds:.2} s = {:.0} trials/s durable, \
+             resumed in {resume:.2} s, {:.0} MB on disk, memory grew by {grown:.0} MB",
+            f64::from(trials) / seconds,
+            megabytes(&study.dir().join("study.db")),
+        );
+    }
+    Ok(())
+}
