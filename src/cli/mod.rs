@@ -12,6 +12,7 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod status;
+pub mod test;
 pub mod worker;
 
 use args::Global;
@@ -44,6 +45,7 @@ enum Verb {
     #[command(hide = true)]
     Worker(worker::Args),
     Report(report::Args),
+    Test(test::Args),
     Preview(preview::Args),
 }
 
@@ -78,6 +80,7 @@ fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
         Verb::Gc(args) => gc::run(args, global),
         Verb::Worker(args) => worker::run(args, global),
         Verb::Report(args) => report::run(args, global),
+        Verb::Test(args) => test::run(args, global),
         Verb::Preview(args) => preview::run(args, global),
     }
 }

@@ -3,10 +3,13 @@
 use super::args::Global;
 use super::exit::{CliError, Exit};
 use super::progress;
+use crate::data::{DataSet, Quiet, sheet};
+use crate::fsx;
+use crate::report::contact_sheet;
 use crate::run::{self, RunError, RunOptions, Verdict};
-use crate::spec::StudySpec;
+use crate::spec::{RunnerSpec, StudySpec};
 use crate::store::StoreError;
-use crate::study::{Study, StudyError};
+use crate::study::{self, Study, StudyError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -62,11 +65,46 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         patience: RunOptions::PATIENCE,
     };
     let mut study = Study::open(&global.state, &spec).map_err(|e| open_error(&spec.name, e))?;
+    look_at_data(&study, &options, global)?;
     let mut observer = progress::observer(global);
     let verdict = run::run(&mut study, &options, observer.as_mut()).map_err(|e| run_error(&spec.name, e))?;
     drop(observer);
     conclude(&study, &verdict, &args.study, global)?;
     Ok(exit_of(&verdict))
+}
+
+/// Opens the images of an image study before any worker starts, so that bad data ends the run here and not trial by
+/// trial; says what they are, and leaves their counts and two pictures for the report.
+fn look_at_data(study: &Study, options: &RunOptions, global: &Global) -> Result<(), CliError> {
+    let spec = study.spec();
+    let RunnerSpec::Image { data, augment, .. } = &spec.runner else { return Ok(()) };
+    let data = DataSet::open(data, spec.seed, &options.base, &options.cache_dir, &Quiet)
+        .map_err(|e| CliError::new("open the data", e).exit(Exit::Missing))?;
+    if !global.quiet && !global.json {
+        let mut out = std::io::stdout().lock();
+        for strip in sheet::samples(&data, 1, spec.seed) {
+            writeln!(out, "{}", strip.heading)?;
+        }
+        for remark in data.summary().remarks() {
+            writeln!(out, "note: {remark}")?;
+        }
+    }
+    for skipped in data.skipped() {
+        super::args::complain(&format!("warning: skipped {}: {}", skipped.path, skipped.reason));
+    }
+    let keep = |file: &str, bytes: &[u8]| {
+        let path = study.dir().join(file);
+        fsx::write_atomic(&path, bytes).map_err(|e| CliError::new(format!("write `{}`", path.display()), e))
+    };
+    let draw =
+        |strips: &[sheet::Strip]| contact_sheet(&spec.name, strips).map_err(|e| CliError::new("draw samples", e));
+    let summary = serde_json::to_vec_pretty(data.summary()).map_err(|e| CliError::new("describe the data", e))?;
+    keep(study::DATA_FILE, &summary)?;
+    if !study.dir().join(study::PICTURES[1].0).exists() {
+        keep(study::PICTURES[0].0, &draw(&sheet::samples(&data, 6, spec.seed))?)?;
+        keep(study::PICTURES[1].0, &draw(&sheet::strengths(&data, augment, 3, spec.seed))?)?;
+    }
+    Ok(())
 }
 
 /// A study that cannot be opened, with its exit code.

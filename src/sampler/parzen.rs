@@ -357,7 +357,9 @@ mod tests {
         let observed: Vec<&Params> = all.iter().step_by(31).collect();
         let parzen = Parzen::new(&space, &observed);
         let density: Vec<f64> = all.iter().map(|params| parzen.log_density(params).exp()).collect();
-        assert!((density.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        let total: f64 = density.iter().sum();
+        // Narrow and far cells are taken by their middle, which is good to this.
+        assert!((total - 1.0).abs() < 1e-6, "{total}");
         let mut rng = StreamRng::keyed(3, Purpose::Test, &[]);
         let (n, mut hits) = (40_000, std::collections::HashMap::new());
         for _ in 0..n {

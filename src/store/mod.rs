@@ -8,7 +8,9 @@ mod memory;
 mod sqlite;
 
 pub use memory::MemoryStore;
-pub use sqlite::{FORMAT_VERSION, FileRow, RunRow, SqliteReader, SqliteStore, TrialRow, WorkerRow};
+pub use sqlite::{
+    FORMAT_VERSION, FileRow, OpenedTrial, Opening, RunRow, SqliteReader, SqliteStore, TrialRow, WorkerRow,
+};
 
 use crate::engine::{Event, TrialState};
 use crate::ids::TrialNumber;

@@ -1,14 +1,16 @@
 //! A study as plain data, for reports: read from its folder beside a run that may be going on.
 
+use crate::data::DataSummary;
 use crate::digest::Digest;
 use crate::engine::{self, Engine, Event, FileRef, Inconsistent, Outcome};
 use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::predictions::{self, PredictionsError};
 use crate::report::model::{
-    AttemptRecord, EpochRecord, FailureRecord, Finalist, OrderRecord, StudyRecord, TrialRecord, TrialState,
+    AttemptRecord, EpochRecord, FailureRecord, Finalist, OrderRecord, Picture, Png, StudyRecord, TestOpening,
+    TestResult, TrialRecord, TrialState,
 };
 use crate::spec::StudySpec;
-use crate::store::{SqliteReader, StoreError};
+use crate::store::{Opening, SqliteReader, StoreError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -57,7 +59,47 @@ pub fn record(dir: &Path, finalists: usize) -> Result<StudyRecord, RecordError> 
         }
         record.finalists.push(Finalist { trial: number, validation: predictions::read_csv(&path)? });
     }
+    if let Some(opening) = reader.opening()? {
+        record.test = Some(tested(dir, &opening)?);
+    }
+    if let Ok(text) = std::fs::read(dir.join(DATA_FILE))
+        && let Ok(summary) = serde_json::from_slice::<DataSummary>(&text)
+    {
+        record.data = Some((&summary).into());
+    }
+    for (file, title, caption) in PICTURES {
+        if let Ok(png) = std::fs::read(dir.join(file)) {
+            record.pictures.push(Picture { title: title.into(), caption: caption.into(), png: Png(png) });
+        }
+    }
     Ok(record)
+}
+
+/// What the data held when the study was last run, as JSON, in the study's folder.
+pub const DATA_FILE: &str = "data.json";
+
+/// Pictures drawn when the study was first run: file in the study's folder, title, caption.
+pub const PICTURES: [(&str, &str, &str); 2] = [
+    ("samples.png", "Sample images", "Some images of every class, as the network sees them before augmentation."),
+    ("augmentation.png", "Augmentation at rising strengths", "One image at strengths from 0 to 1."),
+];
+
+/// The opening of the test images with its predictions.
+///
+/// # Errors
+/// If a file of predictions is gone or not the one that was written.
+pub fn tested(dir: &Path, opening: &Opening) -> Result<TestOpening, RecordError> {
+    let mut results = Vec::new();
+    for result in &opening.results {
+        let path = dir.join(&result.predictions.path);
+        let digest = Digest::of_file(&path).map_err(|source| RecordError::File { path: path.clone(), source })?;
+        if digest != result.predictions.digest {
+            return Err(RecordError::Damaged { path });
+        }
+        let predictions = predictions::read_csv(&path)?;
+        results.push(TestResult { trial: result.trial, threshold: result.threshold, predictions });
+    }
+    Ok(TestOpening { unix_ms: opening.unix_ms, results })
 }
 
 /// The record that events tell, and the latest file of predictions of each trial. States are the engine's: no second

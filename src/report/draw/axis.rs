@@ -60,7 +60,7 @@ impl Span {
         }
         let raw = (self.high - self.low) / n.max(1) as f64;
         let power = 10f64.powf(raw.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= raw * 0.999).unwrap_or(raw);
+        let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= raw * 0.9).unwrap_or(raw);
         let digits = (-(step.log10() + 1e-9).floor()).clamp(0.0, 12.0) as usize;
         let first = (self.low / step - 1e-6).ceil();
         (0..200)

@@ -4,9 +4,11 @@
 //! that a returned append is on the disk. The rows for people are written in the transaction of their event.
 
 mod codec;
+mod opening;
 mod project;
 mod reader;
 
+pub use opening::{OpenedTrial, Opening};
 pub use reader::{FileRow, RunRow, SqliteReader, TrialRow, WorkerRow};
 
 use super::{EventStore, RunStart, StoreError};

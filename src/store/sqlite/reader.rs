@@ -14,8 +14,8 @@ use std::time::Duration;
 /// A read-only connection. It never blocks the writer, works while a run is going and on a read-only medium.
 #[derive(Debug)]
 pub struct SqliteReader {
-    path: PathBuf,
-    connection: Connection,
+    pub(super) path: PathBuf,
+    pub(super) connection: Connection,
 }
 
 /// A trial as the tables have it.
