@@ -19,7 +19,7 @@ const FULL_WEIGHT: usize = 25;
 
 /// Cells below this width, in deviations, count as narrow.
 const NARROW: f64 = 0.05;
-/// Deviations from which a kernel counts as far.
+/// Deviations from which a cell, its near edge that is, counts as far.
 const FAR: f64 = 6.0;
 
 /// A density over the configurations of a space.
@@ -79,7 +79,7 @@ impl Kernel {
             }
             Place::Cell(low, high) => {
                 let (width, z) = ((high - low) / self.deviation, (0.5 * (low + high) - self.mean) / self.deviation);
-                if width < NARROW || z.abs() > FAR {
+                if width < NARROW || z.abs() - 0.5 * width > FAR {
                     // The middle's density with the curvature's share, which is all there is
                     // to a narrow cell; from afar the prior's component outweighs this one a millionfold.
                     let bend = if width < NARROW { (width * width * (z * z - 1.0) / 24.0).ln_1p() } else { 0.0 };

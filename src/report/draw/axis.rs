@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(texts(Span::linear(0.0, 1.0), 5), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(texts(Span::linear(0.871, 0.953), 4), ["0.88", "0.90", "0.92", "0.94"]);
         assert_eq!(texts(Span::log(1e-5, 1e-2), 6), ["1e-5", "1e-4", "0.001", "0.01"]);
-        assert_eq!(texts(Span::linear(3.0, 3.0), 4).len(), 4);
+        assert!((3..=5).contains(&texts(Span::linear(3.0, 3.0), 4).len()));
     }
 
     #[test]
