@@ -43,7 +43,7 @@ impl Planned {
     }
 }
 
-/// Who is drawn with what: patients have [`PER_PATIENT`] images of one class (but for one patient where the number
+/// Who is drawn with what: patients have a few images of one class (but for one patient where the number
 /// is odd), and `prevalence` of the images, rounded, have an opacity.
 pub fn plan(spec: &SyntheticSpec) -> Vec<Planned> {
     let positives = (f64::from(spec.images) * spec.prevalence).round() as u32;

@@ -1,6 +1,6 @@
 //! Reports: charts, tables and one self-contained page about a study.
 //!
-//! [`write`] turns a [`StudyRecord`] into a folder: `index.html` (everything in one file, no network),
+//! [`write()`] turns a [`StudyRecord`] into a folder: `index.html` (everything in one file, no network),
 //! `charts/NAME.svg` and `.png`, `data/NAME.csv` (the figures behind each chart, in full) and
 //! `report.json`. The same record gives the same bytes: nothing here reads a clock.
 
