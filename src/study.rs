@@ -39,7 +39,7 @@ mod record;
 
 pub use files::{FileFault, Swept};
 pub use lease::{Ask, Lost, Trial};
-pub use record::{DATA_FILE, PICTURES, RecordError, record, tested};
+pub use record::{PICTURES, RecordError, illustrate, record, tested};
 
 use crate::crash::{self, Point};
 use crate::engine::{Engine, Event, Inconsistent, TrialState};

@@ -246,7 +246,7 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
         threshold: threshold_at(&f.validation, &spec.objective.operating_point),
         predictions: predictions(2, u64::from(f.trial.0), 420, gap(f.trial.0 as usize) - 0.12),
     });
-    let test = opened.then(|| TestOpening { unix_ms: free[0], results: results.collect() });
+    let test = opened.then(|| TestOpening { unix_ms: free[0], unfinished: false, results: results.collect() });
     let thumbnails = finalists
         .iter()
         .take(1)

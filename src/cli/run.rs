@@ -1,14 +1,15 @@
 //! `hpsearch run`: trains what a study file asks for and is not on record yet.
 
-use super::args::Global;
+use super::args::{Global, complain};
 use super::exit::{CliError, Exit};
 use super::progress;
-use crate::data::{DataSet, Quiet, sheet};
+use crate::clock;
+use crate::data::{DataSet, DataSummary, Quiet, sheet};
 use crate::fsx;
 use crate::report::contact_sheet;
 use crate::run::{self, RunError, RunOptions, Verdict};
 use crate::spec::{RunnerSpec, StudySpec};
-use crate::store::StoreError;
+use crate::store::{ImagesOnRecord, SqliteReader, SqliteStore, StoreError};
 use crate::study::{self, Study, StudyError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub struct Args {
 }
 
 /// A device as it may be written.
-fn device(text: &str) -> Result<String, String> {
+pub(super) fn device(text: &str) -> Result<String, String> {
     let list = text.strip_prefix("cuda:").unwrap_or("0");
     let numbers = list.split(',').all(|n| !n.is_empty() && n.parse::<u32>().is_ok());
     if matches!(text, "cpu" | "cuda" | "auto") || (text.starts_with("cuda:") && numbers) {
@@ -90,7 +91,13 @@ fn look_at_data(study: &Study, options: &RunOptions, global: &Global) -> Result<
         }
     }
     for skipped in data.skipped() {
-        super::args::complain(&format!("warning: skipped {}: {}", skipped.path, skipped.reason));
+        complain(&format!("warning: skipped {}: {}\n", skipped.path, skipped.reason));
+    }
+    if let Some(when) = remember(study, data.summary(), &options.base)? {
+        let when = clock::utc(when);
+        complain(&format!(
+            "warning: the test images were opened on {when}; what is trained now can no longer be tested on them\n"
+        ));
     }
     let keep = |file: &str, bytes: &[u8]| {
         let path = study.dir().join(file);
@@ -98,8 +105,6 @@ fn look_at_data(study: &Study, options: &RunOptions, global: &Global) -> Result<
     };
     let draw =
         |strips: &[sheet::Strip]| contact_sheet(&spec.name, strips).map_err(|e| CliError::new("draw samples", e));
-    let summary = serde_json::to_vec_pretty(data.summary()).map_err(|e| CliError::new("describe the data", e))?;
-    keep(study::DATA_FILE, &summary)?;
     if !study.dir().join(study::PICTURES[1].0).exists() {
         keep(study::PICTURES[0].0, &draw(&sheet::samples(&data, 6, spec.seed))?)?;
         keep(study::PICTURES[1].0, &draw(&sheet::strengths(&data, augment, 3, spec.seed))?)?;
@@ -107,15 +112,53 @@ fn look_at_data(study: &Study, options: &RunOptions, global: &Global) -> Result<
     Ok(())
 }
 
+/// Puts on record what the images are, or makes sure that they are still the same. Returns when the test images were
+/// opened, if they were.
+fn remember(study: &Study, images: &DataSummary, base: &Path) -> Result<Option<u64>, CliError> {
+    let doing = || format!("go on with study `{}`", study.spec().name);
+    let database = study.dir().join("study.db");
+    let read = || -> Result<_, StoreError> {
+        let reader = SqliteReader::open(&database)?;
+        Ok((reader.images()?, reader.opening()?))
+    };
+    let (on_record, opening) = read().map_err(|e| CliError::new(doing(), e))?;
+    match on_record {
+        Some(then) if then.digest != images.digest => {
+            let before: DataSummary = serde_json::from_str(&then.summary).map_err(|e| CliError::new(doing(), e))?;
+            let why = OtherImages(images.difference(&before));
+            return Err(CliError::new(doing(), why).exit(Exit::Missing));
+        }
+        Some(_) => {}
+        None => {
+            let summary = serde_json::to_string(images).map_err(|e| CliError::new(doing(), e))?;
+            let folder = std::path::absolute(base)?;
+            let images = ImagesOnRecord { folder, digest: images.digest, summary };
+            let record = || SqliteStore::open(&database)?.record_images(&images);
+            record().map_err(|e| CliError::new(doing(), e))?;
+        }
+    }
+    Ok(opening.map(|o| o.unix_ms))
+}
+
+/// A study is of its images, as it is of its file.
+#[derive(Debug, thiserror::Error)]
+#[error("the images are not those it was trained on: {}\nhint: restore them, or give the study of these another `name`", .0.join("; "))]
+pub(super) struct OtherImages(pub(super) Vec<String>);
+
 /// A study that cannot be opened, with its exit code.
 pub fn open_error(name: &str, error: StudyError) -> CliError {
-    let exit = match &error {
+    let exit = study_exit(&error);
+    CliError::new(format!("open study `{name}`"), error).exit(exit)
+}
+
+/// The exit code that a study's error means.
+pub fn study_exit(error: &StudyError) -> Exit {
+    match error {
         StudyError::Locked { .. } => Exit::Locked,
         StudyError::Changed { .. } => Exit::Usage,
         StudyError::Store(StoreError::Missing(_)) => Exit::Missing,
         _ => Exit::Error,
-    };
-    CliError::new(format!("open study `{name}`"), error).exit(exit)
+    }
 }
 
 fn run_error(name: &str, error: RunError) -> CliError {

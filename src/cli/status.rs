@@ -3,6 +3,7 @@
 use super::args::Global;
 use super::exit::{CliError, Exit};
 use crate::clock;
+use crate::data::DataSummary;
 use crate::fsx::FileLock;
 use crate::store::{RunRow, SqliteReader, TrialRow, WorkerRow};
 use std::collections::BTreeMap;
@@ -29,6 +30,9 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         Ok((reader.spec()?, reader.trials()?, reader.runs()?, reader.workers()?))
     };
     let (spec, trials, runs, workers) = read().map_err(|e| CliError::new(doing(), e))?;
+    let images = reader.images().map_err(|e| CliError::new(doing(), e))?;
+    let images: Option<DataSummary> = images.and_then(|i| serde_json::from_str(&i.summary).ok());
+    let opened = reader.opening().map_err(|e| CliError::new(doing(), e))?;
     let holder = FileLock::holder(&dir.join("study.lock"));
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
     trials.iter().for_each(|t| *states.entry(t.state.as_str()).or_default() += 1);
@@ -39,7 +43,8 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         let json = serde_json::json!({
             "study": name, "planned": planned, "states": states, "metric": spec.objective.metric.to_string(),
             "best": best.first(), "running": holder, "workers": if holder.is_some() { workers } else { Vec::new() },
-            "runs": runs, "trials": trials,
+            "runs": runs, "trials": trials, "images": images,
+            "test_opened_ms": opened.as_ref().map(|o| o.unix_ms),
         });
         writeln!(out, "{json}")?;
         return Ok(Exit::Done);
@@ -53,6 +58,15 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         None => writeln!(out, "not running; {}", last_run(&runs))?,
     }
     writeln!(out, "{} in {} run{}", clock::span(seconds), runs.len(), if runs.len() == 1 { "" } else { "s" })?;
+    if let Some(images) = &images {
+        for (class, counts) in images.counts() {
+            writeln!(out, "{class}: {counts}")?;
+        }
+        match &opened {
+            Some(o) => writeln!(out, "test images: opened on {}", clock::utc(o.unix_ms))?,
+            None => writeln!(out, "test images: locked")?,
+        }
+    }
     if holder.is_some() {
         workers.iter().try_for_each(|worker| writeln!(out, "{}", worker_line(worker)))?;
     }

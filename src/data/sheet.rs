@@ -31,7 +31,7 @@ pub const STRENGTHS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 /// At most `each` training images of every class, chosen by the study's `seed`, with the class's counts. Test images
 /// stay locked: they are counted, never shown.
 pub fn samples(data: &DataSet, each: usize, seed: u64) -> Vec<Strip> {
-    let summary = data.summary();
+    let counts = data.summary().counts();
     let train = training(data);
     (0..data.classes().len())
         .map(|class| {
@@ -39,16 +39,8 @@ pub fn samples(data: &DataSet, each: usize, seed: u64) -> Vec<Strip> {
                 train.iter().copied().filter(|&i| data.records()[i].class as usize == class).collect();
             StreamRng::named(seed, Purpose::Split, "preview", &[class as u64]).shuffle(&mut images);
             images.truncate(each);
-            let fold = &summary.folds[0];
-            let role = if class == summary.positive as usize { " (positive)" } else { "" };
-            let heading = format!(
-                "{}{role}: {} images, {} train, {} validation, {} test",
-                data.classes()[class],
-                summary.images[class],
-                fold.train[class],
-                fold.validation[class],
-                summary.test[class],
-            );
+            let (name, counts) = &counts[class];
+            let heading = format!("{name}: {counts}");
             let tiles = images.into_iter().map(|i| tile(data, i, &ViewDraw::original(), file_name(data, i))).collect();
             Strip { heading, tiles }
         })
@@ -80,6 +72,17 @@ pub fn tile(data: &DataSet, image: usize, draw: &ViewDraw, caption: String) -> T
     let mut view = vec![0f32; side * side * 3];
     render(data.pixels(image), side, data.channels(), draw, PixelScaling::Unit, &mut view);
     Tile { caption, side, rgb: view.into_iter().map(|v| (v * 255.0).round() as u8).collect() }
+}
+
+/// A small PNG picture, `side` pixels wide, of an image by its path in the records; `None` if there is none.
+pub fn thumbnail(data: &DataSet, path: &str, side: u32) -> Option<Vec<u8>> {
+    let image = data.records().iter().position(|r| r.path == path)?;
+    let tile = tile(data, image, &ViewDraw::original(), String::new());
+    let picture = image::RgbImage::from_raw(tile.side as u32, tile.side as u32, tile.rgb)?;
+    let small = image::imageops::resize(&picture, side, side, image::imageops::FilterType::Triangle);
+    let mut png = std::io::Cursor::new(Vec::new());
+    small.write_to(&mut png, image::ImageFormat::Png).ok()?;
+    Some(png.into_inner())
 }
 
 fn training(data: &DataSet) -> &[usize] {

@@ -100,6 +100,45 @@ impl DataSummary {
         self.images.iter().sum()
     }
 
+    /// A line for each class: its name, marked if it is the positive one, and how many images of it are where.
+    pub fn counts(&self) -> Vec<(String, String)> {
+        let fold = self.folds.first();
+        let of = |counts: Option<&Vec<u64>>, class: usize| counts.and_then(|c| c.get(class)).copied().unwrap_or(0);
+        let line = |class: usize| {
+            let role = if class == self.positive as usize { " (positive)" } else { "" };
+            let counts = format!(
+                "{} images, {} train, {} validation, {} test",
+                self.images[class],
+                of(fold.map(|f| &f.train), class),
+                of(fold.map(|f| &f.validation), class),
+                of(Some(&self.test), class),
+            );
+            (format!("{}{role}", self.classes[class]), counts)
+        };
+        (0..self.classes.len()).map(line).collect()
+    }
+
+    /// How these images differ from `before`, for people: by classes and counts as far as these tell.
+    pub fn difference(&self, before: &Self) -> Vec<String> {
+        if self.classes != before.classes {
+            return vec![format!("classes {}, before {}", self.classes.join(", "), before.classes.join(", "))];
+        }
+        let mut found = Vec::new();
+        let mut compare = |what: &str, now: &[u64], then: &[u64]| {
+            for ((class, now), then) in self.classes.iter().zip(now).zip(then).filter(|((_, now), then)| now != then) {
+                found.push(format!("{now} {what}{class}, before {then}"));
+            }
+        };
+        compare("", &self.images, &before.images);
+        if self.images == before.images {
+            compare("test ", &self.test, &before.test);
+        }
+        if found.is_empty() {
+            found.push("as many of each class, but other files, bytes or split".to_owned());
+        }
+        found
+    }
+
     /// What a person should know before trusting a result: the notes, and the peculiarities in words.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = self.notes.clone();

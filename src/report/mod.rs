@@ -12,9 +12,12 @@ pub mod model;
 mod table;
 
 pub use draw::{DrawError, contact_sheet};
+pub use figures::pictured;
 pub use model::StudyRecord;
 
 use crate::fsx;
+use crate::ids::TrialNumber;
+use crate::stats::Interval;
 use rayon::prelude::*;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -82,6 +85,25 @@ pub fn write(record: &StudyRecord, out: &Path) -> Result<Written, ReportError> {
         charts: exhibits.iter().filter(|e| e.chart.is_some()).count(),
         tables: exhibits.iter().filter(|e| !e.table.rows.is_empty()).count(),
     })
+}
+
+/// A finalist's figures on the test images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tested {
+    /// Which trial.
+    pub trial: TrialNumber,
+    /// The threshold that was fixed on validation images; `None`: undefined there, 0.5 was used.
+    pub threshold: Option<f64>,
+    /// Recall, specificity, precision, F1, ROC-AUC and average precision: name, value, 95 % interval.
+    pub figures: [(&'static str, Option<f64>, Option<Interval>); 6],
+}
+
+/// The figures of the test images as the report shows them, and how their intervals were made; `None` before the
+/// opening.
+pub fn tested(record: &StudyRecord) -> Option<(Vec<Tested>, String)> {
+    let evidence = figures::Evidence::test(record)?;
+    let tested = |e: &figures::Entry<'_>| Tested { trial: e.trial, threshold: e.threshold, figures: e.figures() };
+    Some((evidence.entries.iter().map(tested).collect(), evidence.method()))
 }
 
 /// Removes charts and tables of an earlier report that this one does not have.

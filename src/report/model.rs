@@ -166,6 +166,9 @@ pub struct Finalist {
 pub struct TestOpening {
     /// When, milliseconds since 1970.
     pub unix_ms: u64,
+    /// Whether the study was not over yet: what was searched afterwards may have been chosen by it.
+    #[serde(default)]
+    pub unfinished: bool,
     /// What each evaluated finalist gave, best on validation first.
     pub results: Vec<TestResult>,
 }

@@ -9,7 +9,8 @@ mod sqlite;
 
 pub use memory::MemoryStore;
 pub use sqlite::{
-    FORMAT_VERSION, FileRow, OpenedTrial, Opening, RunRow, SqliteReader, SqliteStore, TrialRow, WorkerRow,
+    FORMAT_VERSION, FileRow, ImagesOnRecord, OpenedTrial, Opening, RunRow, SqliteReader, SqliteStore, TrialRow,
+    WorkerRow,
 };
 
 use crate::engine::{Event, TrialState};

@@ -1,15 +1,16 @@
 //! A study as plain data, for reports: read from its folder beside a run that may be going on.
 
-use crate::data::DataSummary;
+use crate::data::{DataSet, DataSummary, Quiet, sheet};
 use crate::digest::Digest;
 use crate::engine::{self, Engine, Event, FileRef, Inconsistent, Outcome};
 use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::predictions::{self, PredictionsError};
+use crate::report;
 use crate::report::model::{
     AttemptRecord, EpochRecord, FailureRecord, Finalist, OrderRecord, Picture, Png, StudyRecord, TestOpening,
     TestResult, TrialRecord, TrialState,
 };
-use crate::spec::StudySpec;
+use crate::spec::{RunnerSpec, StudySpec};
 use crate::store::{Opening, SqliteReader, StoreError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ pub enum RecordError {
     /// What is on record does not follow from the study.
     #[error(transparent)]
     Inconsistent(#[from] Inconsistent),
+    /// What is on record about the images cannot be understood.
+    #[error("read what the images were")]
+    Images(#[source] serde_json::Error),
     /// A file of predictions cannot be read.
     #[error(transparent)]
     Predictions(#[from] PredictionsError),
@@ -62,9 +66,8 @@ pub fn record(dir: &Path, finalists: usize) -> Result<StudyRecord, RecordError> 
     if let Some(opening) = reader.opening()? {
         record.test = Some(tested(dir, &opening)?);
     }
-    if let Ok(text) = std::fs::read(dir.join(DATA_FILE))
-        && let Ok(summary) = serde_json::from_slice::<DataSummary>(&text)
-    {
+    if let Some(images) = reader.images()? {
+        let summary: DataSummary = serde_json::from_str(&images.summary).map_err(RecordError::Images)?;
         record.data = Some((&summary).into());
     }
     for (file, title, caption) in PICTURES {
@@ -75,8 +78,28 @@ pub fn record(dir: &Path, finalists: usize) -> Result<StudyRecord, RecordError> 
     Ok(record)
 }
 
-/// What the data held when the study was last run, as JSON, in the study's folder.
-pub const DATA_FILE: &str = "data.json";
+/// Adds small pictures of what the leading trial calls wrongly, if the images are still where they were and the same.
+/// A report without them is a report, so that they are gone is no error. `cache_dir`: where decoded images are kept.
+pub fn illustrate(record: &mut StudyRecord, dir: &Path, cache_dir: &Path) -> Result<(), RecordError> {
+    let RunnerSpec::Image { data, .. } = &record.spec.runner else { return Ok(()) };
+    let Some(images) = SqliteReader::open(&dir.join("study.db"))?.images()? else { return Ok(()) };
+    let wanted = report::pictured(record);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    match DataSet::open(data, record.spec.seed, &images.folder, cache_dir, &Quiet) {
+        Ok(set) if set.summary().digest == images.digest => {
+            let thumbnail = |path: String| Some((sheet::thumbnail(&set, &path, THUMBNAIL)?, path));
+            let found = wanted.into_iter().filter_map(thumbnail);
+            record.thumbnails = found.map(|(png, path)| (path, Png(png))).collect();
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Side of the small pictures of [`illustrate`] in pixels.
+const THUMBNAIL: u32 = 128;
 
 /// Pictures drawn when the study was first run: file in the study's folder, title, caption.
 pub const PICTURES: [(&str, &str, &str); 2] = [
@@ -99,7 +122,7 @@ pub fn tested(dir: &Path, opening: &Opening) -> Result<TestOpening, RecordError>
         let predictions = predictions::read_csv(&path)?;
         results.push(TestResult { trial: result.trial, threshold: result.threshold, predictions });
     }
-    Ok(TestOpening { unix_ms: opening.unix_ms, results })
+    Ok(TestOpening { unix_ms: opening.unix_ms, unfinished: opening.unfinished, results })
 }
 
 /// The record that events tell, and the latest file of predictions of each trial. States are the engine's: no second

@@ -3,6 +3,7 @@
 mod crash;
 mod determinism;
 mod network;
+mod opening;
 mod pipeline;
 mod program;
 mod quality;

@@ -18,8 +18,24 @@ pub struct Entry<'a> {
     pub threshold: Option<f64>,
     /// Its figures at the threshold (at 0.5 where none could be fixed).
     pub metrics: Metrics,
-    /// Intervals of recall, F1, ROC-AUC and average precision.
-    pub intervals: [Option<Interval>; 4],
+    /// Intervals of recall, F1, ROC-AUC, average precision, specificity and precision.
+    pub intervals: [Option<Interval>; 6],
+}
+
+impl Entry<'_> {
+    /// The figures with intervals, by name.
+    pub fn figures(&self) -> [(&'static str, Option<f64>, Option<Interval>); 6] {
+        let m = &self.metrics;
+        let [recall, f1, roc_auc, pr_auc, specificity, precision] = self.intervals;
+        [
+            ("recall", m.recall, recall),
+            ("specificity", m.specificity, specificity),
+            ("precision", m.precision, precision),
+            ("f1", m.f1, f1),
+            ("roc_auc", m.roc_auc, roc_auc),
+            ("pr_auc", m.pr_auc, pr_auc),
+        ]
+    }
 }
 
 /// The finalists on one set of images.
@@ -125,7 +141,7 @@ pub fn band(
         .collect()
 }
 
-fn intervals(p: &Predictions, threshold: f64, metrics: &Metrics, plan: &Plan, seed: u64) -> [Option<Interval>; 4] {
+fn intervals(p: &Predictions, threshold: f64, metrics: &Metrics, plan: &Plan, seed: u64) -> [Option<Interval>; 6] {
     let classes = classes_of(p);
     let ranked: Vec<Ranked> = classes.iter().map(|&c| p.ranked(c)).collect();
     let called: Vec<usize> = p.rows.iter().map(|r| p.called(r, threshold)).collect();
@@ -135,7 +151,7 @@ fn intervals(p: &Predictions, threshold: f64, metrics: &Metrics, plan: &Plan, se
         let n = parts.len() as f64;
         parts.into_iter().sum::<Option<f64>>().map(|s| s / n)
     };
-    let draws: Vec<[Option<f64>; 4]> = plan.run(seed, 0, DRAWS, |times| {
+    let draws: Vec<[Option<f64>; 6]> = plan.run(seed, 0, DRAWS, |times| {
         // Hits, truths and calls of each class.
         let (mut hit, mut truth, mut call) = (vec![0u64; k], vec![0u64; k], vec![0u64; k]);
         for ((&t, &c), &l) in times.iter().zip(&called).zip(&labels) {
@@ -147,16 +163,20 @@ fn intervals(p: &Predictions, threshold: f64, metrics: &Metrics, plan: &Plan, se
             }
         }
         let ratio = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
+        let all: u64 = truth.iter().sum();
         let curves: Vec<Curve> = ranked.iter().map(|r| r.resampled(times)).collect();
         [
             mean(classes.iter().map(|&c| ratio(hit[c], truth[c])).collect()),
             mean(classes.iter().map(|&c| ratio(2 * hit[c], truth[c] + call[c])).collect()),
             mean(curves.iter().map(Curve::roc_auc).collect()),
             mean(curves.iter().map(Curve::average_precision).collect()),
+            mean(classes.iter().map(|&c| ratio(all + hit[c] - truth[c] - call[c], all - truth[c])).collect()),
+            mean(classes.iter().map(|&c| ratio(hit[c], call[c])).collect()),
         ]
     });
-    let estimates = [metrics.recall, metrics.f1, metrics.roc_auc, metrics.pr_auc];
-    let mut out = [None; 4];
+    let estimates =
+        [metrics.recall, metrics.f1, metrics.roc_auc, metrics.pr_auc, metrics.specificity, metrics.precision];
+    let mut out = [None; 6];
     for (i, slot) in out.iter_mut().enumerate() {
         let column: Vec<Option<f64>> = draws.iter().map(|d| d[i]).collect();
         // A figure of exactly 0 or 1 never varies under resampling: no width is no knowledge.
@@ -164,11 +184,22 @@ fn intervals(p: &Predictions, threshold: f64, metrics: &Metrics, plan: &Plan, se
             .and_then(|_| percentile_interval(&column, 0.95))
             .filter(|interval| interval.high - interval.low > 1e-12);
     }
-    if out[0].is_none() && k == 2 && metrics.recall.is_some() {
+    if k == 2 {
         let c = classes[0];
-        let n = labels.iter().filter(|&&l| l == c).count() as u64;
-        let hits = labels.iter().zip(&called).filter(|(l, called)| **l == c && **called == c).count() as u64;
-        out[0] = wilson(hits, n, 0.95);
+        let count = |of: &dyn Fn(usize, usize) -> bool| {
+            labels.iter().zip(&called).filter(|(l, called)| of(**l, **called)).count() as u64
+        };
+        let (hits, rejections) = (count(&|l, called| l == c && called == c), count(&|l, called| l != c && called != c));
+        let shares = [
+            (0, metrics.recall, hits, count(&|l, _| l == c)),
+            (4, metrics.specificity, rejections, count(&|l, _| l != c)),
+            (5, metrics.precision, hits, count(&|_, called| called == c)),
+        ];
+        for (slot, value, hits, n) in shares {
+            if out[slot].is_none() && value.is_some() {
+                out[slot] = wilson(hits, n, 0.95);
+            }
+        }
     }
     out
 }

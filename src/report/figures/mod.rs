@@ -8,6 +8,7 @@ mod search;
 mod winner;
 
 pub use evidence::{Entry, Evidence};
+pub use winner::pictured;
 
 use super::exhibit::Section;
 use super::model::StudyRecord;

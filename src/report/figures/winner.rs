@@ -1,13 +1,14 @@
 //! How the leading model decides, on one set of images.
 
 use super::evidence::{Entry, Evidence, band, classes_of, name};
-use crate::metrics::{Calibration, ConfusionMatrix, Curve};
+use crate::metrics::{Calibration, ConfusionMatrix, Curve, Prediction};
 use crate::report::draw::{Chart, Colour, Panel, ReliabilityBand, confusion, curves, reliability, sweep};
 use crate::report::exhibit::{Exhibit, Section};
 use crate::report::model::StudyRecord;
 use crate::report::table::{Cell, Table};
 use crate::spec::OperatingPoint;
 use crate::stats::wilson;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Curves drawn at most: more cannot be told apart.
 const CURVES: usize = 6;
@@ -26,6 +27,14 @@ pub fn section(record: &StudyRecord, evidence: &Evidence) -> Section {
             "On the validation images",
             "The images by which trials were compared: the figures of the best are optimistic.",
         ),
+    };
+    let unfinished = record.test.as_ref().is_some_and(|t| t.unfinished) && evidence.set == "test";
+    let intro = if unfinished {
+        format!(
+            "{intro} They were opened before the study was over: trials begun later could have been steered by them."
+        )
+    } else {
+        intro.to_owned()
     };
     let exhibits = match evidence.entries.first() {
         None => Vec::new(),
@@ -395,12 +404,11 @@ fn calibration(evidence: &Evidence, best: &Entry) -> Exhibit {
         .note("Class weights, resampling or focal loss in training shift scores away from risks; ranking is not affected.")
 }
 
-fn errors(record: &StudyRecord, evidence: &Evidence, best: &Entry) -> Exhibit {
-    let slug = slug("errors", evidence);
-    let (title, question) = ("The worst errors", "How does it fail?");
+/// What a model calls wrongly, worst first: the class it says, by how much it prefers that to the truth, the image.
+fn mistakes<'a>(best: &Entry<'a>) -> Vec<(usize, f64, &'a Prediction)> {
     let p = best.predictions;
     let threshold = best.threshold.unwrap_or(0.5);
-    let mut wrong: Vec<(usize, f64, &crate::metrics::Prediction)> = p
+    let mut wrong: Vec<(usize, f64, &Prediction)> = p
         .rows
         .iter()
         .filter_map(|r| {
@@ -410,6 +418,31 @@ fn errors(record: &StudyRecord, evidence: &Evidence, best: &Entry) -> Exhibit {
         })
         .collect();
     wrong.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.2.image.cmp(&b.2.image)));
+    wrong
+}
+
+/// The images that the galleries of errors may show, by their paths.
+pub fn pictured(record: &StudyRecord) -> BTreeSet<String> {
+    let sets = [Some(Evidence::validation(record)), Evidence::test(record)];
+    let mut images = BTreeSet::new();
+    for best in sets.iter().flatten().filter_map(|e| e.entries.first()) {
+        let mut shown: BTreeMap<u32, usize> = BTreeMap::new();
+        for (_, _, row) in mistakes(best) {
+            let n = shown.entry(row.label).or_default();
+            *n += 1;
+            if *n <= ERRORS {
+                images.insert(row.image.clone());
+            }
+        }
+    }
+    images
+}
+
+fn errors(record: &StudyRecord, evidence: &Evidence, best: &Entry) -> Exhibit {
+    let slug = slug("errors", evidence);
+    let (title, question) = ("The worst errors", "How does it fail?");
+    let p = best.predictions;
+    let wrong = mistakes(best);
     let binary = p.classes.len() == 2;
     let kind = |truth: u32| match (binary, truth == p.positive) {
         (true, true) => "miss",

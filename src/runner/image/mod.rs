@@ -18,8 +18,8 @@ pub use error::{ImageError, explain};
 pub use forecast::{Forecast, forecast, forecast_on};
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
-use crate::data::DataSet;
 use crate::data::features::FeatureCache;
+use crate::data::{DataSet, DataSummary};
 use crate::digest::Digest;
 use crate::engine::{FileRef, WorkOrder};
 use crate::fsx;
@@ -58,26 +58,63 @@ impl ImageRunner {
         Self { study: study.clone(), base: base.to_owned(), opened: None }
     }
 
+    /// What the images are. Opens them at the first call.
+    ///
+    /// # Errors
+    /// If they or the device cannot be opened.
+    pub fn data(&mut self, slot: &DeviceSlot, sink: &mut dyn EpochSink) -> Result<&DataSummary, ImageError> {
+        self.open_data(slot, sink).map(|opened| opened.data.summary())
+    }
+
+    /// Makes sure that [`ImageRunner::test`] with the same arguments can score: network, weights and checkpoint are
+    /// there and belong together. Looks at no image.
+    ///
+    /// # Errors
+    /// Where there are no test images, or the checkpoint is gone, damaged or another trial's.
+    pub fn rehearse(
+        &mut self,
+        trial: (TrialNumber, &Params),
+        checkpoint: &FileRef,
+        slot: &DeviceSlot,
+        sink: &mut dyn EpochSink,
+    ) -> Result<(), ImageError> {
+        let settings = self.settings(trial.1)?;
+        self.restored(trial.0, &settings, checkpoint, slot, sink)?.1.can_test()
+    }
+
     /// Scores the locked test images with a trial's checkpoint: the mean over its folds' models.
     ///
     /// # Errors
     /// Where there are no test images, or the checkpoint does not belong to the trial.
     pub fn test(
         &mut self,
-        (trial, params): (TrialNumber, &Params),
+        trial: (TrialNumber, &Params),
         checkpoint: &FileRef,
         slot: &DeviceSlot,
         sink: &mut dyn EpochSink,
     ) -> Result<Predictions, ImageError> {
-        let settings = self.settings(params)?;
-        self.open(&settings, slot, sink)?;
-        let (opened, built) = self.parts(&settings)?;
-        let frozen = frozen(opened, built, &settings, self.study.seed);
-        let mut trial = Trial::new(frozen, &self.study.objective, trial, self.digest(&settings))?;
+        let settings = self.settings(trial.1)?;
+        let (opened, trial) = self.restored(trial.0, &settings, checkpoint, slot, sink)?;
+        trial.test(&opened.cache, sink)
+    }
+
+    /// A trial as a checkpoint holds it.
+    fn restored<'a>(
+        &'a mut self,
+        trial: TrialNumber,
+        settings: &'a TrialSettings,
+        checkpoint: &FileRef,
+        slot: &DeviceSlot,
+        sink: &mut dyn EpochSink,
+    ) -> Result<(&'a Opened, Trial<'a>), ImageError> {
+        self.open(settings, slot, sink)?;
+        let (opened, built) = self.parts(settings)?;
+        let frozen = frozen(opened, built, settings, self.study.seed);
+        let mut trial = Trial::new(frozen, &self.study.objective, trial, self.digest(settings))?;
         let checkpoint =
             Checkpoint::read(&slot.study_dir.join(&checkpoint.path), Some(checkpoint.digest), &opened.device)?;
         trial.restore(&checkpoint)?;
-        trial.test(&opened.cache, sink)
+        Ok((opened, trial))
     }
 
     fn settings(&self, params: &Params) -> Result<TrialSettings, ImageError> {
@@ -106,6 +143,18 @@ impl ImageRunner {
         slot: &DeviceSlot,
         sink: &mut dyn EpochSink,
     ) -> Result<(), ImageError> {
+        let base = self.base.clone();
+        let seed = self.study.seed;
+        let opened = self.open_data(slot, sink)?;
+        let key = network_key(&settings.network);
+        if opened.networks.iter().all(|(k, _)| *k != key) {
+            let network = located(&settings.network, &base);
+            opened.networks.push((key, build(&network, seed, &opened.device)?));
+        }
+        Ok(())
+    }
+
+    fn open_data(&mut self, slot: &DeviceSlot, sink: &mut dyn EpochSink) -> Result<&mut Opened, ImageError> {
         if self.opened.as_ref().is_none_or(|o| o.device_name != slot.device) {
             let RunnerSpec::Image { data, .. } = &self.study.runner else { return Err(ImageError::NotImages) };
             // The pool of all kernels is the process's own: a process that has one already keeps it.
@@ -123,13 +172,7 @@ impl ImageRunner {
                 networks: Vec::new(),
             });
         }
-        let Some(opened) = &mut self.opened else { return Err(ImageError::NotImages) };
-        let key = network_key(&settings.network);
-        if opened.networks.iter().all(|(k, _)| *k != key) {
-            let network = located(&settings.network, &self.base);
-            opened.networks.push((key, build(&network, self.study.seed, &opened.device)?));
-        }
-        Ok(())
+        self.opened.as_mut().ok_or(ImageError::NotImages)
     }
 
     fn parts(&self, settings: &TrialSettings) -> Result<(&Opened, &Built), ImageError> {

@@ -229,12 +229,16 @@ impl<'a> Trial<'a> {
         Ok(all)
     }
 
+    /// Whether there are test images.
+    pub fn can_test(&self) -> Result<(), ImageError> {
+        let empty = self.frozen.data.split().test.is_empty();
+        if empty { Err(ImageError::NoImages { what: "test" }) } else { Ok(()) }
+    }
+
     /// Scores the locked test images: the mean over the folds' models.
     pub fn test(&self, cache: &FeatureCache, sink: &mut dyn EpochSink) -> Result<Predictions, ImageError> {
+        self.can_test()?;
         let images = &self.frozen.data.split().test;
-        if images.is_empty() {
-            return Err(ImageError::NoImages { what: "test" });
-        }
         let frozen = self.frozen;
         let samples: Vec<Sample> = originals(images).collect();
         let feed = watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))?;

@@ -4,10 +4,12 @@
 //! that a returned append is on the disk. The rows for people are written in the transaction of their event.
 
 mod codec;
+mod images;
 mod opening;
 mod project;
 mod reader;
 
+pub use images::ImagesOnRecord;
 pub use opening::{OpenedTrial, Opening};
 pub use reader::{FileRow, RunRow, SqliteReader, TrialRow, WorkerRow};
 
@@ -214,6 +216,12 @@ impl EventStore for SqliteStore {
             Ok(())
         })
     }
+}
+
+/// A column that holds a digest.
+fn digest(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<crate::digest::Digest> {
+    crate::digest::Digest::try_from(row.get::<_, String>(column)?)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
 }
 
 /// A failure inside a statement, not yet told apart.

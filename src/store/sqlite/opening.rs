@@ -1,11 +1,10 @@
 //! The opening of the locked test images: once in a study, on record for good.
 
 use super::{SqliteReader, SqliteStore};
-use crate::digest::Digest;
 use crate::engine::FileRef;
 use crate::ids::TrialNumber;
 use crate::store::StoreError;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 /// Made at the first opening, so databases of studies whose test images are still locked have no such tables.
 const TABLES: &str = "
@@ -21,7 +20,15 @@ CREATE TABLE IF NOT EXISTS test_result (
     path      TEXT    NOT NULL,                         -- predictions of the test images
     digest    TEXT    NOT NULL,
     bytes     INTEGER NOT NULL
-) STRICT;";
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS test_opening_is_final BEFORE UPDATE ON test_opening
+    BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
+CREATE TRIGGER IF NOT EXISTS test_opening_stays BEFORE DELETE ON test_opening
+    BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
+CREATE TRIGGER IF NOT EXISTS test_result_is_final BEFORE UPDATE ON test_result
+    BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
+CREATE TRIGGER IF NOT EXISTS test_result_stays BEFORE DELETE ON test_result
+    BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;";
 
 /// The one look at the test images, as it is stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,29 +89,29 @@ impl SqliteReader {
     /// # Errors
     /// If the database cannot be read.
     pub fn opening(&self) -> Result<Option<Opening>, StoreError> {
-        read(&self.connection).map_err(|e| super::Fault::from(e).at(&self.path))
+        self.read_opening().map_err(|e| super::Fault::from(e).at(&self.path))
     }
-}
 
-fn read(connection: &Connection) -> rusqlite::Result<Option<Opening>> {
-    let named = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'test_opening'";
-    if connection.query_row(named, [], |row| row.get::<_, i64>(0))? == 0 {
-        return Ok(None);
+    fn read_opening(&self) -> rusqlite::Result<Option<Opening>> {
+        if !self.has_table("test_opening")? {
+            return Ok(None);
+        }
+        let head = self
+            .connection
+            .query_row("SELECT opened_ms, unfinished FROM test_opening", [], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get(1)?))
+            })
+            .optional()?;
+        let Some((unix_ms, unfinished)) = head else { return Ok(None) };
+        let mut rows =
+            self.connection.prepare("SELECT trial, threshold, path, digest, bytes FROM test_result ORDER BY place")?;
+        let results = rows
+            .query_map([], |row| {
+                let bytes = row.get::<_, i64>(4)? as u64;
+                let predictions = FileRef { path: row.get(2)?, digest: super::digest(row, 3)?, bytes };
+                Ok(OpenedTrial { trial: TrialNumber(row.get(0)?), threshold: row.get(1)?, predictions })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Some(Opening { unix_ms: unix_ms as u64, unfinished, results }))
     }
-    let head = connection
-        .query_row("SELECT opened_ms, unfinished FROM test_opening", [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((unix_ms, unfinished)) = head else { return Ok(None) };
-    let mut rows =
-        connection.prepare("SELECT trial, threshold, path, digest, bytes FROM test_result ORDER BY place")?;
-    let results = rows
-        .query_map([], |row| {
-            let digest = Digest::try_from(row.get::<_, String>(3)?)
-                .map_err(|e| rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(e)))?;
-            let bytes = row.get::<_, i64>(4)? as u64;
-            let predictions = FileRef { path: row.get(2)?, digest, bytes };
-            Ok(OpenedTrial { trial: TrialNumber(row.get(0)?), threshold: row.get(1)?, predictions })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(Some(Opening { unix_ms: unix_ms as u64, unfinished, results }))
 }

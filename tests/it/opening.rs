@@ -1,0 +1,132 @@
+//! The locked test images: opened once, on record, with the images and checkpoints that the study was trained with.
+
+use crate::program::{Bench, text};
+use std::process::Output;
+
+/// Two quick trials on images that are quick to draw; the head sits low in a narrow network.
+fn bench() -> Bench {
+    Bench::new(
+        "seed = 3\n\
+         [data]\nsynthetic = { images = 90, prevalence = 0.4, contrast = 0.9, seed = 1 }\nsize = 75\n\
+         [split]\nvalidation = 0.3\ntest = 0.3\n\
+         [network]\nwidth = 0.1\nweights = \"random\"\nscaling = \"symmetric\"\ntap = \"maxpool1\"\n\
+         [training]\nepochs = 2\nbatch_size = 16\n\
+         [objective]\noperating_point = \"youden\"\n\
+         [scheduler]\nkind = \"none\"\n\
+         [budget]\nn_trials = 2\n\
+         [space]\nlearning_rate = { type = \"float\", low = 1e-3, high = 1e-1, log = true }\n",
+    )
+}
+
+fn test(bench: &Bench, arguments: &[&str]) -> Output {
+    let mut command = bench.command(&["test"]);
+    command.arg(bench.study()).args(arguments);
+    command.output().unwrap()
+}
+
+fn code(output: &Output) -> (i32, String) {
+    (output.status.code().unwrap(), text(&output.stderr))
+}
+
+#[test]
+fn test_images_are_opened_once_and_the_report_shows_them() {
+    let bench = bench();
+    let (exit, said) = code(&test(&bench, &[]));
+    assert_eq!(exit, 6, "{said}");
+    assert!(said.contains("has not been run") || said.contains("there is no"), "{said}");
+    bench.finish(&["--workers", "1"]);
+    let status = text(&bench.command(&["status"]).output().unwrap().stdout);
+    assert!(status.contains("test images: locked") && status.contains(" train, "), "{status}");
+
+    let first = test(&bench, &["--finalists", "2"]);
+    assert_eq!(code(&first).0, 0, "{}", text(&first.stderr));
+    let figures = text(&first.stdout);
+    assert_eq!(figures.matches("recall ").count(), 2, "{figures}");
+    assert!(figures.contains("from validation (youden)") && figures.contains("95 %"), "{figures}");
+
+    // A second call shows the same, whatever it asks for, and while a run holds the study.
+    let held = hpsearch::study::Study::open_existing(bench.dir().parent().unwrap(), "s").unwrap();
+    let second = test(&bench, &["--finalists", "1"]);
+    drop(held);
+    assert_eq!(text(&second.stdout), figures);
+    assert!(code(&second).1.contains("were opened on"), "{}", code(&second).1);
+    let status = text(&bench.command(&["status"]).output().unwrap().stdout);
+    assert!(status.contains("test images: opened on"), "{status}");
+
+    let out = bench.dir().join("report");
+    let report = bench.command(&["report", "--out"]).arg(&out).output().unwrap();
+    assert!(report.status.success(), "{}", text(&report.stderr));
+    assert!(out.join("charts/roc-test.svg").exists());
+    let page = std::fs::read_to_string(out.join("index.html")).unwrap();
+    assert!(page.contains("On the test images"));
+
+    // What a trained study knows of its test images cannot be taken back.
+    let database = rusqlite::Connection::open(bench.dir().join("study.db")).unwrap();
+    for change in ["DELETE FROM test_opening", "UPDATE test_result SET threshold = 0", "DELETE FROM images"] {
+        assert!(database.execute(change, []).unwrap_err().to_string().contains("never changed"), "{change}");
+    }
+
+    // Going on after the opening is possible and said.
+    let study = std::fs::read_to_string(bench.study()).unwrap();
+    bench.write(&study.replace("n_trials = 2", "n_trials = 3"));
+    let more = bench.run(&["--workers", "1"]);
+    assert!(code(&more).1.contains("test images were opened on"), "{}", code(&more).1);
+}
+
+#[test]
+fn nothing_is_opened_with_a_damaged_checkpoint_or_before_the_end() {
+    let bench = bench();
+    let study = std::fs::read_to_string(bench.study()).unwrap();
+    bench.finish(&["--workers", "1"]);
+
+    bench.write(&study.replace("n_trials = 2", "n_trials = 3"));
+    let (exit, said) = code(&test(&bench, &[]));
+    assert_eq!(exit, 0, "what was agreed on is over, a raised budget is not run yet: {said}");
+    bench.forget();
+
+    bench.write(&study);
+    bench.finish(&["--workers", "1"]);
+    let mut checkpoints: Vec<_> =
+        std::fs::read_dir(bench.dir().join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
+    checkpoints.sort();
+    assert_eq!(checkpoints.len(), 2, "{checkpoints:?}");
+    for damaged in &checkpoints {
+        let good = std::fs::read(damaged).unwrap();
+        let mut bad = good.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        std::fs::write(damaged, &bad).unwrap();
+        let (exit, said) = code(&test(&bench, &["--finalists", "2"]));
+        assert_eq!(exit, 1, "{said}");
+        assert!(!bench.dir().join("test/00000.csv").exists() && !bench.dir().join("test/00001.csv").exists());
+        std::fs::write(damaged, &good).unwrap();
+    }
+    assert_eq!(code(&test(&bench, &["--finalists", "2"])).0, 0);
+}
+
+#[test]
+fn a_study_is_of_its_images_as_it_is_of_its_file() {
+    let bench = bench();
+    let images = bench.study().parent().unwrap().join("images");
+    let study = std::fs::read_to_string(bench.study()).unwrap();
+    for class in ["no", "yes"] {
+        std::fs::create_dir_all(images.join(class)).unwrap();
+        for i in 0..16u8 {
+            // Number and class of the image are in its first pixels: no two are alike.
+            let grey = |x: u32, y: u32| match (x, y) {
+                (0, 0) => image::Luma([i]),
+                (1, 0) => image::Luma([class.len() as u8]),
+                _ => image::Luma([(x * 3 + y * u32::from(i)) as u8]),
+            };
+            image::GrayImage::from_fn(80, 80, grey).save(images.join(class).join(format!("{i}.png"))).unwrap();
+        }
+    }
+    let line = study.lines().find(|l| l.starts_with("synthetic")).unwrap();
+    bench.write(&study.replace(line, "folder = \"images\""));
+    bench.finish(&["--workers", "1"]);
+    std::fs::remove_file(images.join("yes/3.png")).unwrap();
+    for output in [bench.run(&[]), test(&bench, &[])] {
+        let (exit, said) = code(&output);
+        assert_eq!(exit, 6, "{said}");
+        assert!(said.contains("15 yes, before 16"), "{said}");
+    }
+}
