@@ -103,12 +103,23 @@ impl CliError {
         }
         let (red, cyan, reset) = if color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
         let mut hints = Vec::new();
+        let mut advice = None;
         let mut text = format!("{red}error:{reset} failed to {}", self.doing);
         let mut cause: Option<&(dyn Error + 'static)> = Some(self.source.as_ref());
         let mut last = String::new();
         while let Some(error) = cause {
             let message = error.to_string();
             cause = error.source();
+            let place = error.downcast_ref::<io::Error>().and_then(|e| match e.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Some("free some space, or choose another folder with --state or --out; nothing on record is lost")
+                }
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    Some("choose a folder that can be written with --state or --out")
+                }
+                _ => None,
+            });
+            advice = advice.or(place);
             let (hint, plain): (Vec<&str>, Vec<&str>) = message.lines().partition(|l| l.starts_with("hint: "));
             hints.extend(
                 hint.into_iter()
@@ -126,6 +137,9 @@ impl CliError {
                 ));
                 last = plain;
             }
+        }
+        if let Some(advice) = advice.filter(|_| hints.is_empty()) {
+            hints.push(advice.to_owned());
         }
         for hint in hints {
             text.push_str(&format!("\n{cyan}hint:{reset} {hint}"));

@@ -5,9 +5,11 @@ use super::exit::{CliError, Exit};
 use super::progress;
 use crate::clock;
 use crate::data::{DataSet, DataSummary, Quiet, sheet};
+use crate::engine::Plan;
 use crate::fsx;
 use crate::report::contact_sheet;
 use crate::run::{self, RunError, RunOptions, Verdict};
+use crate::runner::image::usable;
 use crate::spec::{RunnerSpec, StudySpec};
 use crate::store::{ImagesOnRecord, SqliteReader, SqliteStore, StoreError};
 use crate::study::{self, Study, StudyError};
@@ -67,6 +69,10 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     };
     let mut study = Study::open(&global.state, &spec).map_err(|e| open_error(&spec.name, e))?;
     look_at_data(&study, &options, global)?;
+    if matches!(spec.runner, RunnerSpec::Image { .. }) && !matches!(study.engine().plan(), Plan::Done(_)) {
+        usable(&spec, &options.base, &options.device)
+            .map_err(|e| CliError::new(format!("run study `{}`", spec.name), e).exit(Exit::Missing))?;
+    }
     let mut observer = progress::observer(global);
     let verdict = run::run(&mut study, &options, observer.as_mut()).map_err(|e| run_error(&spec.name, e))?;
     drop(observer);

@@ -21,6 +21,17 @@ pub enum Domain {
     Fixed { value: Value },
 }
 
+impl Domain {
+    /// The values of a categorical, ordinal or fixed parameter; none of a number.
+    pub fn choices(&self) -> &[Value] {
+        match self {
+            Self::Categorical { choices } | Self::Ordinal { choices } => choices,
+            Self::Fixed { value } => std::slice::from_ref(value),
+            Self::Float { .. } | Self::Int { .. } => &[],
+        }
+    }
+}
+
 impl fmt::Display for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -27,8 +27,8 @@ use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::{self, Predictions};
 use crate::nn::build::{Built, build};
 use crate::nn::checkpoint::Checkpoint;
-use crate::space::Params;
-use crate::spec::{NetworkSpec, RunnerSpec, StudySpec, TrialSettings, WeightSource};
+use crate::space::{Params, Value};
+use crate::spec::{BackboneKind, NetworkSpec, RunnerSpec, StudySpec, TrialSettings, WeightSource};
 use candle_core::Device;
 use feed::Frozen;
 use std::path::{Path, PathBuf};
@@ -253,6 +253,27 @@ pub fn located(network: &NetworkSpec, base: &Path) -> NetworkSpec {
 /// What decides a network before it is cut: architecture, width, weights, pools.
 fn network_key(network: &NetworkSpec) -> String {
     format!("{:?} {} {:?} {:?}", network.backbone, network.width, network.weights, network.pool_padding)
+}
+
+/// Makes sure that the device, and the weights of every network that the study may ask for, can be had: what is missing
+/// is better told before the first trial than by each.
+///
+/// # Errors
+/// The first that cannot.
+pub fn usable(study: &StudySpec, base: &Path, device_name: &str) -> Result<(), ImageError> {
+    let RunnerSpec::Image { network, .. } = &study.runner else { return Err(ImageError::NotImages) };
+    let device = device(device_name)?;
+    let searched = study.space.parameters.iter().find(|p| p.name == "backbone");
+    let choices = searched.map_or_else(Vec::new, |p| p.domain.choices().to_vec());
+    let asked = choices.iter().filter_map(Value::as_str).filter_map(BackboneKind::from_name);
+    let mut networks: Vec<NetworkSpec> = asked.filter_map(|kind| network.with_backbone(kind)).collect();
+    if networks.is_empty() {
+        networks.push(network.clone());
+    }
+    for network in networks {
+        build(&located(&network, base), study.seed, &device)?;
+    }
+    Ok(())
 }
 
 /// The device of this name: `cpu`, `cuda`, `cuda:N`, or `auto`: the first GPU where one can be used, else the CPU.
