@@ -114,9 +114,7 @@ impl CliError {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some("free some space, or choose another folder with --state or --out; nothing on record is lost")
                 }
-                io::ErrorKind::ReadOnlyFilesystem => {
-                    Some("choose a folder that can be written with --state or --out")
-                }
+                io::ErrorKind::ReadOnlyFilesystem => Some("choose a folder that can be written with --state or --out"),
                 _ => None,
             });
             advice = advice.or(place);

@@ -4,7 +4,7 @@ use super::args::Global;
 use super::exit::{CliError, Exit};
 use crate::config::Loaded;
 use crate::data::features::group_key;
-use crate::data::{DataSet, DataSummary, Quiet};
+use crate::data::{DataSet, DataSummary};
 use crate::rng::{Purpose, StreamRng};
 use crate::runner::image::{Forecast, forecast_on, located};
 use crate::scheduler::{Certainty, RungTable, planned_trials, rung_table};
@@ -78,8 +78,14 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let rungs = rung_table(spec);
     let data = match &spec.runner {
         RunnerSpec::Image { data, .. } => {
-            let opened = DataSet::open(data, spec.seed, &loaded.base, &global.cache_dir(), &Quiet)
-                .map_err(|e| CliError::new("open the images", e).exit(Exit::Missing))?;
+            let opened = DataSet::open(
+                data,
+                spec.seed,
+                &loaded.base,
+                &global.cache_dir(),
+                &super::progress::Images::new(global),
+            )
+            .map_err(|e| CliError::new("open the images", e).exit(Exit::Missing))?;
             Some((data, opened.summary().clone()))
         }
         _ => None,

@@ -2,7 +2,7 @@
 
 use super::args::Global;
 use super::exit::{CliError, Exit};
-use crate::data::{DataSet, Quiet, sheet};
+use crate::data::{DataSet, sheet};
 use crate::report::contact_sheet;
 use crate::spec::RunnerSpec;
 use std::io::Write;
@@ -35,7 +35,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         return Err(CliError::new("preview the study", "its trials are not trained on images").exit(Exit::Usage));
     };
     let base = args.study.parent().unwrap_or(Path::new(""));
-    let data = DataSet::open(data, spec.seed, base, &global.cache_dir(), &Quiet)
+    let data = DataSet::open(data, spec.seed, base, &global.cache_dir(), &super::progress::Images::new(global))
         .map_err(|e| CliError::new("open the data", e).exit(Exit::Missing))?;
     let mut strips = sheet::samples(&data, args.samples as usize, spec.seed);
     strips.extend(sheet::strengths(&data, augment, VIEWS, spec.seed));

@@ -2,6 +2,7 @@
 
 use super::args::Global;
 use crate::clock;
+use crate::data::Watch;
 use crate::engine::{EpochReport, Outcome};
 use crate::ids::TrialNumber;
 use crate::run::{Observer, Progress, Standing};
@@ -33,6 +34,44 @@ pub fn observer(global: &Global) -> Box<dyn Observer> {
         Box::new(Terminal::new(words, global.color()))
     } else {
         Box::new(Lines { words })
+    }
+}
+
+/// How far the reading and decoding of images is: one line on a terminal, nothing elsewhere.
+pub struct Images(Option<ProgressBar>);
+
+impl Images {
+    /// Shows nothing before the first image.
+    pub fn new(global: &Global) -> Self {
+        let shown = !global.quiet && !global.json && std::io::stderr().is_terminal();
+        Self(shown.then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+            let style = ProgressStyle::with_template("{msg} images {bar:16} {pos}/{len}, {eta} left");
+            style.map(|style| bar.set_style(style.progress_chars("=> "))).unwrap_or_default();
+            bar
+        }))
+    }
+}
+
+impl Watch for Images {
+    fn progress(&self, what: &str, done: u64, total: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_message(what.to_owned());
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        super::args::complain(&format!("warning: {message}\n"));
+    }
+}
+
+impl Drop for Images {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
     }
 }
 

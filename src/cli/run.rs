@@ -4,7 +4,7 @@ use super::args::{Global, complain};
 use super::exit::{CliError, Exit};
 use super::progress;
 use crate::clock;
-use crate::data::{DataSet, DataSummary, Quiet, sheet};
+use crate::data::{DataSet, DataSummary, sheet};
 use crate::engine::Plan;
 use crate::fsx;
 use crate::report::contact_sheet;
@@ -85,7 +85,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
 fn look_at_data(study: &Study, options: &RunOptions, global: &Global) -> Result<(), CliError> {
     let spec = study.spec();
     let RunnerSpec::Image { data, augment, .. } = &spec.runner else { return Ok(()) };
-    let data = DataSet::open(data, spec.seed, &options.base, &options.cache_dir, &Quiet)
+    let data = DataSet::open(data, spec.seed, &options.base, &options.cache_dir, &progress::Images::new(global))
         .map_err(|e| CliError::new("open the data", e).exit(Exit::Missing))?;
     if !global.quiet && !global.json {
         let mut out = std::io::stdout().lock();

@@ -214,7 +214,11 @@ fn check_room(folder: &Path, needed: u64) -> Result<(), StoreError> {
     let Ok(room) = rustix::fs::statvfs(folder) else { return Ok(()) };
     let free = room.f_bavail.saturating_mul(room.f_frsize);
     if needed > free {
-        return Err(StoreError::NoRoom { folder: folder.to_owned(), needed_mb: needed.div_ceil(1 << 20), free_mb: free >> 20 });
+        return Err(StoreError::NoRoom {
+            folder: folder.to_owned(),
+            needed_mb: needed.div_ceil(1 << 20),
+            free_mb: free >> 20,
+        });
     }
     Ok(())
 }

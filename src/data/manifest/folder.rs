@@ -72,7 +72,8 @@ fn folders(path: &Path, listing: &mut Listing) -> Result<Vec<DirEntry>, Manifest
     }
     if files > 0 && !found.is_empty() {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        listing.notes.push(format!("{files} files in `{name}` lie outside every class and were left out"));
+        let lie = if files == 1 { "file lies" } else { "files lie" };
+        listing.notes.push(format!("{files} {lie} outside every class in `{name}`: left out"));
     }
     Ok(found)
 }
