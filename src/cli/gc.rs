@@ -3,6 +3,7 @@
 use super::args::Global;
 use super::exit::{CliError, Exit};
 use super::run::open_error;
+use crate::data::features::FeatureCache;
 use crate::study::{Study, Swept};
 use std::io::Write;
 
@@ -11,6 +12,9 @@ use std::io::Write;
 pub struct Args {
     /// A study file or the name of a study; left out: all studies of the state folder
     pub study: Option<String>,
+    /// Delete all cached features as well; they are computed again when they are needed
+    #[arg(long)]
+    pub features: bool,
 }
 
 /// Tidies one study, or all.
@@ -27,6 +31,17 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         let mut study = Study::open_existing(&global.state, &name).map_err(|e| open_error(&name, e))?;
         let swept = study.tidy().map_err(|e| CliError::new(format!("tidy study `{name}`"), e))?;
         report(&mut out, &name, swept, global)?;
+    }
+    if global.cache_dir().is_dir() {
+        let limit = args.features.then_some(0);
+        let collected = FeatureCache::open(&global.cache_dir(), limit).and_then(|cache| cache.collect(false));
+        let collected = collected.map_err(|e| CliError::new("tidy the cached features", e))?;
+        let (sets, bytes) = (collected.shelves.len(), collected.bytes);
+        if global.json {
+            writeln!(out, "{}", serde_json::json!({ "feature_sets": sets, "bytes": bytes }))?;
+        } else if !global.quiet {
+            writeln!(out, "cached features: {sets} sets deleted, {:.1} MB", bytes as f64 / 1e6)?;
+        }
     }
     Ok(Exit::Done)
 }

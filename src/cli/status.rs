@@ -4,6 +4,7 @@ use super::args::Global;
 use super::exit::{CliError, Exit};
 use crate::clock;
 use crate::data::DataSummary;
+use crate::data::features::{CacheStats, FeatureCache};
 use crate::fsx::FileLock;
 use crate::store::{RunRow, SqliteReader, TrialRow, WorkerRow};
 use std::collections::BTreeMap;
@@ -32,6 +33,9 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let (spec, trials, runs, workers) = read().map_err(|e| CliError::new(doing(), e))?;
     let images = reader.images().map_err(|e| CliError::new(doing(), e))?;
     let images: Option<DataSummary> = images.and_then(|i| serde_json::from_str(&i.summary).ok());
+    let cache = (images.is_some() && global.cache_dir().join("features").is_dir())
+        .then(|| FeatureCache::open(&global.cache_dir(), None).and_then(|cache| cache.stats()).ok())
+        .flatten();
     let opened = reader.opening().map_err(|e| CliError::new(doing(), e))?;
     let holder = FileLock::holder(&dir.join("study.lock"));
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
@@ -44,6 +48,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
             "study": name, "planned": planned, "states": states, "metric": spec.objective.metric.to_string(),
             "best": best.first(), "running": holder, "workers": if holder.is_some() { workers } else { Vec::new() },
             "runs": runs, "trials": trials, "images": images,
+            "cached_feature_bytes": cache.as_ref().map(CacheStats::bytes),
             "test_opened_ms": opened.as_ref().map(|o| o.unix_ms),
         });
         writeln!(out, "{json}")?;
@@ -65,6 +70,10 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         match &opened {
             Some(o) => writeln!(out, "test images: opened on {}", clock::utc(o.unix_ms))?,
             None => writeln!(out, "test images: locked")?,
+        }
+        if let Some(cache) = &cache {
+            let (sets, bytes) = (cache.shelves.len(), cache.bytes() as f64 / 1e9);
+            writeln!(out, "cached features: {sets} sets, {bytes:.1} GB, of all studies here")?;
         }
     }
     if holder.is_some() {
