@@ -77,6 +77,29 @@ pub enum StudyError {
     Broken,
 }
 
+/// Whether there is anything on record that somebody waited for, or put there by hand.
+fn has_results(store: &SqliteStore) -> Result<bool, StudyError> {
+    let mut found = false;
+    store.read(0, &mut |event| found |= matches!(event, Event::EpochReported { .. } | Event::Enqueued { .. }))?;
+    Ok(found)
+}
+
+/// Deletes a database with the files that SQLite keeps beside it.
+fn remove_database(database: &Path) -> Result<(), StudyError> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut path = database.as_os_str().to_owned();
+        path.push(suffix);
+        let path = PathBuf::from(path);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Io { path, source }.into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn held(holder: Option<&Holder>) -> String {
     holder.map_or_else(|| "another run holds it".to_owned(), |h| format!("it is held by {h}"))
 }
@@ -109,7 +132,8 @@ impl Study {
     /// Opens the study in `STATE/<name>`, or makes it.
     ///
     /// # Errors
-    /// If another run holds it, if the stored study differs in more than a raised budget, if the disk fails.
+    /// If another run holds it, if the disk fails, or if the stored study differs in more than a raised budget: one
+    /// that has no epoch on record is begun anew instead.
     pub fn open(state: &Path, spec: &StudySpec) -> Result<Self, StudyError> {
         let dir = state.join(&spec.name);
         for folder in ["checkpoints", "predictions"] {
@@ -119,18 +143,23 @@ impl Study {
         crash::at(Point::FoldersMade);
         let lock = lock(&dir, &spec.name)?;
         let database = dir.join("study.db");
-        let store = if database.exists() {
-            let mut store = SqliteStore::open(&database)?;
+        let mut stored = if database.exists() { Some(SqliteStore::open(&database)?) } else { None };
+        if let Some(store) = &mut stored {
             let differences = spec.difference(store.spec());
             if differences.iter().any(|d| d.change != Change::Allowed) {
-                return Err(StudyError::Changed { name: spec.name.clone(), differences });
-            }
-            if !differences.is_empty() {
+                if has_results(store)? {
+                    return Err(StudyError::Changed { name: spec.name.clone(), differences });
+                }
+                // Nothing is lost, and a mistake in the file is no reason for another name.
+                stored = None;
+                remove_database(&database)?;
+            } else if !differences.is_empty() {
                 store.replace_spec(spec)?;
             }
-            store
-        } else {
-            SqliteStore::create(&database, spec)?
+        }
+        let store = match stored {
+            Some(store) => store,
+            None => SqliteStore::create(&database, spec)?,
         };
         Self::resume(dir, Box::new(store), Some(lock))
     }

@@ -68,11 +68,11 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         patience: RunOptions::PATIENCE,
     };
     let mut study = Study::open(&global.state, &spec).map_err(|e| open_error(&spec.name, e))?;
-    look_at_data(&study, &options, global)?;
     if matches!(spec.runner, RunnerSpec::Image { .. }) && !matches!(study.engine().plan(), Plan::Done(_)) {
         usable(&spec, &options.base, &options.device)
             .map_err(|e| CliError::new(format!("run study `{}`", spec.name), e).exit(Exit::Missing))?;
     }
+    look_at_data(&study, &options, global)?;
     let mut observer = progress::observer(global);
     let verdict = run::run(&mut study, &options, observer.as_mut()).map_err(|e| run_error(&spec.name, e))?;
     drop(observer);

@@ -130,3 +130,22 @@ fn a_study_is_of_its_images_as_it_is_of_its_file() {
         assert!(said.contains("15 yes, before 16"), "{said}");
     }
 }
+
+#[test]
+fn a_mistake_in_the_file_costs_nothing_before_the_first_epoch() {
+    let bench = bench();
+    let study = std::fs::read_to_string(bench.study()).unwrap();
+    let line = study.lines().find(|l| l.starts_with("synthetic")).unwrap();
+    bench.write(&study.replace(line, "folder = \"nowhere\""));
+    assert_eq!(code(&bench.run(&[])).0, 6);
+    bench.write(
+        &study.replace("weights = \"random\"", "weights = \"nothing.safetensors\"").replace("width = 0.1\n", ""),
+    );
+    let (exit, said) = code(&bench.run(&[]));
+    assert!(exit == 6 && said.contains("nothing.safetensors"), "{said}");
+    bench.write(&study);
+    bench.finish(&["--workers", "1"]);
+    bench.write(&study.replace("epochs = 2", "epochs = 3"));
+    let (exit, said) = code(&bench.run(&[]));
+    assert!(exit == 2 && said.contains("epochs"), "{said}");
+}
