@@ -64,6 +64,9 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         silence: RunOptions::SILENCE,
         patience: RunOptions::PATIENCE,
     };
+    if matches!(spec.runner, RunnerSpec::External { .. }) {
+        return Err(run_error(&spec.name, RunError::External));
+    }
     let mut study = Study::open(&global.state, &spec).map_err(|e| open_error(&spec.name, e))?;
     look_at_data(&study, &options, global)?;
     let mut observer = progress::observer(global);
@@ -121,6 +124,7 @@ pub fn open_error(name: &str, error: StudyError) -> CliError {
 fn run_error(name: &str, error: RunError) -> CliError {
     match error {
         RunError::Study(error) => CliError::new(format!("run study `{name}`"), error),
+        RunError::External => CliError::new(format!("run study `{name}`"), error).exit(Exit::Usage),
         error => CliError::new(format!("run study `{name}`"), error),
     }
 }

@@ -88,9 +88,9 @@ pub static TABLES: &[Table] = &[
         keys: &[
             key(
                 "kind",
-                "`image`, `command`, `synthetic`",
+                "`image`, `command`, `synthetic`, `external`",
                 "`image`",
-                "A transfer-learning job on images; any program; a formula with a learning curve, for trying out a search.",
+                "A transfer-learning job on images; any program; a formula with a learning curve, for trying out a search; a Rust program that uses hpsearch as a library and trains by itself.",
             ),
             key(
                 "command",
@@ -104,7 +104,12 @@ pub static TABLES: &[Table] = &[
                 "the study file's folder",
                 "Working directory of the command, relative to the study file.",
             ),
-            key("epochs", "whole number", "required by `command` and `synthetic`", "Full number of epochs of a trial."),
+            key(
+                "epochs",
+                "whole number",
+                "required by `command`, `synthetic` and `external`",
+                "Full number of epochs of a trial.",
+            ),
             key("epoch_ms", "whole number", "`0`", "`synthetic`: milliseconds an epoch takes."),
         ],
     },

@@ -81,13 +81,13 @@ fn name(top: &Section<'_>, path: &Path) -> String {
 
 fn runner(top: &Section<'_>) -> RunnerSpec {
     let section = top.section("runner");
-    let kind = section.choice("kind", &["image", "command", "synthetic"]).unwrap_or("image");
+    let kind = section.choice("kind", &["image", "command", "synthetic", "external"]).unwrap_or("image");
     section.only_with(
         kind,
         &[
             ("command", &["command"]),
             ("directory", &["command"]),
-            ("epochs", &["command", "synthetic"]),
+            ("epochs", &["command", "synthetic", "external"]),
             ("epoch_ms", &["synthetic"]),
         ],
     );
@@ -112,6 +112,9 @@ fn runner(top: &Section<'_>) -> RunnerSpec {
     });
     if kind == "synthetic" {
         return RunnerSpec::Synthetic { epochs, epoch_ms: section.whole("epoch_ms", 0, 86_400_000).unwrap_or(0) };
+    }
+    if kind == "external" {
+        return RunnerSpec::External { epochs };
     }
     let argv: Vec<String> = match section.get("command") {
         Some(item) => {

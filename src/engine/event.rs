@@ -132,6 +132,13 @@ pub struct EpochReport {
     pub predictions: Option<FileRef>,
 }
 
+impl EpochReport {
+    /// The objective after an epoch, and nothing else.
+    pub fn new(epoch: Epoch, value: f64) -> Self {
+        Self { epoch, value: Some(value), ..Self::default() }
+    }
+}
+
 /// A file in the study's state folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRef {

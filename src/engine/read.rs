@@ -195,11 +195,11 @@ impl Engine {
         if lost < allowed { Retry::Retry } else { Retry::Fail }
     }
 
-    /// The outcome that the newest report of an open order already decides, if it does: ask after every report, and
-    /// for every open order when a study is opened (the coordinator may have died between the two events). An
+    /// The outcome that the newest report of an attempt under way already decides, if it does: ask after every report,
+    /// and for every open order when a study is opened (whoever wrote it may have died between the two events). An
     /// undefined objective decides a failure once the policy allows no further attempt.
     pub fn outcome_due(&self, order: OrderId) -> Option<Outcome> {
-        let record = self.orders.get(order.0 as usize).filter(|record| record.outcome.is_none())?;
+        let record = self.orders.get(order.0 as usize).filter(|record| record.outcome.is_none() && record.running)?;
         let trial = &self.trials[record.trial.0 as usize];
         let at = record.attempt_epoch?;
         match trial.curve.last()?.value.filter(|value| value.is_finite()) {
@@ -208,11 +208,6 @@ impl Engine {
             Some(value) if at == record.to => Some(Outcome::Reached { value }),
             Some(value) => record.is_stopped(self.ledger.direction, trial).then_some(Outcome::Stopped { at, value }),
         }
-    }
-
-    /// Whether the trial of an open order is stopped by its curve after the epoch it has just reported.
-    pub fn stops_now(&self, order: OrderId) -> bool {
-        matches!(self.outcome_due(order), Some(Outcome::Stopped { .. }))
     }
 
     /// The best trial: among those trained longest, the best value; ties by number. Failed trials and such that

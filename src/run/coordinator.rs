@@ -11,7 +11,8 @@ use crate::crash::{self, Point};
 use crate::engine::{DoneReason, EpochReport, FailureClass, TrialState};
 use crate::runner::DeviceSlot;
 use crate::scheduler;
-use crate::study::{Ask, Lost, Study, StudyError, Trial};
+use crate::spec::RunnerSpec;
+use crate::study::{Ask, Ended, Lost, Study, StudyError, Trial};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -70,6 +71,11 @@ pub enum RunError {
     /// The study cannot go on.
     #[error(transparent)]
     Study(#[from] StudyError),
+    /// Its trials are trained by somebody else.
+    #[error(
+        "train the trials of a study whose runner is `external`\nhint: the program that uses hpsearch as a library trains them; start that"
+    )]
+    External,
     /// No worker process can be started.
     #[error("start a worker process `{}`", program.display())]
     Spawn { program: PathBuf, source: std::io::Error },
@@ -113,6 +119,9 @@ const WINDING_UP: Duration = Duration::from_secs(30);
 /// # Errors
 /// If the store fails or workers cannot be started. What is on record stays so: the same run may be tried again.
 pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer) -> Result<Verdict, RunError> {
+    if matches!(study.spec().runner, RunnerSpec::External { .. }) {
+        return Err(RunError::External);
+    }
     let (sender, receiver) = channel();
     let signal_sender = sender.clone();
     let listener = signals::Listener::new(move |signal| {
@@ -403,10 +412,17 @@ impl Coordinator<'_> {
             job.trial = Some(trial);
             return Ok(());
         }
-        let outcome = self.study.finish(trial)?;
-        let best = self.study.engine().best().map(Standing::from);
-        let finished = self.finished();
-        self.news.push(Progress::OrderFinished { worker: worker as u32, trial: number, outcome, best, finished });
+        let ended = self.study.finish(trial)?;
+        let worker = worker as u32;
+        self.news.push(match ended {
+            Ended::Finished(outcome) => {
+                let (best, finished) = (self.study.engine().best().map(Standing::from), self.finished());
+                Progress::OrderFinished { worker, trial: number, outcome, best, finished }
+            }
+            Ended::Again { class, reason } => {
+                Progress::AttemptLost { worker, trial: number, class, reason, again: true }
+            }
+        });
         Ok(())
     }
 

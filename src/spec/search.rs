@@ -20,6 +20,11 @@ pub enum RunnerSpec {
         /// Milliseconds an epoch takes.
         epoch_ms: u64,
     },
+    /// Whoever has opened the study trains its trials himself: `Study::ask`, `report`, `tell`. No worker runs them.
+    External {
+        /// Full number of epochs.
+        epochs: u32,
+    },
 }
 
 /// An external program as a trial: see `runner::command` for the protocol.

@@ -4,6 +4,7 @@ use super::{Study, StudyError, Trial};
 use crate::crash::{self, Point};
 use crate::digest::Digest;
 use crate::engine::{Engine, Event, FileRef, TrialState, Why};
+use crate::fsx;
 use crate::ids::{Epoch, TrialNumber};
 use crate::runner::Start;
 use crate::spec::RunnerSpec;
@@ -168,6 +169,36 @@ impl Study {
             }
         }
         (Start { checkpoint: None, epoch: Epoch(0) }, faults)
+    }
+
+    /// Keeps a trial's state after an epoch, durably: put what this returns into the `checkpoint` of the epoch's report.
+    /// It is deleted when no trial needs it any more.
+    ///
+    /// # Errors
+    /// If the study is in memory, or the file cannot be written.
+    pub fn save(&self, trial: &Trial, epoch: Epoch, state: &[u8]) -> Result<FileRef, StudyError> {
+        if self.dir.as_os_str().is_empty() {
+            return Err(StudyError::NoFolder);
+        }
+        let path = format!("checkpoints/{:05}-{:04}.bin", trial.number().0, epoch.0);
+        let target = self.dir.join(&path);
+        fsx::write_atomic(&target, state).map_err(|source| StudyError::Checkpoint { path: target, source })?;
+        Ok(FileRef { path, digest: Digest::of(state), bytes: state.len() as u64 })
+    }
+
+    /// The newest sound state that [`Study::save`] kept of a trial, with its epoch: train the epochs of
+    /// [`Trial::after`] it. `None`: begin at the beginning.
+    ///
+    /// # Errors
+    /// If the file cannot be read although it is sound.
+    pub fn load(&self, trial: &Trial) -> Result<Option<(Epoch, Vec<u8>)>, StudyError> {
+        let (start, _) = self.start(trial);
+        let Some(file) = start.checkpoint else { return Ok(None) };
+        let path = self.dir.join(&file.path);
+        match std::fs::read(&path) {
+            Ok(state) => Ok(Some((start.epoch, state))),
+            Err(source) => Err(StudyError::Checkpoint { path, source }),
+        }
     }
 
     /// Deletes files that have become unneeded since the last time. Everything applied must be durable: the caller
