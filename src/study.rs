@@ -45,10 +45,12 @@
 mod files;
 mod lease;
 mod record;
+mod warm;
 
 pub use files::{FileFault, Swept};
 pub use lease::{Ask, Ended, Lost, Trial};
 pub use record::{DATA_FILE, PICTURES, RecordError, record, tested};
+pub use warm::{WarmStartError, warm_starts};
 
 use crate::crash::{self, Point};
 use crate::engine::{Engine, Event, Inconsistent, TrialState};
@@ -72,6 +74,9 @@ pub enum StudyError {
     /// The study file is no longer the one of the stored study.
     #[error("go on with study `{name}`: its file has changed\n{}\nhint: give the changed study another `name`, or run it with another --state; only budgets may be raised, and how it is run may change", list(.differences))]
     Changed { name: String, differences: Vec<Difference> },
+    /// Results of an earlier study cannot be used.
+    #[error(transparent)]
+    WarmStart(#[from] WarmStartError),
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -121,17 +126,30 @@ pub struct Study {
 }
 
 impl Study {
-    /// A study that is forgotten when dropped.
+    /// A study that is forgotten when dropped. It cannot start warm.
     pub fn in_memory(spec: &StudySpec) -> Self {
         Self::assemble(PathBuf::new(), Engine::new(spec), Box::new(MemoryStore::new(spec.clone())), None)
     }
 
-    /// Opens the study in `STATE/<name>`, or makes it.
+    /// Opens the study in `STATE/<name>`, or makes it. Relative paths in the study start at the working directory.
     ///
     /// # Errors
-    /// If another run holds it, if the stored study differs in more than a raised budget, if the disk fails.
+    /// If another run holds it, if the stored study differs in more than a raised budget, if results of an earlier
+    /// study cannot be used, if the disk fails.
     pub fn open(state: &Path, spec: &StudySpec) -> Result<Self, StudyError> {
+        Self::open_at(state, spec, Path::new("."))
+    }
+
+    /// [`Study::open`] with relative paths in the study starting at `base`: the folder of the study file.
+    ///
+    /// # Errors
+    /// As [`Study::open`].
+    pub fn open_at(state: &Path, spec: &StudySpec, base: &Path) -> Result<Self, StudyError> {
         let dir = state.join(&spec.name);
+        if !dir.join("study.db").exists() {
+            // What cannot start is not begun; read again below, under the lock.
+            warm_starts(state, base, spec)?;
+        }
         for folder in ["checkpoints", "predictions"] {
             let path = dir.join(folder);
             std::fs::create_dir_all(&path).map_err(|source| StudyError::Folder { path, source })?;
@@ -152,7 +170,9 @@ impl Study {
         } else {
             SqliteStore::create(&database, spec)?
         };
-        Self::resume(dir, Box::new(store), Some(lock))
+        let mut study = Self::resume(dir, Box::new(store), Some(lock))?;
+        study.start_warm(state, base)?;
+        Ok(study)
     }
 
     /// Opens a study that exists, as it was last agreed on.
@@ -296,7 +316,7 @@ impl Study {
                 Event::AttemptStarted { .. } => crash::at(Point::AttemptStarted),
                 Event::EpochReported { .. } => crash::at(Point::EpochRecorded),
                 Event::OrderFinished { .. } => crash::at(Point::OrderFinished),
-                Event::AttemptLost { .. } | Event::Enqueued { .. } => {}
+                Event::AttemptLost { .. } | Event::Enqueued { .. } | Event::EarlierResults { .. } => {}
             }
         }
         Ok(())

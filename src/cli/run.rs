@@ -9,7 +9,7 @@ use crate::report::contact_sheet;
 use crate::run::{self, RunError, RunOptions, Verdict};
 use crate::spec::{RunnerSpec, StudySpec};
 use crate::store::StoreError;
-use crate::study::{self, Study, StudyError};
+use crate::study::{self, Study, StudyError, WarmStartError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -67,7 +67,12 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     if matches!(spec.runner, RunnerSpec::External { .. }) {
         return Err(run_error(&spec.name, RunError::External));
     }
-    let mut study = Study::open(&global.state, &spec).map_err(|e| open_error(&spec.name, e))?;
+    let mut study = Study::open_at(&global.state, &spec, &options.base).map_err(|e| open_error(&spec.name, e))?;
+    if study.engine().orders().is_empty() && !global.quiet && !global.json {
+        for warm in study.engine().warm_starts() {
+            writeln!(std::io::stdout(), "note: {warm}")?;
+        }
+    }
     look_at_data(&study, &options, global)?;
     let mut observer = progress::observer(global);
     let verdict = run::run(&mut study, &options, observer.as_mut()).map_err(|e| run_error(&spec.name, e))?;
@@ -115,10 +120,20 @@ pub fn open_error(name: &str, error: StudyError) -> CliError {
     let exit = match &error {
         StudyError::Locked { .. } => Exit::Locked,
         StudyError::Changed { .. } => Exit::Usage,
+        StudyError::WarmStart(error) => warm_start_exit(error),
         StudyError::Store(StoreError::Missing(_)) => Exit::Missing,
         _ => Exit::Error,
     };
     CliError::new(format!("open study `{name}`"), error).exit(exit)
+}
+
+/// The exit code of a study that cannot start warm.
+pub fn warm_start_exit(error: &WarmStartError) -> Exit {
+    match error {
+        WarmStartError::Missing { .. } => Exit::Missing,
+        WarmStartError::Itself(_) | WarmStartError::Objective { .. } | WarmStartError::NothingFits(_) => Exit::Usage,
+        _ => Exit::Error,
+    }
 }
 
 fn run_error(name: &str, error: RunError) -> CliError {

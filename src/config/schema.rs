@@ -355,6 +355,12 @@ pub static TABLES: &[Table] = &[
             key("points", "whole number", "`5`", "`grid`: values of a float without step."),
             key("n_startup", "whole number", "`10`", "`tpe`: random trials before it learns."),
             key("n_ei_candidates", "whole number", "`24`", "`tpe`: candidates weighed for each suggestion."),
+            key(
+                "warm_start",
+                "text or array of texts",
+                "none",
+                "`tpe`: earlier studies whose results it knows from the start: names in the state folder, or paths of their `study.db`. See above.",
+            ),
         ],
     },
     Table {

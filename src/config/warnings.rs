@@ -36,8 +36,9 @@ fn search(top: &Section<'_>, spec: &StudySpec) {
             );
         }
     }
-    if let (Some(n), SamplerSpec::Tpe { n_startup, .. }) = (n, &spec.sampler)
+    if let (Some(n), SamplerSpec::Tpe { n_startup, warm_start, .. }) = (n, &spec.sampler)
         && n <= *n_startup
+        && warm_start.is_empty()
     {
         let title = format!("all {n} trials are drawn at random: tpe begins to learn after {n_startup}");
         log.warn(&trials, title, "no more than `n_startup`").help("raise `n_trials`, or lower `n_startup`");

@@ -2,7 +2,7 @@
 
 use super::score::Score;
 use super::trial::{EpochFiles, OrderRecord, Trial, TrialState};
-use super::{Engine, FailureClass, FileRef, Outcome, WorkOrder};
+use super::{Engine, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
 use crate::engine::Ledger;
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::scheduler::Next;
@@ -166,6 +166,11 @@ impl Engine {
     /// What algorithms see.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// What earlier studies have given, in the order of the study file.
+    pub fn warm_starts(&self) -> &[WarmStart] {
+        &self.warm
     }
 
     /// Failed trials.

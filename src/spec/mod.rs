@@ -64,3 +64,29 @@ pub struct StudySpec {
     /// How it is run here; may differ from run to run without changing any result.
     pub run: RunSpec,
 }
+
+impl StudySpec {
+    /// A study whose trials the caller trains himself, with everything else as in a study file that says no more:
+    /// change what should differ. The domains of `space` must be sound; where they come from outside,
+    /// `config::from_text` checks them.
+    pub fn external(name: impl Into<String>, space: SearchSpace, epochs: u32, n_trials: u32) -> Self {
+        Self {
+            name: name.into(),
+            seed: 0,
+            runner: RunnerSpec::External { epochs },
+            objective: Objective {
+                metric: Metric::Custom(String::from("value")),
+                direction: Direction::Maximize,
+                operating_point: OperatingPoint::Threshold(0.5),
+            },
+            space,
+            sampler: SamplerSpec::Random,
+            scheduler: SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 },
+            enqueue: Vec::new(),
+            budget: Budget { n_trials: Some(n_trials), wall_seconds: None, epochs: None, max_failures: None },
+            limits: Limits::default(),
+            failures: FailurePolicies::default(),
+            run: RunSpec { workers: 1, threads: None, device: String::from("auto"), virtual_workers: 8 },
+        }
+    }
+}

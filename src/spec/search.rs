@@ -113,10 +113,21 @@ pub enum SamplerSpec {
     Tpe {
         n_startup: u32,
         n_ei_candidates: u32,
+        /// Earlier studies whose results it knows from the start, by name or by the path of their database.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warm_start: Vec<String>,
     },
 }
 
 impl SamplerSpec {
+    /// Earlier studies whose results it knows from the start.
+    pub fn warm_start(&self) -> &[String] {
+        match self {
+            Self::Tpe { warm_start, .. } => warm_start,
+            _ => &[],
+        }
+    }
+
     /// The name in a study file.
     pub fn name(&self) -> &'static str {
         match self {

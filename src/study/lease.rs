@@ -1,6 +1,6 @@
 //! Handing trials out and taking results in.
 
-use super::{Study, StudyError};
+use super::{Study, StudyError, WarmStartError};
 use crate::clock::unix_ms;
 use crate::engine::{DoneReason, EpochFiles, EpochReport, Event, FailureClass, Outcome, Plan, Retry, WorkOrder};
 use crate::ids::{Epoch, TrialNumber};
@@ -136,6 +136,9 @@ impl Study {
 
     /// [`Study::ask`] for worker number `worker`, durable only after the next flush.
     pub fn lease(&mut self, worker: u32) -> Result<Ask, StudyError> {
+        if self.is_cold() {
+            return Err(WarmStartError::NotOpened.into());
+        }
         let waiting = self.engine.open_orders().find(|open| !self.leased.contains(&open.order.order));
         let id = match waiting {
             Some(open) => open.order.order,

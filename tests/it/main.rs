@@ -11,4 +11,5 @@ mod samplers;
 mod schedulers;
 mod simulation;
 mod study_files;
+mod warm;
 mod worker;
