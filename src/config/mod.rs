@@ -7,6 +7,7 @@ pub mod schema;
 mod search;
 mod space;
 mod study;
+mod suits;
 mod units;
 mod warnings;
 

@@ -3,7 +3,7 @@
 use super::image;
 use super::reader::{Item, Log, Place, Section, entries};
 use super::schema::Table;
-use super::{search, space, warnings};
+use super::{search, space, suits, warnings};
 use crate::space::Params;
 use crate::spec::{CommandSpec, RunnerSpec, StudySpec};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
         scheduler,
     };
     if log.errors() == 0 {
-        space::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));
+        suits::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));
     }
     if log.errors() == 0 {
         warnings::warn(&top, &spec, &space);
