@@ -96,7 +96,7 @@ pub static TABLES: &[Table] = &[
                 "command",
                 "array of texts",
                 "required by `command`",
-                "Program and arguments. `{name}` becomes the parameter of that name, `{trial}`, `{from}`, `{to}`, `{dir}` the order's.",
+                "Program and arguments. `{name}` becomes the parameter of that name, `{trial}`, `{from}`, `{to}`, `{dir}`, `{seed}`, `{epochs}` what the order says.",
             ),
             key(
                 "directory",

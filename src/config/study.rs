@@ -40,6 +40,7 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
         sampler,
         scheduler,
     };
+    suits::arguments(&top.section("runner"), &spec.runner, &spec.space);
     if log.errors() == 0 {
         suits::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));
     }

@@ -4,7 +4,10 @@ use super::reader::{Item, Log, Place, Section, nearest, scalar, suggest};
 use super::schema::PARAMETER;
 use super::space::CompiledSpace;
 use crate::space::{Domain, SearchSpace, Value};
-use crate::spec::{BackboneKind, RunnerSpec, SETTINGS, Setting, SettingKind, SettingsError, TrialSettings};
+use crate::spec::{
+    BackboneKind, CommandSpec, FillError, ORDER_FIELDS, RunnerSpec, SETTINGS, Setting, SettingKind, SettingsError,
+    TrialSettings,
+};
 use toml::de::DeValue;
 
 /// For the image runner, every parameter must be a setting.
@@ -37,8 +40,42 @@ pub(super) fn known_name(item: &Item<'_>, runner: &RunnerSpec) {
                 None => report.help(format!("known are {}", names.collect::<Vec<_>>().join(", "))),
             };
         }
-    } else if ["trial", "from", "to", "dir"].contains(&item.key) {
+    } else if matches!(runner, RunnerSpec::Command(_)) && ORDER_FIELDS.contains(&item.key) {
         item.log.error(&item.key_place, format!("`{}` is what a command is told of its order", item.key), "taken");
+    }
+}
+
+/// Whether every name in braces in a command's arguments is one that every configuration has.
+pub(super) fn arguments(section: &Section<'_>, runner: &RunnerSpec, space: &SearchSpace) {
+    let (RunnerSpec::Command(_), Some(list)) = (runner, section.get("command")) else { return };
+    let parameters = space.parameters.iter().map(|p| p.name.as_str());
+    for item in list.elements(true).unwrap_or_default() {
+        let Some(argument) = item.value.as_str() else { continue };
+        let mut conditional = Vec::new();
+        let filled = CommandSpec::fill(argument, |name| {
+            let parameter = space.get(name);
+            if parameter.is_some_and(|p| p.when.is_some()) {
+                conditional.push(name.to_owned());
+            }
+            (parameter.is_some() || ORDER_FIELDS.contains(&name)).then(String::new)
+        });
+        match filled {
+            Err(FillError::Unknown { name, .. }) => {
+                let title = format!("`{{{name}}}` is neither a parameter nor something of the order");
+                let report = section.log.error(&item.place, title, "unknown");
+                suggest(report, Some(&name), parameters.clone().chain(ORDER_FIELDS));
+            }
+            Err(FillError::Open(_)) => {
+                let report = section.log.error(&item.place, "a brace is open", "`{name}` was expected");
+                report.help("write {{ and }} for braces of your own");
+            }
+            Ok(_) => {}
+        }
+        for name in conditional {
+            let title = format!("`{{{name}}}` does not exist in every configuration: those without it would fail");
+            let report = section.log.error(&item.place, title, "has a condition");
+            report.help("let the program read it from its standard input, or from HPSEARCH_PARAMS");
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Engine, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
 use crate::engine::Ledger;
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::scheduler::Next;
+use std::collections::BTreeSet;
 use std::ops::Deref;
 
 /// Complete trials whose last checkpoint is kept, for the opening of the test images.
@@ -244,13 +245,34 @@ impl Engine {
                 TrialState::Stopped | TrialState::Failed => {}
             }
         }
-        finals.sort_by_key(|trial| self.ledger.rank(trial.number, trial.value));
-        finals.truncate(KEPT_FINALS);
+        self.best_of(&mut finals);
         needed.extend(finals.iter().filter_map(|trial| {
             let last = trial.checkpoints().next()?;
             Some(need(trial, last, Why::Final))
         }));
         needed
+    }
+
+    /// The trials whose own files something may still need: such as may train on, and the best complete ones.
+    pub fn needed_trials(&self) -> BTreeSet<TrialNumber> {
+        let mut finals: Vec<&Trial> = Vec::new();
+        let mut needed = BTreeSet::new();
+        for view in self.trials() {
+            match view.state {
+                TrialState::Waiting | TrialState::Running | TrialState::Paused => drop(needed.insert(view.number)),
+                TrialState::Complete => finals.push(view.trial),
+                TrialState::Stopped | TrialState::Failed => {}
+            }
+        }
+        self.best_of(&mut finals);
+        needed.extend(finals.iter().map(|trial| trial.number));
+        needed
+    }
+
+    /// Leaves the complete trials whose files are kept.
+    fn best_of(&self, complete: &mut Vec<&Trial>) {
+        complete.sort_by_key(|trial| self.ledger.rank(trial.number, trial.value));
+        complete.truncate(KEPT_FINALS);
     }
 
     /// How an order ended.

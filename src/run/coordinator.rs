@@ -57,6 +57,7 @@ pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer)
         out_of_time: false,
         done: None,
         still_born: 0,
+        ended: 0,
     };
     let result = coordinator.serve(&receiver, observer);
     coordinator.dismiss_all();
@@ -95,6 +96,8 @@ pub(super) struct Coordinator<'a> {
     pub(super) out_of_time: bool,
     pub(super) done: Option<DoneReason>,
     pub(super) still_born: u32,
+    /// Orders ended since the folders of commands were last looked at.
+    pub(super) ended: usize,
 }
 
 impl Coordinator<'_> {
@@ -210,6 +213,12 @@ impl Coordinator<'_> {
             );
             self.news.push(Progress::Warning { text });
         }
+        // A program may be writing its last state for a while after its last epoch.
+        let winding_up = |slot: &Slot| slot.job.as_ref().is_some_and(|job| job.trial.is_none());
+        if self.ended > self.study.engine().trials().len() / 64 && !self.slots.iter().any(winding_up) {
+            self.ended = 0;
+            self.study.tidy_commands()?;
+        }
         if self.noted.elapsed() >= NOTE {
             self.noted = Instant::now();
             self.study.note_run(self.began.elapsed().as_secs_f64(), None)?;
@@ -279,6 +288,7 @@ impl Coordinator<'_> {
                     process.bury(Duration::from_secs(1));
                 }
                 let Some(job) = self.slots[worker].job.take() else { return Ok(()) };
+                self.ended += 1;
                 match (job.trial, failure) {
                     (Some(trial), Some(failure)) => self.lost(worker, trial, failure.class, failure.reason)?,
                     (Some(trial), None) if self.stopping.is_some() => self.study.release(trial),

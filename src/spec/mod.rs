@@ -6,6 +6,7 @@
 
 mod augment;
 mod backbones;
+mod command;
 mod data;
 mod identity;
 mod metric;
@@ -18,6 +19,7 @@ mod trial;
 mod words;
 
 pub use augment::{AugmentSpec, Views};
+pub use command::{FillError, ORDER_FIELDS};
 pub use data::{BadFilePolicy, ColourMode, DataSource, DataSpec, SplitSpec, SyntheticSpec, ValidationPolicy};
 pub use identity::{Change, Difference};
 pub use metric::{UnknownMetric, UnknownOperatingPoint};

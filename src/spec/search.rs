@@ -30,7 +30,8 @@ pub enum RunnerSpec {
 /// An external program as a trial: see `runner::command` for the protocol.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommandSpec {
-    /// Program and arguments; `{name}` is replaced by the parameter, `{trial} {from} {to} {dir}` by the order's.
+    /// Program and arguments; `{name}` is replaced by the parameter, those of [`ORDER_FIELDS`](super::ORDER_FIELDS) by the
+    /// order's.
     pub argv: Vec<String>,
     /// Working directory, relative to the study file.
     pub directory: Option<PathBuf>,

@@ -6,7 +6,7 @@ use crate::digest::Digest;
 use crate::engine::{Engine, Event, FileRef, TrialState, Why};
 use crate::fsx;
 use crate::ids::{Epoch, TrialNumber};
-use crate::runner::Start;
+use crate::runner::{Start, command};
 use crate::spec::RunnerSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -153,10 +153,14 @@ impl Study {
     /// Where an attempt begins: at the newest checkpoint whose digest is right, else at the one before, else at the
     /// beginning; with what is wrong with those that were passed over.
     ///
-    /// Commands keep their own state in the folder of their trial, so they begin after the last epoch on record.
+    /// Commands keep their own state in the folder of their trial, so they begin after the last epoch on record; at the
+    /// beginning where that folder is gone or empty.
     pub fn start(&self, trial: &Trial) -> (Start, Vec<FileFault>) {
         if matches!(self.spec().runner, RunnerSpec::Command(_)) {
-            return (Start { checkpoint: None, epoch: trial.known() }, Vec::new());
+            let folder = self.dir.join(command::folder(trial.number()));
+            let kept = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+            let epoch = if kept { trial.known() } else { Epoch(0) };
+            return (Start { checkpoint: None, epoch }, Vec::new());
         }
         let mut faults = Vec::new();
         for files in trial.checkpoints() {
@@ -252,6 +256,36 @@ impl Study {
         for folder in ["checkpoints", "predictions"] {
             self.tidy_folder(Path::new(folder), &mut swept)?;
         }
+        let commands = self.tidy_commands()?;
+        swept.files += commands.files;
+        swept.bytes += commands.bytes;
+        Ok(swept)
+    }
+
+    /// Deletes the folders in which commands kept the state of trials that nothing needs any more. No program may be at
+    /// work on a trial that is over.
+    ///
+    /// # Errors
+    /// If a folder cannot be read.
+    pub fn tidy_commands(&self) -> Result<Swept, StudyError> {
+        let mut swept = Swept::default();
+        if self.dir.as_os_str().is_empty() || !matches!(self.spec().runner, RunnerSpec::Command(_)) {
+            return Ok(swept);
+        }
+        let all = self.dir.join(command::FOLDERS);
+        let fault = |source| StudyError::Folder { path: all.clone(), source };
+        let entries = match std::fs::read_dir(&all) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(swept),
+            entries => entries.map_err(fault)?,
+        };
+        let needed = self.engine.needed_trials();
+        for entry in entries {
+            let entry = entry.map_err(fault)?;
+            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if number.is_none_or(|number| !needed.contains(&TrialNumber(number))) {
+                delete_folder(&entry.path(), &mut swept);
+            }
+        }
         Ok(swept)
     }
 
@@ -269,6 +303,18 @@ impl Study {
         }
         Ok(())
     }
+}
+
+/// Deletes a folder with what it holds, links and not what they point at.
+fn delete_folder(path: &Path, swept: &mut Swept) {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            delete_folder(&entry.path(), swept);
+        } else {
+            delete(&entry.path(), swept);
+        }
+    }
+    let _ = std::fs::remove_dir(path); // what could not be emptied is left to the next time
 }
 
 fn delete(path: &Path, swept: &mut Swept) {

@@ -1,7 +1,9 @@
 //! Tests of the whole, in one binary.
 
+mod command;
 mod crash;
 mod determinism;
+mod limits;
 mod network;
 mod pipeline;
 mod program;
