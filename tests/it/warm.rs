@@ -44,7 +44,7 @@ fn a_warm_start_copies_what_fits_and_goes_on_without_the_earlier_study() {
     let Value::Integer(fits) = fits[0][0] else { panic!("{fits:?}") };
     assert!((8..=22).contains(&fits), "{fits}");
     let said = format!("starts warm from study first: {fits} of its 30 trials are used");
-    let left_out = format!("{} left out: `dropout` is not within float 0.0 to 0.3", 30 - fits);
+    let left_out = format!("{} left out: `dropout` is not within float 0 to 0.3", 30 - fits);
 
     bench.write(&second("\"first\""));
     for verb in ["check", "plan"] {
