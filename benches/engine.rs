@@ -1,16 +1,17 @@
 //! What the search itself costs: a suggestion of TPE, a decision, a replay.
 
+#[path = "quality/play.rs"]
+#[allow(dead_code)] // readers of recordings are for others
+mod play;
+
 use criterion::{Criterion, criterion_group, criterion_main};
-use hpsearch::engine::{Engine, EpochReport, Event, Outcome, Plan};
-use hpsearch::ids::Epoch;
-use hpsearch::space::{Condition, Domain, Parameter, SearchSpace, Value};
-use hpsearch::spec::{
-    Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec, SamplerSpec,
-    SchedulerSpec, StudySpec,
-};
+use hpsearch::engine::{Engine, Event};
+use hpsearch::space::{Condition, Domain, Parameter, Params, SearchSpace, Value};
+use hpsearch::spec::{SamplerSpec, SchedulerSpec, StudySpec};
+use play::Recording;
 use std::hint::black_box;
 
-const TPE: SamplerSpec = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24 };
+const TPE: SamplerSpec = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, warm_start: Vec::new() };
 const SHA: SchedulerSpec = SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 };
 const ASHA: SchedulerSpec = SchedulerSpec::Asha { min_resource: 1, reduction_factor: 3 };
 
@@ -38,48 +39,21 @@ fn space() -> SearchSpace {
 }
 
 fn study(sampler: SamplerSpec, scheduler: SchedulerSpec, n: u32, epochs: u32) -> StudySpec {
-    StudySpec {
-        name: "bench".to_owned(),
-        seed: 1,
-        runner: RunnerSpec::Synthetic { epochs, epoch_ms: 0 },
-        objective: Objective {
-            metric: Metric::Custom("value".to_owned()),
-            direction: Direction::Maximize,
-            operating_point: OperatingPoint::Youden,
-        },
-        space: space(),
-        sampler,
-        scheduler,
-        enqueue: Vec::new(),
-        budget: Budget { n_trials: Some(n), wall_seconds: None, epochs: None, max_failures: None },
-        limits: Limits::default(),
-        failures: FailurePolicies::default(),
-        run: RunSpec { workers: 1, threads: None, device: "cpu".to_owned(), virtual_workers: 8 },
+    StudySpec { seed: 1, sampler, scheduler, ..StudySpec::external("bench", space(), epochs, n) }
+}
+
+/// An objective that rises with dropout and with the epochs.
+struct Rising;
+
+impl Recording for Rising {
+    fn value(&self, params: &Params, epoch: u32) -> f64 {
+        params.float("dropout").unwrap_or(0.0) + f64::from(epoch) * 1e-3
     }
 }
 
 /// Runs until `trials` have started and their orders are done; the log.
 fn play(spec: &StudySpec, trials: usize) -> (Engine, Vec<Event>) {
-    let (mut engine, mut log) = (Engine::new(spec), Vec::new());
-    while engine.trials().len() < trials
-        && let Plan::Issue(order) = engine.plan()
-    {
-        let (id, from, to) = (order.order, order.from.0, order.to.0);
-        let quality = order.params.get("dropout").and_then(Value::as_f64).unwrap_or(0.0);
-        let mut push = |event: Event| {
-            engine.apply(&event).expect("a consistent event");
-            log.push(event);
-        };
-        push(Event::OrderIssued { order });
-        push(Event::AttemptStarted { order: id, attempt: 1, worker: 0, unix_ms: 0 });
-        let value = |epoch: u32| quality + f64::from(epoch) * 1e-3;
-        for epoch in from + 1..=to {
-            let report = EpochReport { epoch: Epoch(epoch), value: Some(value(epoch)), ..EpochReport::default() };
-            push(Event::EpochReported { order: id, attempt: 1, report, unix_ms: 0 });
-        }
-        push(Event::OrderFinished { order: id, outcome: Outcome::Reached { value: value(to) }, unix_ms: 0 });
-    }
-    (engine, log)
+    play::play_until(spec, &Rising, trials)
 }
 
 fn engine(c: &mut Criterion) {

@@ -6,7 +6,7 @@
 
 use hpsearch::engine::EpochReport;
 use hpsearch::ids::Epoch;
-use hpsearch::spec::{RunnerSpec, SamplerSpec, SchedulerSpec, StudySpec};
+use hpsearch::spec::StudySpec;
 use hpsearch::study::{Ask, Study, Trial};
 use std::collections::VecDeque;
 use std::error::Error;
@@ -16,13 +16,11 @@ use std::time::Instant;
 const EPOCHS: u32 = 20;
 
 fn spec(name: &str, trials: u32) -> Result<StudySpec, Box<dyn Error>> {
-    let mut spec: StudySpec = serde_json::from_str(include_str!("../src/study/example.json"))?;
-    spec.name = name.to_owned();
-    spec.runner = RunnerSpec::Synthetic { epochs: EPOCHS, epoch_ms: 0 };
-    spec.sampler = SamplerSpec::Random;
-    spec.scheduler = SchedulerSpec::None;
-    spec.budget.n_trials = Some(trials);
-    Ok(spec)
+    let text = format!(
+        "name = \"{name}\"\nrunner = {{ kind = \"external\", epochs = {EPOCHS} }}\nscheduler = {{ kind = \"none\" }}\n\
+         budget = {{ n_trials = {trials} }}\n[space]\nx = {{ type = \"float\", low = 0.0, high = 1.0 }}\n"
+    );
+    Ok(hpsearch::config::from_text(&text)?.spec)
 }
 
 /// Trains all trials of a study, `in_hand` at a time; a flush a turn.

@@ -42,35 +42,35 @@ def main():
     rate, decay = params["learning_rate"], params.get("weight_decay", 0.0)
     train, validation = moons(400, order["seed"]), moons(400, order["seed"] + 1)
 
-    state_file = os.path.join(folder, "state.json")
-    state = {"epoch": 0, "weights": [0.0] * 8}
-    if order["from"] > 0 and os.path.exists(state_file):
-        with open(state_file) as file:
-            state = json.load(file)
-    # The state may be an epoch ahead of what is on record, where the search was killed in between: that epoch would be
-    # missing. Begin anew then; epochs that are reported again take the place of the first ones.
-    if state["epoch"] > order["from"]:
-        state = {"epoch": 0, "weights": [0.0] * 8}
+    # One file an epoch: after a kill the newest may be an epoch ahead of what is on record.
+    def state_file(epoch):
+        return os.path.join(folder, f"state-{epoch}.json")
 
-    for epoch in range(state["epoch"] + 1, order["to"] + 1):
+    weights = [0.0] * 8
+    if order["from"] > 0:
+        with open(state_file(order["from"])) as file:
+            weights = json.load(file)
+
+    for epoch in range(order["from"] + 1, order["to"] + 1):
         # Shuffled by (seed, epoch) alone, so that a resumed trial repeats exactly.
         rows = train[:]
         random.Random(order["seed"] * 1000003 + epoch).shuffle(rows)
         loss = 0.0
         for features, label in rows:
-            p = predict(state["weights"], features)
+            p = predict(weights, features)
             loss -= math.log(max(p if label else 1 - p, 1e-12))
-            state["weights"] = [w - rate * ((p - label) * f + decay * w) for w, f in zip(state["weights"], features)]
-        state["epoch"] = epoch
+            weights = [w - rate * ((p - label) * f + decay * w) for w, f in zip(weights, features)]
 
         # First the state, whole or not at all; then the word.
-        with open(state_file + ".new", "w") as file:
-            json.dump(state, file)
+        with open(state_file("part"), "w") as file:
+            json.dump(weights, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(state_file + ".new", state_file)
+        os.replace(state_file("part"), state_file(epoch))
+        if os.path.exists(state_file(epoch - 2)):
+            os.remove(state_file(epoch - 2))
 
-        right = sum((predict(state["weights"], features) > 0.5) == bool(label) for features, label in validation)
+        right = sum((predict(weights, features) > 0.5) == bool(label) for features, label in validation)
         report = {"epoch": epoch, "value": right / len(validation), "train_loss": loss / len(rows), "images": len(rows)}
         print(json.dumps(report), flush=True)
 

@@ -1,58 +1,62 @@
-//! A search over an objective of your own, without study files or worker processes: `cargo run --example own_objective`.
+//! A search over an objective of your own, without worker processes: `cargo run --example own_objective [FOLDER]`.
 //!
-//! The study is kept in a folder: stop it (Ctrl-C, kill) and run it again, and it goes on.
+//! The study is kept in a folder: stop it (Ctrl-C, kill) and run it again, and it goes on. Look at it from outside with
+//! `hpsearch --state FOLDER status rosenbrock`, `report`, `export`.
 
+use hpsearch::config;
 use hpsearch::engine::EpochReport;
-use hpsearch::space::{Domain, Parameter, SearchSpace};
-use hpsearch::spec::{SamplerSpec, SchedulerSpec, StudySpec};
 use hpsearch::study::{Ask, Study};
 use std::error::Error;
 use std::path::PathBuf;
 
-/// Rosenbrock's valley, approached by gradient descent: the parameters are where it starts and how far it steps.
-fn descend(x: &mut (f64, f64), step: f64) -> f64 {
-    let (a, b) = *x;
-    let gradient = (-2.0 * (1.0 - a) - 400.0 * a * (b - a * a), 200.0 * (b - a * a));
-    *x = (a - step * gradient.0, b - step * gradient.1);
-    let (a, b) = *x;
-    (1.0 - a).powi(2) + 100.0 * (b - a * a).powi(2)
-}
+const STUDY: &str = r#"
+    name = "rosenbrock"
+    runner = { kind = "external", epochs = 27 }
+    objective = { metric = "height", direction = "minimize" }
+    sampler = { kind = "tpe" }
+    scheduler = { kind = "sha", min_resource = 1, reduction_factor = 3 }
+    budget = { n_trials = 54 }
 
-fn spec() -> Result<StudySpec, Box<dyn Error>> {
-    // A study as JSON, as the database keeps it; a study file makes the same.
-    let mut spec: StudySpec = serde_json::from_str(include_str!("../src/study/example.json"))?;
-    let float = |name: &str, low, high, log| Parameter {
-        name: name.to_owned(),
-        domain: Domain::Float { low, high, step: None, log },
-        when: None,
-    };
-    spec.name = "rosenbrock".to_owned();
-    spec.space = SearchSpace { parameters: vec![float("step", 1e-5, 1e-2, true), float("start", -1.5, 1.5, false)] };
-    spec.objective.direction = hpsearch::spec::Direction::Minimize;
-    spec.runner = hpsearch::spec::RunnerSpec::Synthetic { epochs: 27, epoch_ms: 0 };
-    spec.sampler = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24 };
-    spec.scheduler = SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 };
-    spec.budget.n_trials = Some(54);
-    Ok(spec)
+    [space]
+    step = { type = "float", low = 1e-5, high = 1e-2, log = true }
+    start = { type = "float", low = -1.5, high = 1.5 }
+"#;
+
+/// Rosenbrock's valley: a step of gradient descent, and the height there.
+fn descend((a, b): (f64, f64), step: f64) -> ((f64, f64), f64) {
+    let gradient = (-2.0 * (1.0 - a) - 400.0 * a * (b - a * a), 200.0 * (b - a * a));
+    let (a, b) = (a - step * gradient.0, b - step * gradient.1);
+    ((a, b), (1.0 - a).powi(2) + 100.0 * (b - a * a).powi(2))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let state = std::env::args().nth(1).map_or_else(|| std::env::temp_dir().join("hpsearch-example"), PathBuf::from);
-    let mut study = Study::open(&state, &spec()?)?;
+    let folder = std::env::args().nth(1).map_or_else(|| std::env::temp_dir().join("hpsearch-example"), PathBuf::from);
+    let spec = config::from_text(STUDY)?.spec;
+    let mut study = Study::open(&folder, &spec)?;
     while let Ask::Trial(mut trial) = study.ask()? {
-        let number = |name: &str| trial.params().get(name).and_then(|v| v.as_f64()).unwrap_or_default();
-        let (step, start) = (number("step"), number("start"));
-        let mut x = (start, start);
-        // Nothing is saved here, so a promoted trial is trained from its beginning.
-        for epoch in trial.remaining() {
-            let loss = (0..50).map(|_| descend(&mut x, step)).last();
-            let report = EpochReport { epoch, value: loss, ..EpochReport::default() };
+        let step = trial.params().float("step").ok_or("no step")?;
+        let start = trial.params().float("start").ok_or("no start")?;
+        // A promoted trial, or one that was interrupted, goes on from its own state.
+        let (done, mut at) = match study.load(&trial)? {
+            Some((epoch, state)) => (epoch, serde_json::from_slice(&state)?),
+            None => (Default::default(), (start, start)),
+        };
+        for epoch in trial.after(done) {
+            let mut height = f64::NAN;
+            for _ in 0..50 {
+                (at, height) = descend(at, step);
+            }
+            let mut report = EpochReport::new(epoch, height); // what is not finite has diverged, and loses
+            if height.is_finite() {
+                report.checkpoint = Some(study.save(&trial, epoch, &serde_json::to_vec(&at)?)?);
+            }
             if study.report(&mut trial, report)?.is_stop() {
                 break;
             }
         }
         study.tell(trial, Ok(()))?;
     }
+    study.tidy()?; // checkpoints that nothing needs any more
     match study.engine().best().and_then(|best| Some((best, study.engine().trial(best.trial)?))) {
         Some((best, trial)) => println!("best: trial {} with {:.6}: {:?}", best.trial, best.value, trial.params.0),
         None => println!("no trial has a value"),

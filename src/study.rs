@@ -2,24 +2,35 @@
 //!
 //! ```
 //! use hpsearch::engine::EpochReport;
-//! use hpsearch::ids::Epoch;
 //! use hpsearch::study::{Ask, Study};
-//! # let spec: hpsearch::spec::StudySpec = serde_json::from_str(include_str!("study/example.json"))?;
+//!
+//! let text = r#"
+//!     runner = { kind = "external", epochs = 9 }
+//!     budget = { n_trials = 27 }
+//!     [space]
+//!     x = { type = "float", low = 0.0, high = 1.0 }
+//! "#;
+//! let spec = hpsearch::config::from_text(text)?.spec;
 //! let mut study = Study::in_memory(&spec);
 //! while let Ask::Trial(mut trial) = study.ask()? {
-//!     let x = trial.params().get("x").and_then(|v| v.as_f64()).unwrap_or_default();
+//!     let x = trial.params().float("x").ok_or("every trial has an x")?;
 //!     for epoch in trial.remaining() {
-//!         let value = (1.0 - (x - 0.3).powi(2)) * (1.0 - 0.5f64.powi(epoch.0 as i32));
-//!         if study.report(&mut trial, EpochReport { epoch, value: Some(value), ..Default::default() })?.is_stop() {
+//!         let score = (1.0 - (x - 0.3).powi(2)) * (1.0 - 0.5f64.powi(epoch.0 as i32));
+//!         if study.report(&mut trial, EpochReport::new(epoch, score))?.is_stop() {
 //!             break;
 //!         }
 //!     }
-//!     study.tell(trial, Ok(()))?; // the trial is consumed: it cannot be told twice
+//!     study.tell(trial, Ok(()))?; // consumes the trial
 //! }
-//! let best = study.engine().best().expect("a trial succeeded");
-//! assert!(best.value > 0.8 && best.epoch == Epoch(spec.runner.epochs()));
+//! let best = study.engine().best().ok_or("no trial succeeded")?;
+//! assert!(best.value > 0.9 && best.epoch.0 == 9);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`Study::open`] keeps the study in a folder instead. Everything that has returned is durable then, and opening the
+//! same study later goes on where it stopped; [`Study::save`] and [`Study::load`] let a promoted trial go on from its
+//! state. `hpsearch status`, `report` and `export` read such a study like any other. `examples/own_objective.rs` shows
+//! all of it.
 //!
 //! Telling twice does not compile:
 //!
@@ -30,21 +41,21 @@
 //!     study.tell(trial, Ok(()))
 //! }
 //! ```
-//!
-//! Everything that has returned is durable. [`Study::open`] of the same study later goes on where it stopped.
 
 mod files;
 mod lease;
 mod record;
+mod warm;
 
 pub use files::{FileFault, Swept};
-pub use lease::{Ask, Lost, Trial};
+pub use lease::{Ask, Ended, Lost, Trial};
 pub use record::{PICTURES, RecordError, illustrate, record, tested};
+pub use warm::{WarmStartError, warm_starts};
 
 use crate::crash::{self, Point};
 use crate::engine::{Engine, Event, Inconsistent, TrialState};
 use crate::fsx::{FileLock, Holder, LockError};
-use crate::ids::OrderId;
+use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::spec::{Change, Difference, StudySpec};
 use crate::store::{EventStore, MemoryStore, RunStart, SqliteStore, StoreError};
 use files::Files;
@@ -63,6 +74,9 @@ pub enum StudyError {
     /// The study file is no longer the one of the stored study.
     #[error("go on with study `{name}`: its file has changed\n{}\nhint: give the changed study another `name`, or run it with another --state; only budgets may be raised, and how it is run may change", list(.differences))]
     Changed { name: String, differences: Vec<Difference> },
+    /// Results of an earlier study cannot be used.
+    #[error(transparent)]
+    WarmStart(#[from] WarmStartError),
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -72,6 +86,17 @@ pub enum StudyError {
     /// A folder of the study cannot be made.
     #[error("make `{path}`{}", if crate::fsx::is_disk_full(.source) { ": the disk is full" } else { "" })]
     Folder { path: PathBuf, source: std::io::Error },
+    /// A success that is told too early.
+    #[error(
+        "finish trial {trial}: epoch {to} is not reported\nhint: report every epoch that `Trial::remaining` names, or tell why the trial failed"
+    )]
+    Unfinished { trial: TrialNumber, to: Epoch },
+    /// There is no folder to keep a file in.
+    #[error("keep a checkpoint of a study in memory\nhint: open the study in a folder with `Study::open`")]
+    NoFolder,
+    /// A checkpoint cannot be written or read.
+    #[error("use checkpoint `{path}`{}", if crate::fsx::is_disk_full(.source) { ": the disk is full" } else { "" })]
+    Checkpoint { path: PathBuf, source: std::io::Error },
     /// An earlier write has failed; what was said since is not on record.
     #[error("go on with a study whose store has failed\nhint: open it again")]
     Broken,
@@ -124,18 +149,30 @@ pub struct Study {
 }
 
 impl Study {
-    /// A study that is forgotten when dropped.
+    /// A study that is forgotten when dropped. It cannot start warm.
     pub fn in_memory(spec: &StudySpec) -> Self {
         Self::assemble(PathBuf::new(), Engine::new(spec), Box::new(MemoryStore::new(spec.clone())), None)
     }
 
-    /// Opens the study in `STATE/<name>`, or makes it.
+    /// Opens the study in `STATE/<name>`, or makes it. Relative paths in the study start at the working directory.
     ///
     /// # Errors
-    /// If another run holds it, if the disk fails, or if the stored study differs in more than a raised budget: one
-    /// that has no epoch on record is begun anew instead.
+    /// If another run holds it, if results of an earlier study cannot be used, if the disk fails, or if the stored
+    /// study differs in more than a raised budget: one that has no epoch on record is begun anew instead.
     pub fn open(state: &Path, spec: &StudySpec) -> Result<Self, StudyError> {
+        Self::open_at(state, spec, Path::new("."))
+    }
+
+    /// [`Study::open`] with relative paths in the study starting at `base`: the folder of the study file.
+    ///
+    /// # Errors
+    /// As [`Study::open`].
+    pub fn open_at(state: &Path, spec: &StudySpec, base: &Path) -> Result<Self, StudyError> {
         let dir = state.join(&spec.name);
+        if !dir.join("study.db").exists() {
+            // What cannot start is not begun; read again below, under the lock.
+            warm_starts(state, base, spec)?;
+        }
         for folder in ["checkpoints", "predictions"] {
             let path = dir.join(folder);
             std::fs::create_dir_all(&path).map_err(|source| StudyError::Folder { path, source })?;
@@ -161,7 +198,9 @@ impl Study {
             Some(store) => store,
             None => SqliteStore::create(&database, spec)?,
         };
-        Self::resume(dir, Box::new(store), Some(lock))
+        let mut study = Self::resume(dir, Box::new(store), Some(lock))?;
+        study.start_warm(state, base)?;
+        Ok(study)
     }
 
     /// Opens a study that exists, as it was last agreed on.
@@ -191,8 +230,19 @@ impl Study {
         })?;
         match fault {
             Some(fault) => Err(fault.into()),
-            None => Ok(study),
+            None => study.settle().map(|()| study),
         }
+    }
+
+    /// Whoever had the study open may have died between an order's last epoch and its outcome.
+    fn settle(&mut self) -> Result<(), StudyError> {
+        let open: Vec<OrderId> = self.engine.open_orders().map(|open| open.order.order).collect();
+        for order in open {
+            if let Some(outcome) = self.engine.outcome_due(order) {
+                self.apply(Event::OrderFinished { order, outcome, unix_ms: crate::clock::unix_ms() })?;
+            }
+        }
+        self.flush()
     }
 
     fn assemble(dir: PathBuf, engine: Engine, store: Box<dyn EventStore>, lock: Option<FileLock>) -> Self {
@@ -294,7 +344,7 @@ impl Study {
                 Event::AttemptStarted { .. } => crash::at(Point::AttemptStarted),
                 Event::EpochReported { .. } => crash::at(Point::EpochRecorded),
                 Event::OrderFinished { .. } => crash::at(Point::OrderFinished),
-                Event::AttemptLost { .. } | Event::Enqueued { .. } => {}
+                Event::AttemptLost { .. } | Event::Enqueued { .. } | Event::EarlierResults { .. } => {}
             }
         }
         Ok(())

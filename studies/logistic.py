@@ -2,7 +2,8 @@
 
 Parameters come as environment variables (HPSEARCH_PARAMS: one JSON object) and as arguments. One JSON line an epoch
 goes to standard output; the weights go to the folder of the trial before the line is printed, so that a promoted or
-interrupted trial goes on where it stopped.
+interrupted trial goes on where it stopped. Those of the last two epochs stay: after a kill the newest may be an epoch
+ahead of what is on record.
 """
 
 import argparse
@@ -53,4 +54,5 @@ for epoch in range(given.start + 1, given.to + 1):
     part = given.dir / "weights.part"
     part.write_text(json.dumps([weights, speed]))
     part.rename(given.dir / f"weights-{epoch}.json")
+    (given.dir / f"weights-{epoch - 2}.json").unlink(missing_ok=True)
     print(json.dumps({"epoch": epoch, "value": loss, "metrics": {"accuracy": accuracy}}), flush=True)

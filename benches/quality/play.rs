@@ -3,10 +3,7 @@
 use hpsearch::engine::{Engine, EpochReport, Event, Plan};
 use hpsearch::ids::{Epoch, TrialNumber};
 use hpsearch::space::{Domain, Parameter, Params, SearchSpace, Value};
-use hpsearch::spec::{
-    Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec, SamplerSpec,
-    SchedulerSpec, StudySpec,
-};
+use hpsearch::spec::{SamplerSpec, SchedulerSpec, StudySpec};
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 
@@ -18,44 +15,41 @@ pub trait Recording {
 
 /// A study with one virtual worker.
 pub fn study(space: SearchSpace, sampler: SamplerSpec, scheduler: SchedulerSpec, n: u32, epochs: u32) -> StudySpec {
-    StudySpec {
-        name: "recorded".to_owned(),
-        seed: 0,
-        runner: RunnerSpec::Synthetic { epochs, epoch_ms: 0 },
-        objective: Objective {
-            metric: Metric::Custom("value".to_owned()),
-            direction: Direction::Maximize,
-            operating_point: OperatingPoint::Youden,
-        },
-        space,
-        sampler,
-        scheduler,
-        enqueue: Vec::new(),
-        budget: Budget { n_trials: Some(n), wall_seconds: None, epochs: None, max_failures: None },
-        limits: Limits::default(),
-        failures: FailurePolicies::default(),
-        run: RunSpec { workers: 1, threads: None, device: "cpu".to_owned(), virtual_workers: 1 },
-    }
+    let mut spec = StudySpec::external("recorded", space, epochs, n);
+    spec.run.virtual_workers = 1;
+    StudySpec { sampler, scheduler, ..spec }
 }
 
 /// Runs a study to its end, order by order.
+#[allow(dead_code)] // where a log is wanted, `play_until` is used
 pub fn play(spec: &StudySpec, recording: &dyn Recording) -> Engine {
-    let mut engine = Engine::new(spec);
-    while let Plan::Issue(order) = engine.plan() {
+    play_until(spec, recording, usize::MAX).0
+}
+
+/// Runs a study until so many trials have started and their orders are done; what happened.
+pub fn play_until(spec: &StudySpec, recording: &dyn Recording, trials: usize) -> (Engine, Vec<Event>) {
+    let (mut engine, mut log) = (Engine::new(spec), Vec::new());
+    while engine.trials().len() < trials
+        && let Plan::Issue(order) = engine.plan()
+    {
         let id = order.order;
         let (from, to, params) = (order.from.0, order.to.0, order.params.clone());
-        let mut apply = |event: &Event| engine.apply(event).expect("the engine's own order");
-        apply(&Event::OrderIssued { order });
-        apply(&Event::AttemptStarted { order: id, attempt: 1, worker: 0, unix_ms: 0 });
+        let mut push = |engine: &mut Engine, event: Event| {
+            engine.apply(&event).expect("what follows from the engine's own order");
+            log.push(event);
+        };
+        push(&mut engine, Event::OrderIssued { order });
+        push(&mut engine, Event::AttemptStarted { order: id, attempt: 1, worker: 0, unix_ms: 0 });
         for epoch in from + 1..=to {
-            let value = Some(recording.value(&params, epoch));
-            let report = EpochReport { epoch: Epoch(epoch), value, ..EpochReport::default() };
-            apply(&Event::EpochReported { order: id, attempt: 1, report, unix_ms: 0 });
+            let report = EpochReport::new(Epoch(epoch), recording.value(&params, epoch));
+            push(&mut engine, Event::EpochReported { order: id, attempt: 1, report, unix_ms: 0 });
+            if let Some(outcome) = engine.outcome_due(id) {
+                push(&mut engine, Event::OrderFinished { order: id, outcome, unix_ms: 0 });
+                break;
+            }
         }
-        let outcome = engine.outcome_due(id).expect("the order's last epoch is reported");
-        engine.apply(&Event::OrderFinished { order: id, outcome, unix_ms: 0 }).expect("the outcome that is due");
     }
-    engine
+    (engine, log)
 }
 
 /// A full table: a value for every combination of choices.

@@ -34,26 +34,17 @@ fn space() -> SearchSpace {
     }
 }
 
-/// The spec of a study that some other program would run: enough for a report.
+/// The spec of a study that some other program has trained: enough for a report.
 pub fn spec(n_trials: u32) -> StudySpec {
-    StudySpec {
-        name: "invented-radiographs".into(),
-        seed: 7,
-        runner: RunnerSpec::Command(CommandSpec { argv: vec!["invented".into()], directory: None, epochs: 9 }),
-        objective: Objective {
-            metric: Metric::RocAuc,
-            direction: Direction::Maximize,
-            operating_point: OperatingPoint::Recall(0.95),
-        },
-        space: space(),
-        sampler: SamplerSpec::Random,
-        scheduler: SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 },
-        enqueue: Vec::new(),
-        budget: Budget { n_trials: Some(n_trials), wall_seconds: None, epochs: None, max_failures: None },
-        limits: Limits::default(),
-        failures: FailurePolicies::default(),
-        run: RunSpec { workers: 2, threads: None, device: "cpu".into(), virtual_workers: 8 },
-    }
+    let mut spec = StudySpec::external("invented-radiographs", space(), 9, n_trials);
+    spec.seed = 7;
+    spec.objective = Objective {
+        metric: Metric::RocAuc,
+        direction: Direction::Maximize,
+        operating_point: OperatingPoint::Recall(0.95),
+    };
+    spec.run = RunSpec { workers: 2, device: "cpu".into(), ..spec.run };
+    spec
 }
 
 fn normal(rng: &mut StreamRng) -> f64 {

@@ -5,6 +5,7 @@ use super::exit::{CliError, Exit};
 use crate::config::Loaded;
 use crate::data::features::group_key;
 use crate::data::{DataSet, DataSummary};
+use crate::engine::WarmStart;
 use crate::rng::{Purpose, StreamRng};
 use crate::runner::image::{Forecast, forecast_on, located};
 use crate::scheduler::{Certainty, RungTable, planned_trials, rung_table};
@@ -39,6 +40,8 @@ struct Plan {
     summary: String,
     /// `None` where the number of trials has no bound.
     rungs: Option<RungTable>,
+    /// What the sampler knows from the start.
+    warm_start: Vec<WarmStart>,
     /// `None` where trials are no image trials.
     data: Option<DataSummary>,
     costs: Option<Costs>,
@@ -76,6 +79,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let loaded = global.load(&args.study)?;
     let spec = &loaded.spec;
     let rungs = rung_table(spec);
+    let warm_start = super::check::warm_starts(&loaded, global)?;
     let data = match &spec.runner {
         RunnerSpec::Image { data, .. } => {
             let opened = DataSet::open(
@@ -97,7 +101,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         _ => None,
     };
     let data = data.map(|(_, summary)| summary);
-    let plan = Plan { study: spec.name.clone(), summary: loaded.summary(), rungs, data, costs };
+    let plan = Plan { study: spec.name.clone(), summary: loaded.summary(), rungs, warm_start, data, costs };
     let mut out = io::stdout().lock();
     if global.json {
         let text = serde_json::to_string(&plan).map_err(io::Error::other)?;
@@ -199,6 +203,9 @@ fn print(out: &mut impl Write, plan: &Plan, spec: &StudySpec) -> io::Result<()> 
     match &plan.rungs {
         None => writeln!(out, "\nThe number of trials has no bound but the rest of the budget.")?,
         Some(table) => rung_lines(out, table)?,
+    }
+    for warm in &plan.warm_start {
+        writeln!(out, "\nThe search {warm}")?;
     }
     if let Some(data) = &plan.data {
         data_lines(out, data)?;

@@ -12,7 +12,7 @@ use crate::run::{self, RunError, RunOptions, Verdict};
 use crate::runner::image::usable;
 use crate::spec::{RunnerSpec, StudySpec};
 use crate::store::{ImagesOnRecord, SqliteReader, SqliteStore, StoreError};
-use crate::study::{self, Study, StudyError};
+use crate::study::{self, Study, StudyError, WarmStartError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -67,7 +67,15 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         silence: RunOptions::SILENCE,
         patience: RunOptions::PATIENCE,
     };
-    let mut study = Study::open(&global.state, &spec).map_err(|e| open_error(&spec.name, e))?;
+    if matches!(spec.runner, RunnerSpec::External { .. }) {
+        return Err(run_error(&spec.name, RunError::External));
+    }
+    let mut study = Study::open_at(&global.state, &spec, &options.base).map_err(|e| open_error(&spec.name, e))?;
+    if study.engine().orders().is_empty() && !global.quiet && !global.json {
+        for warm in study.engine().warm_starts() {
+            writeln!(std::io::stdout(), "note: {warm}")?;
+        }
+    }
     if matches!(spec.runner, RunnerSpec::Image { .. }) && !matches!(study.engine().plan(), Plan::Done(_)) {
         usable(&spec, &options.base, &options.device)
             .map_err(|e| CliError::new(format!("run study `{}`", spec.name), e).exit(Exit::Missing))?;
@@ -162,7 +170,17 @@ pub fn study_exit(error: &StudyError) -> Exit {
     match error {
         StudyError::Locked { .. } => Exit::Locked,
         StudyError::Changed { .. } => Exit::Usage,
+        StudyError::WarmStart(error) => warm_start_exit(error),
         StudyError::Store(StoreError::Missing(_)) => Exit::Missing,
+        _ => Exit::Error,
+    }
+}
+
+/// The exit code of a study that cannot start warm.
+pub fn warm_start_exit(error: &WarmStartError) -> Exit {
+    match error {
+        WarmStartError::Missing { .. } => Exit::Missing,
+        WarmStartError::Itself(_) | WarmStartError::Objective { .. } | WarmStartError::NothingFits(_) => Exit::Usage,
         _ => Exit::Error,
     }
 }
@@ -170,6 +188,7 @@ pub fn study_exit(error: &StudyError) -> Exit {
 fn run_error(name: &str, error: RunError) -> CliError {
     match error {
         RunError::Study(error) => CliError::new(format!("run study `{name}`"), error),
+        RunError::External => CliError::new(format!("run study `{name}`"), error).exit(Exit::Usage),
         error => CliError::new(format!("run study `{name}`"), error),
     }
 }

@@ -7,6 +7,7 @@ pub mod schema;
 mod search;
 mod space;
 mod study;
+mod suits;
 mod units;
 mod warnings;
 
@@ -43,6 +44,15 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
         },
         Err(error) => Err(failed(shown, format!("cannot read the study file: {error}"), true)),
     }
+}
+
+/// Reads a study from text in the form of a study file: for programs that bring theirs along. Its relative paths start
+/// at the working directory; without a `name` it is called `study`.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_text(text: &str) -> Result<Loaded, Diagnostics> {
+    parse("the study's text", text.to_owned(), Path::new("study.toml"))
 }
 
 fn failed(path: String, title: String, unreadable: bool) -> Diagnostics {

@@ -88,15 +88,15 @@ pub static TABLES: &[Table] = &[
         keys: &[
             key(
                 "kind",
-                "`image`, `command`, `synthetic`",
+                "`image`, `command`, `synthetic`, `external`",
                 "`image`",
-                "A transfer-learning job on images; any program; a formula with a learning curve, for trying out a search.",
+                "A transfer-learning job on images; any program; a formula with a learning curve, for trying out a search; a Rust program that uses hpsearch as a library and trains by itself.",
             ),
             key(
                 "command",
                 "array of texts",
                 "required by `command`",
-                "Program and arguments. `{name}` becomes the parameter of that name, `{trial}`, `{from}`, `{to}`, `{dir}` the order's.",
+                "Program and arguments. `{name}` becomes the parameter of that name, `{trial}`, `{from}`, `{to}`, `{dir}`, `{seed}`, `{epochs}` what the order says.",
             ),
             key(
                 "directory",
@@ -104,7 +104,12 @@ pub static TABLES: &[Table] = &[
                 "the study file's folder",
                 "Working directory of the command, relative to the study file.",
             ),
-            key("epochs", "whole number", "required by `command` and `synthetic`", "Full number of epochs of a trial."),
+            key(
+                "epochs",
+                "whole number",
+                "required by `command`, `synthetic` and `external`",
+                "Full number of epochs of a trial.",
+            ),
             key("epoch_ms", "whole number", "`0`", "`synthetic`: milliseconds an epoch takes."),
         ],
     },
@@ -350,6 +355,12 @@ pub static TABLES: &[Table] = &[
             key("points", "whole number", "`5`", "`grid`: values of a float without step."),
             key("n_startup", "whole number", "`10`", "`tpe`: random trials before it learns."),
             key("n_ei_candidates", "whole number", "`24`", "`tpe`: candidates weighed for each suggestion."),
+            key(
+                "warm_start",
+                "text or array of texts",
+                "none",
+                "`tpe`: earlier studies whose results it knows from the start: names in the state folder, or paths of their `study.db`. See above.",
+            ),
         ],
     },
     Table {

@@ -90,16 +90,38 @@ fn metric(section: &Section<'_>, runner: &RunnerSpec) -> Option<Metric> {
 
 pub(super) fn sampler(section: &Section<'_>) -> SamplerSpec {
     let kind = section.choice("kind", &["random", "grid", "sobol", "tpe"]).unwrap_or("random");
-    section.only_with(kind, &[("points", &["grid"]), ("n_startup", &["tpe"]), ("n_ei_candidates", &["tpe"])]);
+    section.only_with(
+        kind,
+        &[("points", &["grid"]), ("n_startup", &["tpe"]), ("n_ei_candidates", &["tpe"]), ("warm_start", &["tpe"])],
+    );
     match kind {
         "grid" => SamplerSpec::Grid { points: section.whole("points", 1, 10_000).unwrap_or(5) as u32 },
         "sobol" => SamplerSpec::Sobol,
         "tpe" => SamplerSpec::Tpe {
             n_startup: section.count("n_startup", 1).unwrap_or(10),
             n_ei_candidates: section.whole("n_ei_candidates", 1, 100_000).unwrap_or(24) as u32,
+            warm_start: warm_start(section),
         },
         _ => SamplerSpec::Random,
     }
+}
+
+/// Earlier studies, by name or path. Whether they exist is for the run: names are those of a state folder.
+fn warm_start(section: &Section<'_>) -> Vec<String> {
+    let Some(item) = section.get("warm_start") else { return Vec::new() };
+    let mut studies: Vec<String> = Vec::new();
+    for element in item.elements(true).unwrap_or_default() {
+        let Some(text) = element.text() else { continue };
+        if text.is_empty() {
+            element.wanted("a study's name, or the path of its database");
+        } else if studies.iter().any(|study| study == text) {
+            let title = format!("`{text}` is named twice");
+            section.log.error(&element.place, title, "again").help("its results would count double");
+        } else {
+            studies.push(text.to_owned());
+        }
+    }
+    studies
 }
 
 pub(super) fn scheduler(section: &Section<'_>, runner: &RunnerSpec) -> SchedulerSpec {

@@ -3,7 +3,7 @@
 use super::image;
 use super::reader::{Item, Log, Place, Section, entries};
 use super::schema::Table;
-use super::{search, space, warnings};
+use super::{search, space, suits, warnings};
 use crate::space::Params;
 use crate::spec::{CommandSpec, RunnerSpec, StudySpec};
 use std::path::{Path, PathBuf};
@@ -40,8 +40,9 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
         sampler,
         scheduler,
     };
+    suits::arguments(&top.section("runner"), &spec.runner, &spec.space);
     if log.errors() == 0 {
-        space::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));
+        suits::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));
     }
     if log.errors() == 0 {
         warnings::warn(&top, &spec, &space);
@@ -81,13 +82,13 @@ fn name(top: &Section<'_>, path: &Path) -> String {
 
 fn runner(top: &Section<'_>) -> RunnerSpec {
     let section = top.section("runner");
-    let kind = section.choice("kind", &["image", "command", "synthetic"]).unwrap_or("image");
+    let kind = section.choice("kind", &["image", "command", "synthetic", "external"]).unwrap_or("image");
     section.only_with(
         kind,
         &[
             ("command", &["command"]),
             ("directory", &["command"]),
-            ("epochs", &["command", "synthetic"]),
+            ("epochs", &["command", "synthetic", "external"]),
             ("epoch_ms", &["synthetic"]),
         ],
     );
@@ -112,6 +113,9 @@ fn runner(top: &Section<'_>) -> RunnerSpec {
     });
     if kind == "synthetic" {
         return RunnerSpec::Synthetic { epochs, epoch_ms: section.whole("epoch_ms", 0, 86_400_000).unwrap_or(0) };
+    }
+    if kind == "external" {
+        return RunnerSpec::External { epochs };
     }
     let argv: Vec<String> = match section.get("command") {
         Some(item) => {

@@ -1,7 +1,8 @@
 //! What is allowed but unwise.
 
 use super::reader::{Log, Section};
-use super::space::{CompiledSpace, backbones};
+use super::space::CompiledSpace;
+use super::suits::backbones;
 use crate::space::{Domain, Value};
 use crate::spec::{
     DataSource, HeadKind, LossKind, Metric, OptimiserKind, RunnerSpec, SamplerSpec, SchedulerSpec, Setting, StudySpec,
@@ -36,8 +37,9 @@ fn search(top: &Section<'_>, spec: &StudySpec) {
             );
         }
     }
-    if let (Some(n), SamplerSpec::Tpe { n_startup, .. }) = (n, &spec.sampler)
+    if let (Some(n), SamplerSpec::Tpe { n_startup, warm_start, .. }) = (n, &spec.sampler)
         && n <= *n_startup
+        && warm_start.is_empty()
     {
         let title = format!("all {n} trials are drawn at random: tpe begins to learn after {n_startup}");
         log.warn(&trials, title, "no more than `n_startup`").help("raise `n_trials`, or lower `n_startup`");

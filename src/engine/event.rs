@@ -103,10 +103,49 @@ pub enum Event {
     EpochReported { order: OrderId, attempt: u32, report: EpochReport, unix_ms: u64 },
     /// An attempt ended without an outcome; the order may be tried again.
     AttemptLost { order: OrderId, attempt: u32, class: FailureClass, reason: String, unix_ms: u64 },
+    /// Results of an earlier study were copied into this one, before its first order: the sampler learns from them.
+    EarlierResults { warm: WarmStart, unix_ms: u64 },
     /// A configuration was put first by hand: the next new trial takes it.
     Enqueued { params: Params, unix_ms: u64 },
     /// The order is done.
     OrderFinished { order: OrderId, outcome: Outcome, unix_ms: u64 },
+}
+
+/// What a study was given of an earlier one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WarmStart {
+    /// As the study file names it.
+    pub source: String,
+    /// The earlier study's name.
+    pub study: String,
+    /// Results of the configurations that fit this study's space, oldest first.
+    pub results: Vec<EarlierResult>,
+    /// How many trials were left out, by reason.
+    pub left_out: BTreeMap<String, u32>,
+}
+
+/// The result of a trial of an earlier study.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EarlierResult {
+    /// Its number there.
+    pub trial: TrialNumber,
+    /// Its configuration, in the form of this study's space.
+    pub params: Params,
+    /// How long it was trained, in epochs of this study.
+    pub epoch: Epoch,
+    /// The objective there.
+    pub value: f64,
+}
+
+impl std::fmt::Display for WarmStart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all = self.results.len() as u32 + self.left_out.values().sum::<u32>();
+        write!(f, "starts warm from study {}: {} of its {all} trials are used", self.study, self.results.len())?;
+        for (reason, n) in &self.left_out {
+            write!(f, "\n  {n} left out: {reason}")?;
+        }
+        Ok(())
+    }
 }
 
 /// What a runner says of a finished epoch.
@@ -130,6 +169,13 @@ pub struct EpochReport {
     pub checkpoint: Option<FileRef>,
     /// File with the validation predictions, likewise.
     pub predictions: Option<FileRef>,
+}
+
+impl EpochReport {
+    /// The objective after an epoch, and nothing else.
+    pub fn new(epoch: Epoch, value: f64) -> Self {
+        Self { epoch, value: Some(value), ..Self::default() }
+    }
 }
 
 /// A file in the study's state folder.

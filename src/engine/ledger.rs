@@ -2,6 +2,7 @@
 //!
 //! Nothing here depends on when a real worker finished: see `order` for when an order retires.
 
+use super::EarlierResult;
 use super::score::{Ranked, Score};
 use crate::digest::Digest;
 use crate::ids::{Epoch, TrialNumber};
@@ -70,7 +71,7 @@ pub struct Ledger {
     /// The full number of epochs.
     pub max_epochs: u32,
     /// Results of an earlier study, for samplers that learn.
-    pub prior: Vec<(Params, f64)>,
+    pub earlier: Vec<EarlierResult>,
     pub(super) trials: Vec<Observation>,
     pub(super) used: HashSet<Digest>,
     pub(super) enqueued: u32,
@@ -91,7 +92,7 @@ impl Ledger {
         Self {
             direction,
             max_epochs,
-            prior: Vec::new(),
+            earlier: Vec::new(),
             trials: Vec::new(),
             used: HashSet::new(),
             enqueued: 0,

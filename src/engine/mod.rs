@@ -13,7 +13,7 @@ mod score;
 mod state;
 mod trial;
 
-pub use event::{EpochReport, Event, FailureClass, FileRef, Outcome, StopCurve, WorkOrder};
+pub use event::{EarlierResult, EpochReport, Event, FailureClass, FileRef, Outcome, StopCurve, WarmStart, WorkOrder};
 pub use ledger::{Ledger, Observation, Rung};
 pub use plan::{DoneReason, Plan};
 pub use read::{Best, NeededCheckpoint, OpenOrder, Retry, TrialView, Why};
@@ -56,6 +56,8 @@ pub struct Engine {
     /// Epochs of finished orders as trained, of open ones as issued.
     charged: u64,
     failures: u32,
+    /// What earlier studies have given.
+    warm: Vec<WarmStart>,
 }
 
 impl Engine {
@@ -88,17 +90,11 @@ impl Engine {
             used_of_lattice: 0,
             charged: 0,
             failures: 0,
+            warm: Vec::new(),
         };
         engine.plan_for(engine.target);
         engine.advance();
         engine
-    }
-
-    /// Gives a sampler that learns the results of an earlier study. Part of the study's identity: give the same at
-    /// every opening, before any event.
-    pub fn with_prior(mut self, results: Vec<(Params, f64)>) -> Self {
-        self.ledger.prior = results.into_iter().filter(|(_, value)| value.is_finite()).collect();
-        self
     }
 
     /// The study that this is the engine of.

@@ -2,10 +2,11 @@
 
 use super::score::Score;
 use super::trial::{EpochFiles, OrderRecord, Trial, TrialState};
-use super::{Engine, FailureClass, FileRef, Outcome, WorkOrder};
+use super::{Engine, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
 use crate::engine::Ledger;
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::scheduler::Next;
+use std::collections::BTreeSet;
 use std::ops::Deref;
 
 /// Complete trials whose last checkpoint is kept, for the opening of the test images.
@@ -168,6 +169,11 @@ impl Engine {
         &self.ledger
     }
 
+    /// What earlier studies have given, in the order of the study file.
+    pub fn warm_starts(&self) -> &[WarmStart] {
+        &self.warm
+    }
+
     /// Failed trials.
     pub fn failures(&self) -> u32 {
         self.failures
@@ -195,11 +201,11 @@ impl Engine {
         if lost < allowed { Retry::Retry } else { Retry::Fail }
     }
 
-    /// The outcome that the newest report of an open order already decides, if it does: ask after every report, and
-    /// for every open order when a study is opened (the coordinator may have died between the two events). An
+    /// The outcome that the newest report of an attempt under way already decides, if it does: ask after every report,
+    /// and for every open order when a study is opened (whoever wrote it may have died between the two events). An
     /// undefined objective decides a failure once the policy allows no further attempt.
     pub fn outcome_due(&self, order: OrderId) -> Option<Outcome> {
-        let record = self.orders.get(order.0 as usize).filter(|record| record.outcome.is_none())?;
+        let record = self.orders.get(order.0 as usize).filter(|record| record.outcome.is_none() && record.running)?;
         let trial = &self.trials[record.trial.0 as usize];
         let at = record.attempt_epoch?;
         match trial.curve.last()?.value.filter(|value| value.is_finite()) {
@@ -208,11 +214,6 @@ impl Engine {
             Some(value) if at == record.to => Some(Outcome::Reached { value }),
             Some(value) => record.is_stopped(self.ledger.direction, trial).then_some(Outcome::Stopped { at, value }),
         }
-    }
-
-    /// Whether the trial of an open order is stopped by its curve after the epoch it has just reported.
-    pub fn stops_now(&self, order: OrderId) -> bool {
-        matches!(self.outcome_due(order), Some(Outcome::Stopped { .. }))
     }
 
     /// The best trial: among those trained longest, the best value; ties by number. Failed trials and such that
@@ -244,13 +245,34 @@ impl Engine {
                 TrialState::Stopped | TrialState::Failed => {}
             }
         }
-        finals.sort_by_key(|trial| self.ledger.rank(trial.number, trial.value));
-        finals.truncate(KEPT_FINALS);
+        self.best_of(&mut finals);
         needed.extend(finals.iter().filter_map(|trial| {
             let last = trial.checkpoints().next()?;
             Some(need(trial, last, Why::Final))
         }));
         needed
+    }
+
+    /// The trials whose own files something may still need: such as may train on, and the best complete ones.
+    pub fn needed_trials(&self) -> BTreeSet<TrialNumber> {
+        let mut finals: Vec<&Trial> = Vec::new();
+        let mut needed = BTreeSet::new();
+        for view in self.trials() {
+            match view.state {
+                TrialState::Waiting | TrialState::Running | TrialState::Paused => drop(needed.insert(view.number)),
+                TrialState::Complete => finals.push(view.trial),
+                TrialState::Stopped | TrialState::Failed => {}
+            }
+        }
+        self.best_of(&mut finals);
+        needed.extend(finals.iter().map(|trial| trial.number));
+        needed
+    }
+
+    /// Leaves the complete trials whose files are kept.
+    fn best_of(&self, complete: &mut Vec<&Trial>) {
+        complete.sort_by_key(|trial| self.ledger.rank(trial.number, trial.value));
+        complete.truncate(KEPT_FINALS);
     }
 
     /// How an order ended.

@@ -2,7 +2,7 @@
 
 use super::order::Progress;
 use super::trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial};
-use super::{Engine, EpochReport, Event, FailureClass, Outcome, WorkOrder};
+use super::{Engine, EpochReport, Event, FailureClass, Outcome, WarmStart, WorkOrder};
 use crate::engine::ledger::Observation;
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::scheduler::Next;
@@ -22,6 +22,9 @@ pub enum Inconsistent {
         "follow order {order}: it was decided for {found} trials, but the study has {least} to {most}\nhint: a budget may be raised, never lowered"
     )]
     PlannedTrials { order: OrderId, found: u32, least: u32, most: u32 },
+    /// What a study knows from the start cannot come later.
+    #[error("learn from study {study}: {why}")]
+    EarlierResults { study: String, why: String },
     /// Order numbers are contiguous.
     #[error("follow order {found}: the next order is {expected}")]
     OrderNumber { found: OrderId, expected: OrderId },
@@ -63,6 +66,7 @@ impl Engine {
             Event::AttemptStarted { order, attempt, worker, .. } => self.start(*order, *attempt, *worker),
             Event::EpochReported { order, attempt, report, .. } => self.report(*order, *attempt, report),
             Event::AttemptLost { order, attempt, class, .. } => self.lose(*order, *attempt, *class),
+            Event::EarlierResults { warm, .. } => self.learn(warm),
             Event::Enqueued { params, .. } => {
                 self.enqueue(params.clone());
                 self.plan_for(self.target);
@@ -71,6 +75,20 @@ impl Engine {
             }
             Event::OrderFinished { order, outcome, .. } => self.finish(*order, outcome),
         }
+    }
+
+    fn learn(&mut self, warm: &WarmStart) -> Result<(), Inconsistent> {
+        let refused = |why: &str| Inconsistent::EarlierResults { study: warm.study.clone(), why: why.to_owned() };
+        if !self.orders.is_empty() {
+            return Err(refused("orders were issued without its results"));
+        }
+        if warm.results.iter().any(|result| !result.value.is_finite()) {
+            return Err(refused("one of its results is not finite"));
+        }
+        self.ledger.earlier.extend(warm.results.iter().cloned());
+        self.warm.push(warm.clone());
+        self.advance();
+        Ok(())
     }
 
     fn issue(&mut self, order: &WorkOrder) -> Result<(), Inconsistent> {

@@ -3,98 +3,18 @@
 //! A turn: take what workers have said, apply it; give idle workers orders; make it all durable in one transaction;
 //! delete what became unneeded; only then tell workers and watchers. Nothing that anybody has been told can be lost.
 
+use super::options::{RunError, RunOptions, Verdict};
 use super::pool::{Job, Message, Process, Slot};
 use super::progress::{Observer, Progress, Standing};
 use super::protocol::{self, Reply, Request};
 use super::{faults, signals};
 use crate::crash::{self, Point};
 use crate::engine::{DoneReason, EpochReport, FailureClass, TrialState};
-use crate::runner::DeviceSlot;
 use crate::scheduler;
-use crate::study::{Ask, Lost, Study, StudyError, Trial};
-use std::path::PathBuf;
+use crate::spec::RunnerSpec;
+use crate::study::{Ask, Ended, Lost, Study, StudyError, Trial};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
-
-/// How a run is run. No result depends on it.
-#[derive(Clone, Debug)]
-pub struct RunOptions {
-    /// The program that `worker` is a verb of: this one.
-    pub program: PathBuf,
-    /// The folder of the study file: relative paths of the study start there.
-    pub base: PathBuf,
-    /// The folder of caches that studies share.
-    pub cache_dir: PathBuf,
-    /// Worker processes, at least 1.
-    pub workers: u32,
-    /// Threads of each; `None`: the cores divided by the workers.
-    pub threads: Option<u32>,
-    /// `cpu`, `cuda`, `cuda:N`, `cuda:N,M`, `auto`.
-    pub device: String,
-    /// A worker that says nothing for so long, not even that it is alive, is ended.
-    pub silence: Duration,
-    /// How long workers may take to end when asked to.
-    pub patience: Duration,
-}
-
-impl RunOptions {
-    /// The silence after which a worker counts as lost.
-    pub const SILENCE: Duration = Duration::from_secs(60);
-    /// How long an interrupt waits for workers.
-    pub const PATIENCE: Duration = Duration::from_secs(4);
-
-    fn slot(&self, worker: u32, study: &Study) -> DeviceSlot {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.map_or(cores / self.workers.max(1) as usize, |t| t as usize).max(1);
-        DeviceSlot {
-            device: device_of(&self.device, worker),
-            threads,
-            study_dir: study.dir().to_owned(),
-            cache_dir: self.cache_dir.clone(),
-            worker,
-        }
-    }
-}
-
-/// The device of one worker: of `cuda:0,1` they take turns.
-fn device_of(devices: &str, worker: u32) -> String {
-    match devices.strip_prefix("cuda:").map(|list| list.split(',').collect::<Vec<_>>()) {
-        Some(list) if list.len() > 1 => format!("cuda:{}", list[worker as usize % list.len()].trim()),
-        _ => devices.to_owned(),
-    }
-}
-
-/// Why a run ends in an error.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The study cannot go on.
-    #[error(transparent)]
-    Study(#[from] StudyError),
-    /// No worker process can be started.
-    #[error("start a worker process `{}`", program.display())]
-    Spawn { program: PathBuf, source: std::io::Error },
-    /// Workers end before they begin.
-    #[error("start workers: {tries} in a row ended before they were ready; {reason}")]
-    StillBorn { tries: u32, reason: String },
-    /// No handler for signals.
-    #[error("listen for signals")]
-    Signals(#[source] std::io::Error),
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Verdict {
-    /// Nothing was left to do; `None`: a signal or the wall time ended it.
-    pub done: Option<DoneReason>,
-    /// The signal that ended it.
-    pub signal: Option<i32>,
-    /// The wall time of the study's budget is spent.
-    pub out_of_time: bool,
-    /// The best trial.
-    pub best: Option<Standing>,
-    /// Seconds of this run.
-    pub seconds: f64,
-}
 
 /// Consecutive workers that end before they are ready.
 const STILL_BORN: u32 = 3;
@@ -105,14 +25,14 @@ const NOTE: Duration = Duration::from_secs(5);
 /// How often limits are looked at while nothing comes in.
 const GLANCE: Duration = Duration::from_millis(100);
 
-/// How long a worker may take to say that it is through after its last epoch.
-const WINDING_UP: Duration = Duration::from_secs(30);
-
 /// Runs a study until nothing is left to do, its time is spent, or a signal comes.
 ///
 /// # Errors
 /// If the store fails or workers cannot be started. What is on record stays so: the same run may be tried again.
 pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer) -> Result<Verdict, RunError> {
+    if matches!(study.spec().runner, RunnerSpec::External { .. }) {
+        return Err(RunError::External);
+    }
     let (sender, receiver) = channel();
     let signal_sender = sender.clone();
     let listener = signals::Listener::new(move |signal| {
@@ -137,6 +57,7 @@ pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer)
         out_of_time: false,
         done: None,
         still_born: 0,
+        ended: 0,
     };
     let result = coordinator.serve(&receiver, observer);
     coordinator.dismiss_all();
@@ -157,24 +78,26 @@ pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer)
     Ok(Verdict { done, signal, out_of_time, best, seconds })
 }
 
-struct Coordinator<'a> {
-    slots: Vec<Slot>,
-    study: &'a mut Study,
-    options: &'a RunOptions,
-    sender: Sender<Message>,
-    began: Instant,
-    noted: Instant,
-    spent_before: f64,
+pub(super) struct Coordinator<'a> {
+    pub(super) slots: Vec<Slot>,
+    pub(super) study: &'a mut Study,
+    pub(super) options: &'a RunOptions,
+    pub(super) sender: Sender<Message>,
+    pub(super) began: Instant,
+    pub(super) noted: Instant,
+    pub(super) spent_before: f64,
     /// To be shown once it is durable.
-    news: Vec<Progress>,
+    pub(super) news: Vec<Progress>,
     /// To be sent once it is durable.
-    outbox: Vec<(usize, Request)>,
+    pub(super) outbox: Vec<(usize, Request)>,
     /// No further orders; what is left is ended at this time.
-    stopping: Option<Instant>,
-    signal: Option<i32>,
-    out_of_time: bool,
-    done: Option<DoneReason>,
-    still_born: u32,
+    pub(super) stopping: Option<Instant>,
+    pub(super) signal: Option<i32>,
+    pub(super) out_of_time: bool,
+    pub(super) done: Option<DoneReason>,
+    pub(super) still_born: u32,
+    /// Orders ended since the folders of commands were last looked at.
+    pub(super) ended: usize,
 }
 
 impl Coordinator<'_> {
@@ -290,6 +213,12 @@ impl Coordinator<'_> {
             );
             self.news.push(Progress::Warning { text });
         }
+        // A program may be writing its last state for a while after its last epoch.
+        let winding_up = |slot: &Slot| slot.job.as_ref().is_some_and(|job| job.trial.is_none());
+        if self.ended > self.study.engine().trials().len() / 64 && !self.slots.iter().any(winding_up) {
+            self.ended = 0;
+            self.study.tidy_commands()?;
+        }
         if self.noted.elapsed() >= NOTE {
             self.noted = Instant::now();
             self.study.note_run(self.began.elapsed().as_secs_f64(), None)?;
@@ -359,6 +288,7 @@ impl Coordinator<'_> {
                     process.bury(Duration::from_secs(1));
                 }
                 let Some(job) = self.slots[worker].job.take() else { return Ok(()) };
+                self.ended += 1;
                 match (job.trial, failure) {
                     (Some(trial), Some(failure)) => self.lost(worker, trial, failure.class, failure.reason)?,
                     (Some(trial), None) if self.stopping.is_some() => self.study.release(trial),
@@ -403,10 +333,17 @@ impl Coordinator<'_> {
             job.trial = Some(trial);
             return Ok(());
         }
-        let outcome = self.study.finish(trial)?;
-        let best = self.study.engine().best().map(Standing::from);
-        let finished = self.finished();
-        self.news.push(Progress::OrderFinished { worker: worker as u32, trial: number, outcome, best, finished });
+        let ended = self.study.finish(trial)?;
+        let worker = worker as u32;
+        self.news.push(match ended {
+            Ended::Finished(outcome) => {
+                let (best, finished) = (self.study.engine().best().map(Standing::from), self.finished());
+                Progress::OrderFinished { worker, trial: number, outcome, best, finished }
+            }
+            Ended::Again { class, reason } => {
+                Progress::AttemptLost { worker, trial: number, class, reason, again: true }
+            }
+        });
         Ok(())
     }
 
@@ -442,7 +379,7 @@ impl Coordinator<'_> {
     }
 
     /// Kills a worker for what it does or does not do.
-    fn end_worker(&mut self, worker: usize, class: FailureClass, reason: String) -> Result<(), RunError> {
+    pub(super) fn end_worker(&mut self, worker: usize, class: FailureClass, reason: String) -> Result<(), RunError> {
         if let Some(process) = self.slots[worker].process.take() {
             process.bury(Duration::ZERO);
         }
@@ -453,53 +390,8 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    fn watch_limits(&mut self) -> Result<(), RunError> {
-        if let Some(limit) = self.study.spec().budget.wall_seconds
-            && self.stopping.is_none()
-            && self.spent_before + self.began.elapsed().as_secs_f64() >= limit
-        {
-            self.out_of_time = true;
-            self.stop();
-        }
-        let limits = self.study.spec().limits.clone();
-        for worker in 0..self.slots.len() {
-            let Slot { process: Some(process), job: Some(job), .. } = &self.slots[worker] else { continue };
-            let running = job.mark.elapsed().as_secs_f64();
-            let fault = if self.stopping.is_some_and(|until| Instant::now() >= until) {
-                self.release_and_kill(worker);
-                continue;
-            } else if job.trial.is_none() {
-                (job.mark.elapsed() > WINDING_UP).then(|| (FailureClass::Timeout, "it did not end".to_owned()))
-            } else if process.heard.elapsed() > self.options.silence {
-                let seconds = self.options.silence.as_secs();
-                Some((FailureClass::Lost, format!("the worker was silent for {seconds} s")))
-            } else if !process.ready {
-                None
-            } else if let Some(limit) = limits.epoch_seconds.filter(|&limit| running > limit) {
-                Some((FailureClass::Timeout, format!("an epoch took longer than {limit} s (`limits.epoch_time`)")))
-            } else {
-                let limit = limits.trial_seconds.filter(|&limit| job.seconds + running > limit);
-                let reason = |limit| format!("the trial took longer than {limit} s (`limits.trial_time`)");
-                limit.map(|limit| (FailureClass::Timeout, reason(limit)))
-            };
-            if let Some((class, reason)) = fault {
-                self.end_worker(worker, class, reason)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn release_and_kill(&mut self, worker: usize) {
-        if let Some(process) = self.slots[worker].process.take() {
-            process.bury(Duration::ZERO);
-        }
-        if let Some(trial) = self.slots[worker].job.take().and_then(|job| job.trial) {
-            self.study.release(trial);
-        }
-    }
-
     /// No further orders; running epochs are dropped.
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         if self.stopping.is_none() {
             self.stopping = Some(Instant::now() + self.options.patience);
             for slot in &mut self.slots {
@@ -520,18 +412,5 @@ impl Coordinator<'_> {
     fn finished(&self) -> u32 {
         let over = |state| matches!(state, TrialState::Complete | TrialState::Stopped | TrialState::Failed);
         self.study.engine().trials().filter(|trial| over(trial.state)).count() as u32
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn workers_take_turns_on_several_devices() {
-        let devices = |text| (0..3).map(|w| device_of(text, w)).collect::<Vec<_>>();
-        assert_eq!(devices("cuda:0,2"), ["cuda:0", "cuda:2", "cuda:0"]);
-        assert_eq!(devices("cuda:1"), ["cuda:1", "cuda:1", "cuda:1"]);
-        assert_eq!(devices("cpu"), ["cpu", "cpu", "cpu"]);
     }
 }

@@ -6,11 +6,14 @@
 
 mod coordinator;
 mod faults;
+mod limits;
+mod options;
 mod pool;
 mod progress;
 pub mod protocol;
 mod signals;
 pub mod worker;
 
-pub use coordinator::{RunError, RunOptions, Verdict, run};
+pub use coordinator::run;
+pub use options::{RunError, RunOptions, Verdict};
 pub use progress::{Observer, Progress, Standing};

@@ -40,7 +40,7 @@ pub fn serve() -> ExitCode {
     if version != protocol::VERSION {
         return ExitCode::FAILURE;
     }
-    let mut runner = runner(&spec, &base);
+    let Some(mut runner) = runner(&spec, &base) else { return ExitCode::FAILURE };
     if !out.send(&Reply::Ready { version: protocol::VERSION }) {
         return ExitCode::FAILURE;
     }
@@ -89,12 +89,14 @@ fn die_with_parent() {
     }
 }
 
-fn runner(spec: &StudySpec, base: &Path) -> Box<dyn TrialRunner> {
-    match &spec.runner {
+/// The runner of a study; `None` where no worker trains (the coordinator does not start one then).
+fn runner(spec: &StudySpec, base: &Path) -> Option<Box<dyn TrialRunner>> {
+    Some(match &spec.runner {
         RunnerSpec::Image { .. } => Box::new(ImageRunner::new(spec, base)),
         RunnerSpec::Synthetic { .. } => Box::new(SyntheticRunner::new(spec)),
         RunnerSpec::Command(command) => Box::new(CommandRunner::new(spec, command, base, std::env::current_exe().ok())),
-    }
+        RunnerSpec::External { .. } => return None,
+    })
 }
 
 /// One attempt; the flag says whether it ended in a panic.

@@ -8,7 +8,7 @@ mod lines;
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
 use crate::engine::{FailureClass, WorkOrder};
-use crate::ids::Epoch;
+use crate::ids::{Epoch, TrialNumber};
 use crate::spec::{CommandSpec, Direction, StudySpec};
 use lines::{Line, Tail};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -21,6 +21,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// The folders of trials, in the study's.
+pub const FOLDERS: &str = "commands";
 
 /// How long a program may take to end once asked to, or once its last epoch is in.
 const GRACE: Duration = Duration::from_secs(10);
@@ -58,7 +61,8 @@ impl CommandRunner {
         let fields = Fields { runner: self, order, start, dir };
         let mut argv = Vec::with_capacity(self.spec.argv.len());
         for argument in &self.spec.argv {
-            argv.push(fields.fill(argument)?);
+            let filled = CommandSpec::fill(argument, |name| fields.value(name));
+            argv.push(filled.map_err(|e| bad_input(e.to_string()))?);
         }
         let Some(program) = argv.first() else {
             return Err(bad_input("start the program: `command` is empty".to_owned()));
@@ -82,12 +86,17 @@ impl CommandRunner {
             .env("HPSEARCH_TRIAL", order.trial.to_string())
             .env("HPSEARCH_FROM", start.epoch.to_string())
             .env("HPSEARCH_TO", order.to.to_string())
+            .env("HPSEARCH_EPOCHS", self.spec.epochs.to_string())
             .env("HPSEARCH_DIR", dir)
             .env("HPSEARCH_SEED", self.seed.to_string())
             .env("HPSEARCH_DEVICE", &slot.device)
             .env("HPSEARCH_THREADS", slot.threads.to_string())
             .env("HPSEARCH_WORKER", slot.worker.to_string())
             .env("HPSEARCH_PARAMS", serde_json::to_string(&order.params).unwrap_or_default());
+        if std::env::var_os("PYTHONUNBUFFERED").is_none() {
+            // Python holds lines back when it writes to a pipe: no epoch would be heard of before the last.
+            command.env("PYTHONUNBUFFERED", "1");
+        }
         for (name, value) in &order.params.0 {
             command.env(variable(name), value.to_string());
         }
@@ -122,7 +131,7 @@ impl TrialRunner for CommandRunner {
         sink: &mut dyn EpochSink,
     ) -> Result<(), TrialError> {
         let study_dir = std::path::absolute(&slot.study_dir).unwrap_or_else(|_| slot.study_dir.clone());
-        let dir = study_dir.join(format!("commands/{:05}", order.trial.0));
+        let dir = study_dir.join(folder(order.trial));
         let log = study_dir.join(format!("logs/trial-{:05}.log", order.trial.0));
         for folder in [Some(dir.as_path()), log.parent()].into_iter().flatten() {
             std::fs::create_dir_all(folder).map_err(|e| crashed(format!("make `{}`: {e}", folder.display())))?;
@@ -137,10 +146,15 @@ impl TrialRunner for CommandRunner {
             // A program that does not read its input is welcome too.
             let _ = stdin.write_all(self.input(order, start, slot, &dir).as_bytes());
         }
-        let mut running = Running::new(child, log);
+        let mut running = Running::new(child, log, &self.metric);
         let result = running.follow(order, start, sink);
         running.end(result)
     }
+}
+
+/// The folder of a trial, in the study's: there the program keeps what it needs to resume.
+pub fn folder(trial: TrialNumber) -> String {
+    format!("{FOLDERS}/{:05}", trial.0)
 }
 
 /// What may be asked for in an argument.
@@ -152,33 +166,6 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    /// Replaces `{name}`; `{{` and `}}` stand for braces.
-    fn fill(&self, argument: &str) -> Result<String, TrialError> {
-        let mut out = String::with_capacity(argument.len());
-        let mut rest = argument;
-        while let Some(at) = rest.find(['{', '}']) {
-            out.push_str(&rest[..at]);
-            let (brace, after) = rest[at..].split_at(1);
-            if let Some(after) = after.strip_prefix(brace) {
-                out.push_str(brace);
-                rest = after;
-            } else if brace == "{"
-                && let Some((name, after)) = after.split_once('}')
-            {
-                out.push_str(&self.value(name).ok_or_else(|| {
-                    bad_input(format!("fill in `{{{name}}}` of `{argument}`: this configuration has no such parameter"))
-                })?);
-                rest = after;
-            } else {
-                return Err(bad_input(format!(
-                    "understand `{argument}`: a brace is open\nhint: write {{{{ for a brace"
-                )));
-            }
-        }
-        out.push_str(rest);
-        Ok(out)
-    }
-
     fn value(&self, name: &str) -> Option<String> {
         Some(match name {
             "trial" => self.order.trial.to_string(),
@@ -186,6 +173,7 @@ impl Fields<'_> {
             "to" => self.order.to.to_string(),
             "dir" => self.dir.display().to_string(),
             "seed" => self.runner.seed.to_string(),
+            "epochs" => self.runner.spec.epochs.to_string(),
             _ => self.order.params.get(name)?.to_string(),
         })
     }
@@ -208,14 +196,14 @@ struct Running {
 }
 
 impl Running {
-    fn new(mut child: Child, log: File) -> Self {
+    fn new(mut child: Child, log: File, metric: &str) -> Self {
         let (sender, output) = channel();
         let log = Arc::new(Mutex::new(log));
         let tail = Arc::new(Mutex::new(Tail::default()));
         let mut readers = Vec::new();
         if let Some(out) = child.stdout.take() {
-            let log = log.clone();
-            readers.push(std::thread::spawn(move || read_output(out, &sender, &log)));
+            let (log, metric) = (log.clone(), metric.to_owned());
+            readers.push(std::thread::spawn(move || read_output(out, &metric, &sender, &log)));
         }
         if let Some(err) = child.stderr.take() {
             let tail = tail.clone();
@@ -337,8 +325,8 @@ fn ended(status: Option<ExitStatus>, explain: &dyn Fn(String) -> String) -> Tria
     crashed(explain(what))
 }
 
-fn read_output(out: impl Read, sender: &Sender<Line>, log: &Mutex<File>) {
-    lines::each(&mut BufReader::new(out), &mut |text| match Line::parse(text) {
+fn read_output(out: impl Read, metric: &str, sender: &Sender<Line>, log: &Mutex<File>) {
+    lines::each(&mut BufReader::new(out), &mut |text| match Line::parse(text, metric) {
         Some(line) => sender.send(line).is_ok(),
         None => {
             write_log(log, text);

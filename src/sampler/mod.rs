@@ -38,12 +38,12 @@ pub struct Exhausted;
 
 /// The sampler of a study.
 pub fn build(spec: &SamplerSpec, space: &SearchSpace, seed: u64) -> Box<dyn Sampler> {
-    match *spec {
+    match spec {
         SamplerSpec::Random => Box::new(random::Random::new(space, seed)),
-        SamplerSpec::Grid { points } => Box::new(grid::Grid::new(space, points)),
+        SamplerSpec::Grid { points } => Box::new(grid::Grid::new(space, *points)),
         SamplerSpec::Sobol => Box::new(sobol::Sobol::new(space, seed)),
-        SamplerSpec::Tpe { n_startup, n_ei_candidates } => {
-            Box::new(tpe::Tpe::new(space, seed, n_startup, n_ei_candidates))
+        SamplerSpec::Tpe { n_startup, n_ei_candidates, .. } => {
+            Box::new(tpe::Tpe::new(space, seed, *n_startup, *n_ei_candidates))
         }
     }
 }

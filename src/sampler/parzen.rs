@@ -11,6 +11,7 @@
 use crate::rng::StreamRng;
 use crate::space::{Domain, Params, SearchSpace, Value};
 use crate::stats::{cdf, quantile};
+use std::collections::BTreeMap;
 
 /// Weight of the prior, against 1 for a full observation.
 const PRIOR_WEIGHT: f64 = 1.0;
@@ -33,8 +34,9 @@ pub(super) struct Parzen<'a> {
 }
 
 enum Dimension {
-    /// A kernel a component, on the unit range.
-    Range { kernels: Vec<Kernel> },
+    /// The different kernels on the unit range, and which of them each component has. Where values are discrete there
+    /// are few, however many observations.
+    Range { kernels: Vec<Kernel>, of: Vec<u32> },
     /// The observed choice of each component (`None`: the prior), the number of choices, and the probability that
     /// a component gives its own choice and any other one.
     Choice { observed: Vec<Option<usize>>, n: usize, own: f64, other: f64 },
@@ -195,22 +197,44 @@ impl Dimension {
             }
             _ => {
                 let means: Vec<Option<f64>> = values().map(|v| v.and_then(|v| mean(domain, v))).collect();
-                let deviations = deviations(&means);
-                let mut kernels: Vec<Kernel> = means
-                    .iter()
-                    .zip(deviations)
-                    .map(|(mean, deviation)| mean.map_or_else(Kernel::prior, |mean| Kernel::new(mean, deviation)))
-                    .collect();
-                kernels.push(Kernel::prior());
-                Self::Range { kernels }
+                let mut shapes: Vec<Option<(f64, f64)>> =
+                    means.iter().zip(deviations(&means)).map(|(mean, deviation)| mean.zip(Some(deviation))).collect();
+                shapes.push(None);
+                Self::range(&shapes, domain.cells().is_some())
             }
         }
+    }
+
+    /// Kernels of means and deviations; `None`: the prior's. `alike`: many are the same.
+    fn range(shapes: &[Option<(f64, f64)>], alike: bool) -> Self {
+        let kernel = |shape: &Option<(f64, f64)>| {
+            shape.map_or_else(Kernel::prior, |(mean, deviation)| Kernel::new(mean, deviation))
+        };
+        if !alike {
+            return Self::Range {
+                kernels: shapes.iter().map(kernel).collect(),
+                of: (0..shapes.len() as u32).collect(),
+            };
+        }
+        let mut kernels = Vec::new();
+        let mut known: BTreeMap<Option<(u64, u64)>, u32> = BTreeMap::new();
+        let of = shapes
+            .iter()
+            .map(|shape| {
+                let bits = shape.map(|(mean, deviation)| (mean.to_bits(), deviation.to_bits()));
+                *known.entry(bits).or_insert_with(|| {
+                    kernels.push(kernel(shape));
+                    kernels.len() as u32 - 1
+                })
+            })
+            .collect();
+        Self::Range { kernels, of }
     }
 
     fn draw(&self, domain: &Domain, component: usize, u: f64) -> Value {
         match self {
             Self::Fixed => domain.from_unit(0.0),
-            Self::Range { kernels } => domain.from_unit(kernels[component].draw(u)),
+            Self::Range { kernels, of } => domain.from_unit(kernels[of[component] as usize].draw(u)),
             Self::Choice { observed, n, own, other } => {
                 let Some(choice) = observed[component] else { return domain.from_unit(u) };
                 // The extra weight of its own choice first, then all alike.
@@ -228,10 +252,11 @@ impl Dimension {
     fn add_log_density(&self, domain: &Domain, value: &Value, logs: &mut [f64]) {
         match self {
             Self::Fixed => {}
-            Self::Range { kernels } => {
+            Self::Range { kernels, of } => {
                 let Some(place) = place(domain, value) else { return };
-                for (log, kernel) in logs.iter_mut().zip(kernels) {
-                    *log += kernel.log_density(place);
+                let densities: Vec<f64> = kernels.iter().map(|kernel| kernel.log_density(place)).collect();
+                for (log, &kernel) in logs.iter_mut().zip(of) {
+                    *log += densities[kernel as usize];
                 }
             }
             Self::Choice { observed, n, own, other } => {

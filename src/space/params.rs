@@ -14,4 +14,20 @@ impl Params {
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
+
+    /// A number: of a float or int parameter, or of a choice that is one. `None` if the parameter does not exist in
+    /// this configuration, or is no number.
+    pub fn float(&self, name: &str) -> Option<f64> {
+        self.get(name)?.as_f64()
+    }
+
+    /// A whole number, likewise.
+    pub fn int(&self, name: &str) -> Option<i64> {
+        self.get(name)?.as_i64()
+    }
+
+    /// A text, likewise.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name)?.as_str()
+    }
 }

@@ -6,6 +6,7 @@
 
 mod augment;
 mod backbones;
+mod command;
 mod data;
 mod identity;
 mod metric;
@@ -18,6 +19,7 @@ mod trial;
 mod words;
 
 pub use augment::{AugmentSpec, Views};
+pub use command::{FillError, ORDER_FIELDS};
 pub use data::{BadFilePolicy, ColourMode, DataSource, DataSpec, SplitSpec, SyntheticSpec, ValidationPolicy};
 pub use identity::{Change, Difference};
 pub use metric::{UnknownMetric, UnknownOperatingPoint};
@@ -63,4 +65,30 @@ pub struct StudySpec {
     pub failures: FailurePolicies,
     /// How it is run here; may differ from run to run without changing any result.
     pub run: RunSpec,
+}
+
+impl StudySpec {
+    /// A study whose trials the caller trains himself, with everything else as in a study file that says no more:
+    /// change what should differ. The domains of `space` must be sound; where they come from outside,
+    /// `config::from_text` checks them.
+    pub fn external(name: impl Into<String>, space: SearchSpace, epochs: u32, n_trials: u32) -> Self {
+        Self {
+            name: name.into(),
+            seed: 0,
+            runner: RunnerSpec::External { epochs },
+            objective: Objective {
+                metric: Metric::Custom(String::from("value")),
+                direction: Direction::Maximize,
+                operating_point: OperatingPoint::Threshold(0.5),
+            },
+            space,
+            sampler: SamplerSpec::Random,
+            scheduler: SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 },
+            enqueue: Vec::new(),
+            budget: Budget { n_trials: Some(n_trials), wall_seconds: None, epochs: None, max_failures: None },
+            limits: Limits::default(),
+            failures: FailurePolicies::default(),
+            run: RunSpec { workers: 1, threads: None, device: String::from("auto"), virtual_workers: 8 },
+        }
+    }
 }

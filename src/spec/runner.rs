@@ -30,7 +30,7 @@ impl RunnerSpec {
         match self {
             Self::Image { training, .. } => training.epochs,
             Self::Command(command) => command.epochs,
-            Self::Synthetic { epochs, .. } => *epochs,
+            Self::Synthetic { epochs, .. } | Self::External { epochs } => *epochs,
         }
     }
 }

@@ -20,12 +20,18 @@ pub enum RunnerSpec {
         /// Milliseconds an epoch takes.
         epoch_ms: u64,
     },
+    /// Whoever has opened the study trains its trials himself: `Study::ask`, `report`, `tell`. No worker runs them.
+    External {
+        /// Full number of epochs.
+        epochs: u32,
+    },
 }
 
 /// An external program as a trial: see `runner::command` for the protocol.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommandSpec {
-    /// Program and arguments; `{name}` is replaced by the parameter, `{trial} {from} {to} {dir}` by the order's.
+    /// Program and arguments; `{name}` is replaced by the parameter, those of [`ORDER_FIELDS`](super::ORDER_FIELDS) by the
+    /// order's.
     pub argv: Vec<String>,
     /// Working directory, relative to the study file.
     pub directory: Option<PathBuf>,
@@ -108,10 +114,21 @@ pub enum SamplerSpec {
     Tpe {
         n_startup: u32,
         n_ei_candidates: u32,
+        /// Earlier studies whose results it knows from the start, by name or by the path of their database.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warm_start: Vec<String>,
     },
 }
 
 impl SamplerSpec {
+    /// Earlier studies whose results it knows from the start.
+    pub fn warm_start(&self) -> &[String] {
+        match self {
+            Self::Tpe { warm_start, .. } => warm_start,
+            _ => &[],
+        }
+    }
+
     /// The name in a study file.
     pub fn name(&self) -> &'static str {
         match self {

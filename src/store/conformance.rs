@@ -2,41 +2,28 @@
 
 use super::{EventStore, RunStart, StoreError};
 use crate::digest::Digest;
-use crate::engine::{EpochReport, Event, FailureClass, FileRef, Outcome, StopCurve, WorkOrder};
+use crate::engine::{
+    EarlierResult, EpochReport, Event, FailureClass, FileRef, Outcome, StopCurve, WarmStart, WorkOrder,
+};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::space::{Domain, Parameter, Params, SearchSpace, Value};
-use crate::spec::{
-    Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec, SamplerSpec,
-    SchedulerSpec, StudySpec,
-};
+use crate::spec::{Metric, RunnerSpec, SchedulerSpec, StudySpec};
 use std::collections::BTreeMap;
 
 /// A small study of the synthetic runner.
 pub(crate) fn study(name: &str) -> StudySpec {
     let float = |low, high, log| Domain::Float { low, high, step: None, log };
-    StudySpec {
-        name: name.to_owned(),
-        seed: u64::MAX - 6,
-        runner: RunnerSpec::Synthetic { epochs: 3, epoch_ms: 0 },
-        objective: Objective {
-            metric: Metric::Custom("score".to_owned()),
-            direction: Direction::Maximize,
-            operating_point: OperatingPoint::Threshold(0.5),
-        },
-        space: SearchSpace {
-            parameters: vec![
-                Parameter { name: "learning_rate".to_owned(), domain: float(1e-5, 1e-1, true), when: None },
-                Parameter { name: "dropout".to_owned(), domain: float(0.0, 0.6, false), when: None },
-            ],
-        },
-        sampler: SamplerSpec::Random,
-        scheduler: SchedulerSpec::None,
-        enqueue: Vec::new(),
-        budget: Budget { n_trials: Some(4), wall_seconds: None, epochs: None, max_failures: None },
-        limits: Limits::default(),
-        failures: FailurePolicies::default(),
-        run: RunSpec { workers: 1, threads: None, device: "cpu".to_owned(), virtual_workers: 8 },
-    }
+    let parameter = |name: &str, domain| Parameter { name: name.to_owned(), domain, when: None };
+    let space = SearchSpace {
+        parameters: vec![
+            parameter("learning_rate", float(1e-5, 1e-1, true)),
+            parameter("dropout", float(0.0, 0.6, false)),
+        ],
+    };
+    let mut spec = StudySpec::external(name, space, 3, 4);
+    spec.objective.metric = Metric::Custom("score".to_owned());
+    let runner = RunnerSpec::Synthetic { epochs: 3, epoch_ms: 0 };
+    StudySpec { seed: u64::MAX - 6, runner, scheduler: SchedulerSpec::None, ..spec }
 }
 
 /// An order of a trial, with every kind of value in its parameters.
@@ -160,4 +147,20 @@ pub(crate) fn check(make: &mut dyn FnMut(StudySpec) -> Box<dyn EventStore>) {
     assert_eq!(store.spec(), &raised);
     store.forget_files(&["checkpoints/0-1".to_owned()]).unwrap();
     assert_eq!(all(&*store, 0), history);
+    let earlier = earlier_results();
+    store.append(store.len(), std::slice::from_ref(&earlier)).unwrap();
+    assert_eq!(all(&*store, history.len() as u64), [earlier]);
+}
+
+/// Results of another study, as a warm start copies them.
+fn earlier_results() -> Event {
+    let params = order(0).params;
+    let result = EarlierResult { trial: TrialNumber(7), params, epoch: Epoch(3), value: 0.1 + 0.2 };
+    let warm = WarmStart {
+        source: "../old/study.db".to_owned(),
+        study: "old".to_owned(),
+        results: vec![result],
+        left_out: BTreeMap::from([("it failed".to_owned(), 2)]),
+    };
+    Event::EarlierResults { warm, unix_ms: 5 }
 }

@@ -4,8 +4,9 @@ use super::{Study, StudyError, Trial};
 use crate::crash::{self, Point};
 use crate::digest::Digest;
 use crate::engine::{Engine, Event, FileRef, TrialState, Why};
+use crate::fsx;
 use crate::ids::{Epoch, TrialNumber};
-use crate::runner::Start;
+use crate::runner::{Start, command};
 use crate::spec::RunnerSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -152,10 +153,14 @@ impl Study {
     /// Where an attempt begins: at the newest checkpoint whose digest is right, else at the one before, else at the
     /// beginning; with what is wrong with those that were passed over.
     ///
-    /// Commands keep their own state in the folder of their trial, so they begin after the last epoch on record.
+    /// Commands keep their own state in the folder of their trial, so they begin after the last epoch on record; at the
+    /// beginning where that folder is gone or empty.
     pub fn start(&self, trial: &Trial) -> (Start, Vec<FileFault>) {
         if matches!(self.spec().runner, RunnerSpec::Command(_)) {
-            return (Start { checkpoint: None, epoch: trial.known() }, Vec::new());
+            let folder = self.dir.join(command::folder(trial.number()));
+            let kept = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+            let epoch = if kept { trial.known() } else { Epoch(0) };
+            return (Start { checkpoint: None, epoch }, Vec::new());
         }
         let mut faults = Vec::new();
         for files in trial.checkpoints() {
@@ -168,6 +173,36 @@ impl Study {
             }
         }
         (Start { checkpoint: None, epoch: Epoch(0) }, faults)
+    }
+
+    /// Keeps a trial's state after an epoch, durably: put what this returns into the `checkpoint` of the epoch's report.
+    /// It is deleted when no trial needs it any more.
+    ///
+    /// # Errors
+    /// If the study is in memory, or the file cannot be written.
+    pub fn save(&self, trial: &Trial, epoch: Epoch, state: &[u8]) -> Result<FileRef, StudyError> {
+        if self.dir.as_os_str().is_empty() {
+            return Err(StudyError::NoFolder);
+        }
+        let path = format!("checkpoints/{:05}-{:04}.bin", trial.number().0, epoch.0);
+        let target = self.dir.join(&path);
+        fsx::write_atomic(&target, state).map_err(|source| StudyError::Checkpoint { path: target, source })?;
+        Ok(FileRef { path, digest: Digest::of(state), bytes: state.len() as u64 })
+    }
+
+    /// The newest sound state that [`Study::save`] kept of a trial, with its epoch: train the epochs of
+    /// [`Trial::after`] it. `None`: begin at the beginning.
+    ///
+    /// # Errors
+    /// If the file cannot be read although it is sound.
+    pub fn load(&self, trial: &Trial) -> Result<Option<(Epoch, Vec<u8>)>, StudyError> {
+        let (start, _) = self.start(trial);
+        let Some(file) = start.checkpoint else { return Ok(None) };
+        let path = self.dir.join(&file.path);
+        match std::fs::read(&path) {
+            Ok(state) => Ok(Some((start.epoch, state))),
+            Err(source) => Err(StudyError::Checkpoint { path, source }),
+        }
     }
 
     /// Deletes files that have become unneeded since the last time. Everything applied must be durable: the caller
@@ -221,6 +256,36 @@ impl Study {
         for folder in ["checkpoints", "predictions"] {
             self.tidy_folder(Path::new(folder), &mut swept)?;
         }
+        let commands = self.tidy_commands()?;
+        swept.files += commands.files;
+        swept.bytes += commands.bytes;
+        Ok(swept)
+    }
+
+    /// Deletes the folders in which commands kept the state of trials that nothing needs any more. No program may be at
+    /// work on a trial that is over.
+    ///
+    /// # Errors
+    /// If a folder cannot be read.
+    pub fn tidy_commands(&self) -> Result<Swept, StudyError> {
+        let mut swept = Swept::default();
+        if self.dir.as_os_str().is_empty() || !matches!(self.spec().runner, RunnerSpec::Command(_)) {
+            return Ok(swept);
+        }
+        let all = self.dir.join(command::FOLDERS);
+        let fault = |source| StudyError::Folder { path: all.clone(), source };
+        let entries = match std::fs::read_dir(&all) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(swept),
+            entries => entries.map_err(fault)?,
+        };
+        let needed = self.engine.needed_trials();
+        for entry in entries {
+            let entry = entry.map_err(fault)?;
+            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if number.is_none_or(|number| !needed.contains(&TrialNumber(number))) {
+                delete_folder(&entry.path(), &mut swept);
+            }
+        }
         Ok(swept)
     }
 
@@ -238,6 +303,18 @@ impl Study {
         }
         Ok(())
     }
+}
+
+/// Deletes a folder with what it holds, links and not what they point at.
+fn delete_folder(path: &Path, swept: &mut Swept) {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            delete_folder(&entry.path(), swept);
+        } else {
+            delete(&entry.path(), swept);
+        }
+    }
+    let _ = std::fs::remove_dir(path); // what could not be emptied is left to the next time
 }
 
 fn delete(path: &Path, swept: &mut Swept) {

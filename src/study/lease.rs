@@ -1,6 +1,6 @@
 //! Handing trials out and taking results in.
 
-use super::{Study, StudyError};
+use super::{Study, StudyError, WarmStartError};
 use crate::clock::unix_ms;
 use crate::engine::{DoneReason, EpochFiles, EpochReport, Event, FailureClass, Outcome, Plan, Retry, WorkOrder};
 use crate::ids::{Epoch, TrialNumber};
@@ -27,7 +27,8 @@ pub struct Trial {
     attempt: u32,
     checkpoints: Vec<EpochFiles>,
     known: Epoch,
-    last: Option<(Epoch, Option<f64>)>,
+    /// The last value reported is undefined.
+    diverged: bool,
 }
 
 impl Trial {
@@ -64,9 +65,22 @@ impl Trial {
     /// The epochs to train by someone who resumes from the newest checkpoint on record, or has none and begins at 1.
     /// Someone who can resume from elsewhere may report any first epoch up to one after [`Trial::known`].
     pub fn remaining(&self) -> impl Iterator<Item = Epoch> + use<> {
-        let from = self.checkpoints.first().map_or(0, |files| files.epoch.0);
-        (from + 1..=self.order.to.0).map(Epoch)
+        self.after(self.checkpoints.first().map_or(Epoch(0), |files| files.epoch))
     }
+
+    /// The epochs to train by someone who resumes from the state after `epoch`; from `Epoch(0)`: all of them.
+    pub fn after(&self, epoch: Epoch) -> impl Iterator<Item = Epoch> + use<> {
+        (epoch.0 + 1..=self.order.to.0).map(Epoch)
+    }
+}
+
+/// What became of an order whose training has ended well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// It has its outcome.
+    Finished(Outcome),
+    /// Its objective is undefined, and it will be asked for again.
+    Again { class: FailureClass, reason: String },
 }
 
 /// What follows a failed attempt.
@@ -122,6 +136,9 @@ impl Study {
 
     /// [`Study::ask`] for worker number `worker`, durable only after the next flush.
     pub fn lease(&mut self, worker: u32) -> Result<Ask, StudyError> {
+        if self.is_cold() {
+            return Err(WarmStartError::NotOpened.into());
+        }
         let waiting = self.engine.open_orders().find(|open| !self.leased.contains(&open.order.order));
         let id = match waiting {
             Some(open) => open.order.order,
@@ -146,7 +163,7 @@ impl Study {
         let checkpoints = trial.into_iter().flat_map(|t| t.trial.checkpoints()).filter(|f| f.epoch.0 <= last);
         let checkpoints = checkpoints.cloned().collect();
         let known = Epoch(trial.map_or(0, |t| t.curve.len() as u32).min(last));
-        Ok(Ask::Trial(Trial { order, attempt, checkpoints, known, last: None }))
+        Ok(Ask::Trial(Trial { order, attempt, checkpoints, known, diverged: false }))
     }
 
     /// [`Study::report`], durable only after the next flush.
@@ -154,30 +171,38 @@ impl Study {
         report.value = report.value.filter(|v| v.is_finite());
         report.train_loss = report.train_loss.filter(|v| v.is_finite());
         report.metrics.retain(|_, v| v.is_finite());
-        let (epoch, value) = (report.epoch, report.value);
+        let value = report.value;
         let (order, attempt) = (trial.order.order, trial.attempt);
         self.apply(Event::EpochReported { order, attempt, report, unix_ms: unix_ms() })?;
-        trial.last = Some((epoch, value));
-        let over = epoch >= trial.order.to || value.is_none() || self.engine.stops_now(order);
+        trial.diverged = value.is_none();
+        let over = trial.diverged || self.engine.outcome_due(order).is_some();
         Ok(if over { Continue::Stop } else { Continue::Go })
     }
 
     /// [`Study::tell`] of a success, durable only after the next flush. A trial whose last value is undefined has
     /// diverged.
-    pub fn finish(&mut self, trial: Trial) -> Result<Outcome, StudyError> {
-        let order = trial.order.order;
-        let outcome = match trial.last {
-            Some((at, Some(value))) if self.engine.stops_now(order) => Outcome::Stopped { at, value },
-            Some((_, value)) => Outcome::reached(value),
-            None => Outcome::reached(None),
+    pub fn finish(&mut self, trial: Trial) -> Result<Ended, StudyError> {
+        let id = trial.order.order;
+        let outcome = match self.engine.outcome_due(id) {
+            Some(Outcome::Failed { class, reason }) => {
+                self.fail(trial, class, reason.clone())?;
+                return Ok(Ended::Finished(Outcome::Failed { class, reason }));
+            }
+            None if trial.diverged => {
+                let (class, reason) = (FailureClass::Diverged, "the objective is undefined".to_owned());
+                self.fail(trial, class, reason.clone())?;
+                return Ok(Ended::Again { class, reason });
+            }
+            Some(outcome) => outcome,
+            None => {
+                self.leased.remove(&id); // it will be asked for again
+                let (number, to) = (trial.number(), trial.order.to);
+                return Err(StudyError::Unfinished { trial: number, to });
+            }
         };
-        if let Outcome::Failed { class, reason } = outcome {
-            self.fail(trial, class, reason.clone())?;
-            return Ok(Outcome::Failed { class, reason });
-        }
-        self.apply(Event::OrderFinished { order, outcome: outcome.clone(), unix_ms: unix_ms() })?;
-        self.leased.remove(&order);
-        Ok(outcome)
+        self.apply(Event::OrderFinished { order: id, outcome: outcome.clone(), unix_ms: unix_ms() })?;
+        self.leased.remove(&id);
+        Ok(Ended::Finished(outcome))
     }
 
     /// [`Study::tell`] of a failure, durable only after the next flush.

@@ -135,7 +135,7 @@ fn replay(spec: &StudySpec, events: &[Event]) -> Result<(StudyRecord, BTreeMap<T
     for event in events {
         engine.apply(event)?;
         match event {
-            Event::Enqueued { .. } => {}
+            Event::Enqueued { .. } | Event::EarlierResults { .. } => {}
             Event::OrderIssued { order } => {
                 orders.push(OrderRecord { order: order.clone(), outcome: None, attempts: Vec::new() });
             }

@@ -74,7 +74,7 @@ fn failures_follow_their_policies() {
 }
 
 #[test]
-fn an_order_that_lacks_only_its_outcome_is_asked_for_its_last_epoch_again() {
+fn an_order_that_lacks_only_its_outcome_has_it_when_the_study_is_opened() {
     let state = tempfile::tempdir().unwrap();
     let spec = conformance::study("ready");
     {
@@ -85,10 +85,85 @@ fn an_order_that_lacks_only_its_outcome_is_asked_for_its_last_epoch_again() {
         }
     }
     let mut study = Study::open(state.path(), &spec).unwrap();
+    assert_eq!(study.engine().best().map(|best| best.trial), Some(TrialNumber(0)));
+    assert_eq!(asked(&mut study).number(), TrialNumber(1), "nothing is trained again");
+}
+
+#[test]
+fn an_attempt_that_failed_after_its_last_epoch_is_asked_for_that_epoch_again() {
+    let mut study = Study::in_memory(&conformance::study("late"));
     let mut trial = asked(&mut study);
-    assert_eq!(trial.known(), Epoch(2));
-    study.report(&mut trial, value(Epoch(3), 0.5)).unwrap();
+    for epoch in trial.remaining() {
+        study.report(&mut trial, value(epoch, 0.5)).unwrap();
+    }
+    study.tell(trial, Err(TrialError { class: FailureClass::Lost, reason: "as a test".to_owned() })).unwrap();
+    let mut trial = asked(&mut study);
+    assert_eq!((trial.number(), trial.known()), (TrialNumber(0), Epoch(2)));
+    study.report(&mut trial, value(Epoch(3), 0.6)).unwrap();
     study.tell(trial, Ok(())).unwrap();
+    assert_eq!(study.engine().best().map(|best| best.value), Some(0.6));
+}
+
+#[test]
+fn a_success_told_too_early_is_refused_and_the_trial_asked_for_again() {
+    let mut study = Study::in_memory(&conformance::study("early"));
+    for epochs in [0, 1] {
+        let mut trial = asked(&mut study);
+        for epoch in trial.remaining().take(epochs) {
+            study.report(&mut trial, value(epoch, 0.5)).unwrap();
+        }
+        let error = study.tell(trial, Ok(())).unwrap_err();
+        assert!(matches!(error, StudyError::Unfinished { trial: TrialNumber(0), to: Epoch(3) }), "{error}");
+    }
+    assert_eq!(asked(&mut study).number(), TrialNumber(0));
+}
+
+#[test]
+fn a_diverged_trial_is_tried_again_where_the_policy_says_so() {
+    let mut spec = conformance::study("again");
+    spec.failures.diverged = 1;
+    let mut study = Study::in_memory(&spec);
+    for attempt in 1..=2 {
+        let mut trial = asked(&mut study);
+        assert_eq!((trial.number(), trial.attempt()), (TrialNumber(0), attempt));
+        assert!(study.report(&mut trial, EpochReport::new(Epoch(1), f64::INFINITY)).unwrap().is_stop());
+        study.tell(trial, Ok(())).unwrap();
+    }
+    assert_eq!(study.engine().failures(), 1);
+    assert_eq!(asked(&mut study).number(), TrialNumber(1));
+}
+
+#[test]
+fn a_state_that_was_saved_is_where_a_promoted_trial_goes_on() {
+    let state = tempfile::tempdir().unwrap();
+    let mut spec = conformance::study("saved");
+    spec.runner = crate::spec::RunnerSpec::External { epochs: 3 };
+    spec.scheduler = crate::spec::SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 };
+    spec.budget.n_trials = Some(3);
+    let mut trained = Vec::new();
+    loop {
+        // Opened anew for every trial: what a trial needs is on disk.
+        let mut study = Study::open(state.path(), &spec).unwrap();
+        let Ask::Trial(mut trial) = study.ask().unwrap() else { break };
+        let (from, mut sum) = match study.load(&trial).unwrap() {
+            Some((epoch, state)) => (epoch, state[0]),
+            None => (Epoch(0), 0),
+        };
+        for epoch in trial.after(from) {
+            sum += epoch.0 as u8;
+            trained.push((trial.number().0, epoch.0, sum));
+            let checkpoint = Some(study.save(&trial, epoch, &[sum]).unwrap());
+            let report = EpochReport { checkpoint, ..EpochReport::new(epoch, f64::from(trial.number().0)) };
+            if study.report(&mut trial, report).unwrap().is_stop() {
+                break;
+            }
+        }
+        study.tell(trial, Ok(())).unwrap();
+    }
+    assert_eq!(trained, [(0, 1, 1), (1, 1, 1), (2, 1, 1), (2, 2, 3), (2, 3, 6)], "epoch 1 is trained once");
+    let mut study = Study::in_memory(&spec);
+    let trial = asked(&mut study);
+    assert!(matches!(study.save(&trial, Epoch(1), b"x"), Err(StudyError::NoFolder)));
 }
 
 #[test]

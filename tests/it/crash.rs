@@ -133,7 +133,7 @@ fn a_signal_ends_a_run_cleanly_and_the_same_command_goes_on() {
 
 #[test]
 fn a_damaged_checkpoint_is_passed_over_with_a_warning() {
-    let bench = Bench::synthetic(9, 10, "[budget]\nn_trials = 2\n");
+    let bench = Bench::synthetic(9, 40, "[scheduler]\nkind = \"none\"\n[budget]\nn_trials = 2\n");
     bench.finish(&["--workers", "1"]);
     let unbroken = bench.tables();
     for damage in [&b"torn"[..], &[0; 200][..]] {
@@ -142,11 +142,16 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning() {
         bench.wait_for("SELECT count(*) FROM epoch", 4);
         run.kill().unwrap();
         run.wait().unwrap();
-        let newest = bench.ask("SELECT path FROM file WHERE kept ORDER BY trial DESC, epoch DESC LIMIT 1");
-        let rusqlite::types::Value::Text(path) = &newest[0][0] else { panic!("{newest:?}") };
+        let newest = bench.ask("SELECT path, epoch FROM file WHERE kept ORDER BY trial DESC, epoch DESC LIMIT 1");
+        let [rusqlite::types::Value::Text(path), rusqlite::types::Value::Integer(epoch)] = newest[0].as_slice() else {
+            panic!("{newest:?}")
+        };
+        assert!(*epoch >= 4, "a kill long after the fourth epoch");
         std::fs::write(bench.dir().join(path), damage).unwrap();
         let output = bench.finish(&["--workers", "1"]);
         assert!(output.contains("warning: trial") && output.contains(path.as_str()), "{output}");
+        let goes_on = format!("training goes on from epoch {}", epoch - 1);
+        assert!(output.contains(&goes_on), "the one before is good: {output}");
         assert_eq!(bench.tables(), unbroken);
     }
 }

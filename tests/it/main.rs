@@ -1,7 +1,10 @@
 //! Tests of the whole, in one binary.
 
+mod command;
 mod crash;
 mod determinism;
+mod image;
+mod limits;
 mod network;
 mod opening;
 mod pipeline;
@@ -12,4 +15,5 @@ mod samplers;
 mod schedulers;
 mod simulation;
 mod study_files;
+mod warm;
 mod worker;

@@ -1,12 +1,13 @@
 //! Samplers: a conformance suite that each must pass, and what each promises.
 
 use crate::simulation::{Conditions, Simulation, line, mixed_space, numbers, rugged, samplers, schedulers, study};
-use hpsearch::engine::{DoneReason, Engine, Event, Inconsistent, Plan};
+use hpsearch::engine::{DoneReason, EarlierResult, Engine, Event, Inconsistent, Plan, WarmStart};
+use hpsearch::ids::{Epoch, TrialNumber};
 use hpsearch::space::{Condition, Domain, Parameter, Params, SearchSpace, Value};
 use hpsearch::spec::{Direction, SamplerSpec, SchedulerSpec, StudySpec};
 use std::collections::{BTreeMap, BTreeSet};
 
-const TPE: SamplerSpec = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24 };
+const TPE: SamplerSpec = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, warm_start: Vec::new() };
 
 fn run<'a>(spec: &StudySpec, curve: &'a dyn Fn(&Params, u32) -> Option<f64>) -> (Simulation<'a>, DoneReason) {
     let mut simulation = Simulation::new(spec, curve);
@@ -215,18 +216,28 @@ fn tpe_learns_where_random_does_not() {
 #[test]
 fn tpe_starts_warm_from_an_earlier_study() {
     let spec = study(line(), TPE, SchedulerSpec::None, 1, 1);
-    let prior: Vec<(Params, f64)> = (0..40)
-        .map(|i| {
-            let x = f64::from(i) / 40.0;
-            (Params([("x".to_owned(), Value::Float(x))].into()), -(x - 0.7).abs())
-        })
-        .collect();
+    let results = (0..40).map(|i| {
+        let x = f64::from(i) / 40.0;
+        let params = Params([("x".to_owned(), Value::Float(x))].into());
+        EarlierResult { trial: TrialNumber(i), params, epoch: Epoch(1), value: -(x - 0.7).abs() }
+    });
+    let warm = WarmStart {
+        source: "earlier".to_owned(),
+        study: "earlier".to_owned(),
+        results: results.collect(),
+        left_out: BTreeMap::new(),
+    };
+    let learn = Event::EarlierResults { warm, unix_ms: 0 };
     let mut near = 0;
     for seed in 0..40 {
         let mut spec = spec.clone();
         spec.seed = seed;
-        let Plan::Issue(order) = Engine::new(&spec).with_prior(prior.clone()).plan() else { panic!() };
-        near += u32::from((order.params.get("x").unwrap().as_f64().unwrap() - 0.7).abs() < 0.1);
+        let mut engine = Engine::new(&spec);
+        engine.apply(&learn).unwrap();
+        let Plan::Issue(order) = engine.plan() else { panic!() };
+        near += u32::from((order.params.float("x").unwrap() - 0.7).abs() < 0.1);
+        engine.apply(&Event::OrderIssued { order }).unwrap();
+        assert!(matches!(engine.apply(&learn), Err(Inconsistent::EarlierResults { .. })), "too late");
     }
     // A fifth of random draws would be as near.
     assert!(near >= 30, "{near} of 40");
@@ -273,7 +284,7 @@ fn events_that_cannot_be_are_refused_with_their_reason() {
         Event::OrderIssued { order }
     };
     use hpsearch::engine::{EpochReport, Outcome};
-    use hpsearch::ids::{Epoch, OrderId};
+    use hpsearch::ids::OrderId;
     let started = |attempt| Event::AttemptStarted { order: OrderId(0), attempt, worker: 0, unix_ms: 0 };
     let reported = |attempt, epoch, value| {
         let report = EpochReport { epoch: Epoch(epoch), value: Some(value), ..EpochReport::default() };

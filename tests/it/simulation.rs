@@ -7,35 +7,17 @@ use hpsearch::engine::{
 use hpsearch::ids::{Epoch, OrderId};
 use hpsearch::rng::{Purpose, StreamRng};
 use hpsearch::space::{Condition, Domain, Parameter, Params, SearchSpace, Value};
-use hpsearch::spec::{
-    Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec, SamplerSpec,
-    SchedulerSpec, StudySpec,
-};
+use hpsearch::spec::{FailurePolicies, SamplerSpec, SchedulerSpec, StudySpec};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// The objective of a configuration after an epoch; `None`: undefined.
 pub type Curve<'a> = &'a dyn Fn(&Params, u32) -> Option<f64>;
 
-/// A study of a synthetic runner.
+/// A study whose trials are played.
 pub fn study(space: SearchSpace, sampler: SamplerSpec, scheduler: SchedulerSpec, n: u32, epochs: u32) -> StudySpec {
-    StudySpec {
-        name: "simulated".to_owned(),
-        seed: 1,
-        runner: RunnerSpec::Synthetic { epochs, epoch_ms: 0 },
-        objective: Objective {
-            metric: Metric::Custom("value".to_owned()),
-            direction: Direction::Maximize,
-            operating_point: OperatingPoint::Youden,
-        },
-        space,
-        sampler,
-        scheduler,
-        enqueue: Vec::new(),
-        budget: Budget { n_trials: Some(n), wall_seconds: None, epochs: None, max_failures: None },
-        limits: Limits::default(),
-        failures: FailurePolicies { lost: u32::MAX, ..FailurePolicies::default() },
-        run: RunSpec { workers: 1, threads: None, device: "cpu".to_owned(), virtual_workers: 8 },
-    }
+    let spec = StudySpec::external("simulated", space, epochs, n);
+    let failures = FailurePolicies { lost: u32::MAX, ..FailurePolicies::default() };
+    StudySpec { seed: 1, sampler, scheduler, failures, ..spec }
 }
 
 /// Every kind of parameter, with conditions two deep.
@@ -323,6 +305,6 @@ pub fn samplers() -> [SamplerSpec; 4] {
         SamplerSpec::Random,
         SamplerSpec::Grid { points: 3 },
         SamplerSpec::Sobol,
-        SamplerSpec::Tpe { n_startup: 5, n_ei_candidates: 8 },
+        SamplerSpec::Tpe { n_startup: 5, n_ei_candidates: 8, warm_start: Vec::new() },
     ]
 }

@@ -1,6 +1,8 @@
 //! Workers that fail in every way, limits, budgets, and the verbs that look at a study.
 
 use crate::program::{Bench, signal, text, wait};
+use hpsearch::engine::EpochReport;
+use hpsearch::study::{Ask, Study};
 use rusqlite::types::Value;
 use rustix::process::Signal;
 use std::time::Duration;
@@ -155,4 +157,26 @@ fn a_configuration_by_hand_is_tried_next() {
     bench.finish(&[]);
     let row = bench.ask("SELECT value FROM trial_param WHERE trial = 2 ORDER BY name");
     assert_eq!(row, [[Value::Real(0.25)], [Value::Real(0.01)]]);
+}
+
+#[test]
+fn a_study_that_a_library_user_trains_can_be_looked_at_but_not_run() {
+    let bench = Bench::new(
+        "runner = { kind = \"external\", epochs = 3 }\nscheduler = { kind = \"none\" }\n\
+         budget = { n_trials = 1 }\n[space]\n\
+         x = { type = \"float\", low = 0.0, high = 1.0 }\n",
+    );
+    let refused = bench.run(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("hint: the program that uses hpsearch as a library"), "{refused:?}");
+    assert!(!bench.dir().exists(), "nothing is left behind");
+    let spec = hpsearch::config::load(&bench.study()).unwrap().spec;
+    let mut study = Study::open(bench.dir().parent().unwrap(), &spec).unwrap();
+    let Ask::Trial(mut trial) = study.ask().unwrap() else { panic!("nothing to do") };
+    for epoch in trial.remaining() {
+        study.report(&mut trial, EpochReport::new(epoch, 0.25)).unwrap();
+    }
+    study.tell(trial, Ok(())).unwrap();
+    let csv = text(&bench.command(&["export", "--csv", "-"]).output().unwrap().stdout);
+    assert!(csv.lines().nth(1).is_some_and(|line| line.starts_with("0,complete,0.25,3,")), "{csv}");
 }

@@ -19,7 +19,9 @@ pub(super) enum Line {
 #[derive(serde::Deserialize)]
 struct Wire {
     epoch: u32,
-    value: Option<f64>,
+    /// Undefined is `null`; left out, it is looked for among the metrics.
+    #[serde(default, deserialize_with = "given")]
+    value: Option<Option<f64>>,
     #[serde(default)]
     metrics: BTreeMap<String, Option<f64>>,
     train_loss: Option<f64>,
@@ -31,9 +33,13 @@ struct Wire {
     images: u64,
 }
 
+fn given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<f64>>, D::Error> {
+    serde::Deserialize::deserialize(value).map(Some)
+}
+
 impl Line {
-    /// `None` for a line that is no report: it goes to the log.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    /// `None` for a line that is no report: it goes to the log. `metric`: the objective's name.
+    pub(super) fn parse(text: &str, metric: &str) -> Option<Self> {
         let text = text.trim();
         if !text.starts_with('{') || !text.ends_with('}') {
             return None;
@@ -41,10 +47,17 @@ impl Line {
         let text = without_bare_words(text);
         let json: serde_json::Value = serde_json::from_str(&text).ok()?;
         json.get("epoch")?;
-        Some(match serde_json::from_value::<Wire>(json) {
-            Ok(wire) => Self::Report(Box::new(EpochReport {
+        let wire = match serde_json::from_value::<Wire>(json) {
+            Ok(wire) => wire,
+            Err(error) => {
+                return Some(Self::Unreadable(format!("understand the report `{}`: {error}", shortened(&text))));
+            }
+        };
+        let objective = wire.value.or_else(|| wire.metrics.get(metric).copied());
+        Some(match objective {
+            Some(value) => Self::Report(Box::new(EpochReport {
                 epoch: Epoch(wire.epoch),
-                value: wire.value,
+                value,
                 metrics: wire.metrics.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
                 train_loss: wire.train_loss,
                 seconds: if wire.seconds.is_finite() { wire.seconds.max(0.0) } else { 0.0 },
@@ -52,7 +65,10 @@ impl Line {
                 images: wire.images,
                 ..EpochReport::default()
             })),
-            Err(error) => Self::Unreadable(format!("understand the report `{}`: {error}", shortened(&text))),
+            None => Self::Unreadable(format!(
+                "find the objective in the report `{}`: it has no `value`\nhint: print `value`, or `{metric}` among the `metrics`",
+                shortened(&text)
+            )),
         })
     }
 }

@@ -72,14 +72,21 @@ fn a_program_reports_an_epoch_a_line() {
 fn parameters_come_by_three_ways() {
     let mut bench = Bench::new();
     let script = "read -r input; echo \"$input\" >&2; echo \"$HPSEARCH_PARAM_LAYERS {layers} {trial} $1\"; \
-                  echo {{{{}}}}; env | grep HPSEARCH_ >&2; exit 3";
+                  echo {{{{}}}}; env | grep -e HPSEARCH_ -e PYTHON >&2; exit 3";
     let error = bench.run(&["sh", "-c", script, "name", "{optimiser}"], 0).unwrap_err();
     assert!(error.reason.contains("the program ended with code 3"), "{error}");
     let log = std::fs::read_to_string(bench.folder.path().join("logs/trial-00007.log")).unwrap();
     assert!(log.contains(&format!("{0} {0} 7 ada\"m", i64::MIN)), "{log}");
     assert!(log.contains("\n{{}}\n"), "{log}");
     assert!(log.contains(r#""layers":-9223372036854775808"#) && log.contains(r#""to":3"#), "{log}");
-    for name in ["HPSEARCH_TO=3", "HPSEARCH_FROM=0", "HPSEARCH_DEVICE=cpu", "HPSEARCH_PARAM_NESTEROV=true"] {
+    for name in [
+        "HPSEARCH_TO=3",
+        "HPSEARCH_FROM=0",
+        "HPSEARCH_DEVICE=cpu",
+        "HPSEARCH_PARAM_NESTEROV=true",
+        "HPSEARCH_EPOCHS=3",
+        "PYTHONUNBUFFERED=",
+    ] {
         assert!(log.contains(name), "{name} in {log}");
     }
 }
@@ -139,9 +146,24 @@ fn an_interrupt_ends_a_silent_program() {
 #[test]
 fn bare_words_of_python_are_undefined_outside_strings_only() {
     let line = r#"{"epoch": 1, "value": -Infinity, "metrics": {"NaN \" Infinity": 2, "x": NaN}}"#;
-    let Some(Line::Report(report)) = Line::parse(line) else { panic!("not understood") };
+    let Some(Line::Report(report)) = Line::parse(line, "score") else { panic!("not understood") };
     assert_eq!(report.value, None);
     assert_eq!(report.metrics, [("NaN \" Infinity".to_owned(), 2.0)].into());
-    assert_eq!(Line::parse("epoch 1 of 3"), None);
-    assert_eq!(Line::parse(r#"{"step": 1}"#), None);
+    assert_eq!(Line::parse("epoch 1 of 3", "score"), None);
+    assert_eq!(Line::parse(r#"{"step": 1}"#, "score"), None);
+}
+
+#[test]
+fn an_objective_under_its_own_name_will_do_but_one_that_is_left_out_is_told() {
+    let parse = |text| Line::parse(text, "accuracy");
+    let value = |text| match parse(text) {
+        Some(Line::Report(report)) => report.value,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(value(r#"{"epoch": 1, "value": 0.5, "metrics": {"accuracy": 0.25}}"#), Some(0.5));
+    assert_eq!(value(r#"{"epoch": 1, "metrics": {"accuracy": 0.25}}"#), Some(0.25));
+    assert_eq!(value(r#"{"epoch": 1, "value": null, "metrics": {"accuracy": 0.25}}"#), None, "diverged");
+    assert_eq!(value(r#"{"epoch": 1, "metrics": {"accuracy": NaN}}"#), None, "diverged");
+    let Some(Line::Unreadable(why)) = parse(r#"{"epoch": 1, "accuracy": 0.25}"#) else { panic!("taken") };
+    assert!(why.contains("it has no `value`") && why.contains("hint: "), "{why}");
 }

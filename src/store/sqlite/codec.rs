@@ -1,7 +1,7 @@
 //! Events as rows of text. These names are the format of the database: version 1 keeps them for ever.
 
 use super::super::StoreError;
-use crate::engine::{EpochReport, Event, FailureClass, Outcome, WorkOrder};
+use crate::engine::{EpochReport, Event, FailureClass, Outcome, WarmStart, WorkOrder};
 use crate::ids::OrderId;
 use crate::space::Params;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -29,6 +29,12 @@ struct AttemptLost<'a> {
     attempt: u32,
     class: FailureClass,
     reason: Cow<'a, str>,
+    unix_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EarlierResults<'a> {
+    warm: Cow<'a, WarmStart>,
     unix_ms: u64,
 }
 
@@ -62,6 +68,10 @@ pub(super) fn encode(event: &Event) -> Result<(&'static str, String), StoreError
             let reason = Cow::Borrowed(reason.as_str());
             ("attempt_lost", serde_json::to_string(&AttemptLost { order, attempt, class, reason, unix_ms }))
         }
+        Event::EarlierResults { warm, unix_ms } => {
+            let (warm, unix_ms) = (Cow::Borrowed(warm), *unix_ms);
+            ("earlier_results", serde_json::to_string(&EarlierResults { warm, unix_ms }))
+        }
         Event::Enqueued { params, unix_ms } => {
             let (params, unix_ms) = (Cow::Borrowed(params), *unix_ms);
             ("enqueued", serde_json::to_string(&Enqueued { params, unix_ms }))
@@ -93,6 +103,10 @@ pub(super) fn decode(seq: u64, kind: &str, body: &str) -> Result<Event, StoreErr
         "attempt_lost" => {
             let AttemptLost { order, attempt, class, reason, unix_ms } = parse(seq, body)?;
             Event::AttemptLost { order, attempt, class, reason: reason.into_owned(), unix_ms }
+        }
+        "earlier_results" => {
+            let EarlierResults { warm, unix_ms } = parse(seq, body)?;
+            Event::EarlierResults { warm: warm.into_owned(), unix_ms }
         }
         "enqueued" => {
             let Enqueued { params, unix_ms } = parse(seq, body)?;

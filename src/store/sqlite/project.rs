@@ -33,6 +33,23 @@ pub(super) fn project(t: &Transaction<'_>, seq: u64, event: &Event, full: u32) -
             t.prepare_cached("UPDATE trial SET state = 'waiting' WHERE trial = ?")?.execute([trial])?;
             Ok(())
         }
+        Event::EarlierResults { warm, .. } => {
+            let mut insert = t.prepare_cached(
+                "INSERT INTO earlier_result (seq, study, trial, epoch, value, params) VALUES (?, ?, ?, ?, ?, ?)",
+            )?;
+            for result in &warm.results {
+                let params = params_text(&result.params)?;
+                insert.execute(params![
+                    seq as i64,
+                    warm.study,
+                    result.trial.0,
+                    result.epoch.0,
+                    result.value,
+                    params
+                ])?;
+            }
+            Ok(())
+        }
         Event::Enqueued { params, unix_ms } => {
             t.prepare_cached("INSERT INTO enqueued (seq, params, at_ms) VALUES (?, ?, ?)")?.execute(params![
                 seq as i64,

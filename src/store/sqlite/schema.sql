@@ -99,6 +99,17 @@ CREATE TABLE failure (
     at_ms      INTEGER NOT NULL
 ) STRICT;
 
+-- Results of earlier studies that the sampler knew from the start.
+CREATE TABLE earlier_result (
+    seq    INTEGER NOT NULL,                   -- of its event
+    study  TEXT    NOT NULL,                   -- the earlier study
+    trial  INTEGER NOT NULL,                   -- its number there
+    epoch  INTEGER NOT NULL,                   -- how long it was trained, in epochs of this study
+    value  REAL    NOT NULL,
+    params TEXT    NOT NULL,
+    PRIMARY KEY (seq, trial)
+) STRICT;
+
 -- Configurations put first by hand.
 CREATE TABLE enqueued (
     seq    INTEGER PRIMARY KEY,                -- of its event

@@ -1,0 +1,218 @@
+//! Whether the runner can take a search space: known settings, values within their bounds, stages that go together.
+
+use super::reader::{Item, Log, Place, Section, nearest, scalar, suggest};
+use super::schema::PARAMETER;
+use super::space::CompiledSpace;
+use crate::space::{Domain, SearchSpace, Value};
+use crate::spec::{
+    BackboneKind, CommandSpec, FillError, ORDER_FIELDS, RunnerSpec, SETTINGS, Setting, SettingKind, SettingsError,
+    TrialSettings,
+};
+use toml::de::DeValue;
+
+/// For the image runner, every parameter must be a setting.
+pub(super) fn known_name(item: &Item<'_>, runner: &RunnerSpec) {
+    if item.key.is_empty() || item.key.chars().any(|c| !(c.is_alphanumeric() || "_-.".contains(c))) {
+        item.log.error(
+            &item.key_place,
+            "a parameter's name is made of letters, digits, `_`, `-` and `.`",
+            "not a name",
+        );
+    } else if matches!(runner, RunnerSpec::Image { .. }) {
+        if Setting::named(item.key).is_none() {
+            let names = SETTINGS.iter().map(|s| s.name);
+            let report = item.log.error(
+                &item.key_place,
+                format!("`{}` is not a setting of an image trial", item.key),
+                "unknown",
+            );
+            let near = match item.key.to_lowercase().as_str() {
+                "lr" => Some("learning_rate"),
+                "wd" => Some("weight_decay"),
+                "optimizer" => Some("optimiser"),
+                "augmentation" | "augment" | "augmentation_strength" => Some("strength"),
+                "frozen_depth" | "frozen" | "unfreeze" => Some("freeze"),
+                "gamma" => Some("focal_gamma"),
+                key => nearest(key, names.clone()),
+            };
+            match near {
+                Some(name) => report.help(format!("did you mean `{name}`?")),
+                None => report.help(format!("known are {}", names.collect::<Vec<_>>().join(", "))),
+            };
+        }
+    } else if matches!(runner, RunnerSpec::Command(_)) && ORDER_FIELDS.contains(&item.key) {
+        item.log.error(&item.key_place, format!("`{}` is what a command is told of its order", item.key), "taken");
+    }
+}
+
+/// Whether every name in braces in a command's arguments is one that every configuration has.
+pub(super) fn arguments(section: &Section<'_>, runner: &RunnerSpec, space: &SearchSpace) {
+    let (RunnerSpec::Command(_), Some(list)) = (runner, section.get("command")) else { return };
+    let parameters = space.parameters.iter().map(|p| p.name.as_str());
+    for item in list.elements(true).unwrap_or_default() {
+        let Some(argument) = item.value.as_str() else { continue };
+        let mut conditional = Vec::new();
+        let filled = CommandSpec::fill(argument, |name| {
+            let parameter = space.get(name);
+            if parameter.is_some_and(|p| p.when.is_some()) {
+                conditional.push(name.to_owned());
+            }
+            (parameter.is_some() || ORDER_FIELDS.contains(&name)).then(String::new)
+        });
+        match filled {
+            Err(FillError::Unknown { name, .. }) => {
+                let title = format!("`{{{name}}}` is neither a parameter nor something of the order");
+                let report = section.log.error(&item.place, title, "unknown");
+                suggest(report, Some(&name), parameters.clone().chain(ORDER_FIELDS));
+            }
+            Err(FillError::Open(_)) => {
+                let report = section.log.error(&item.place, "a brace is open", "`{name}` was expected");
+                report.help("write {{ and }} for braces of your own");
+            }
+            Ok(_) => {}
+        }
+        for name in conditional {
+            let title = format!("`{{{name}}}` does not exist in every configuration: those without it would fail");
+            let report = section.log.error(&item.place, title, "has a condition");
+            report.help("let the program read it from its standard input, or from HPSEARCH_PARAMS");
+        }
+    }
+}
+
+/// Whether the runner's setting can take every value of the domain, one parameter at a time. Where the backbone is
+/// searched, stages are checked with those they may meet, in [`check_combinations`].
+pub(super) fn fits(item: &Item<'_>, domain: &Domain, runner: &RunnerSpec, backbone_searched: bool) {
+    let (Some(setting), Some(base)) = (Setting::named(item.key), runner.fixed()) else { return };
+    let backbone = base.network.backbone;
+    let expected = setting.expected(backbone);
+    let number_wanted = |kind: &str| {
+        let title = format!("`{}` is {expected}, which {kind} cannot give", item.key);
+        item.log.error(&item.place, title, "wrong type of domain");
+    };
+    match (&setting.kind, domain) {
+        (SettingKind::Whole(..), Domain::Float { .. }) => {
+            let title = format!("`{}` is a whole number, but its domain is float", item.key);
+            item.log.error(&item.place, title, "wrong type of domain").help("write `type = \"int\"`");
+        }
+        (SettingKind::Choice(..) | SettingKind::Stage(..), Domain::Float { .. } | Domain::Int { .. }) => {
+            number_wanted("a range");
+        }
+        (SettingKind::Stage(..), _) if backbone_searched => {}
+        (_, Domain::Float { low, high, .. }) => each(item, setting, &base, [Value::Float(*low), Value::Float(*high)]),
+        (_, Domain::Int { low, high, .. }) => each(item, setting, &base, [Value::Int(*low), Value::Int(*high)]),
+        (_, Domain::Categorical { choices } | Domain::Ordinal { choices }) => {
+            each(item, setting, &base, choices.clone())
+        }
+        (_, Domain::Fixed { value }) => each(item, setting, &base, [value.clone()]),
+    }
+}
+
+fn each(item: &Item<'_>, setting: &Setting, base: &TrialSettings, values: impl IntoIterator<Item = Value>) {
+    for value in values {
+        match setting.put(&mut base.clone(), &value) {
+            Ok(()) => {}
+            Err(error @ SettingsError::Weights { .. }) => {
+                say(item.log, &item.place, &error);
+            }
+            Err(_) => {
+                let place = value_place(item, &value);
+                let backbone = base.network.backbone;
+                let report =
+                    item.log.error(&place, format!("`{}` cannot be {value}", item.key), setting.expected(backbone));
+                suggest(report, value.as_str(), setting.names(backbone));
+            }
+        }
+    }
+}
+
+/// The place of one value inside a domain, where it can be found.
+fn value_place(item: &Item<'_>, value: &Value) -> Place {
+    let DeValue::Table(table) = item.value else { return item.place.clone() };
+    let section = Section::unchecked(item.log, item.place.clone(), table, &PARAMETER);
+    let inside = |i: &Item<'_>| scalar(i.value).is_some_and(|v| v.same(value));
+    section
+        .items()
+        .flat_map(|i| if i.value.is_array() { i.elements(true).unwrap_or_default() } else { vec![i] })
+        .find(inside)
+        .map_or_else(|| item.place.clone(), |i| i.place)
+}
+
+fn say(log: &Log, place: &Place, error: &SettingsError) {
+    let text = error.to_string();
+    let mut lines = text.lines();
+    let mut report = log.error(place, lines.next().unwrap_or_default(), "");
+    for line in lines {
+        report = report.help(line.trim_start_matches("hint: "));
+    }
+}
+
+/// Checks backbone, tap and freeze in every combination that a configuration can hold.
+pub(super) fn check_combinations(log: &Log, compiled: &CompiledSpace, runner: &RunnerSpec, freeze: &Place) {
+    let Some(base) = runner.fixed() else { return };
+    let names = ["backbone", "tap", "freeze"];
+    let mut seen: Vec<String> = Vec::new();
+    for combination in combinations(&compiled.space, &names) {
+        let Err(error) = base.with(&combination) else { continue };
+        let culprit = match &error {
+            SettingsError::Stage { name, .. } => Some(name.clone()),
+            SettingsError::Frozen { .. } => {
+                ["freeze", "backbone"].map(String::from).into_iter().find(|n| compiled.places.contains_key(n))
+            }
+            _ => None,
+        };
+        let culprit = culprit
+            .filter(|name| compiled.places.contains_key(name))
+            .or_else(|| names.iter().find(|n| compiled.places.contains_key(**n)).map(|n| (*n).to_owned()));
+        let place = culprit.map_or_else(|| freeze.clone(), |name| compiled.place(&name));
+        let text = error.to_string();
+        if !seen.contains(&text) {
+            say(log, &place, &error);
+            if let SettingsError::Stage { value, backbone, .. } = &error {
+                let report = log.last();
+                suggest(report, Some(value), backbone.stages().iter().copied());
+            }
+            seen.push(text);
+        }
+    }
+}
+
+/// Every combination of values of some parameters (choices or fixed), conditions on each other respected; where a
+/// condition asks for anything else, both with and without the parameter.
+fn combinations(space: &SearchSpace, names: &[&str]) -> Vec<crate::space::Params> {
+    let mut all = vec![crate::space::Params::default()];
+    for parameter in space.parameters.iter().filter(|p| names.contains(&p.name.as_str())) {
+        let values: Vec<Value> = match &parameter.domain {
+            Domain::Categorical { choices } | Domain::Ordinal { choices } => choices.clone(),
+            Domain::Fixed { value } => vec![value.clone()],
+            Domain::Float { .. } | Domain::Int { .. } => Vec::new(),
+        };
+        let mut next = Vec::new();
+        for params in all {
+            let inside = parameter.when.as_ref().is_none_or(|w| names.contains(&w.parameter.as_str()));
+            let active = !inside || space.is_active(parameter, &params);
+            if !(inside && active) {
+                next.push(params.clone());
+            }
+            if active {
+                for value in &values {
+                    let mut with = params.clone();
+                    with.0.insert(parameter.name.clone(), value.clone());
+                    next.push(with);
+                }
+            }
+        }
+        all = next;
+    }
+    all
+}
+
+/// The backbones that trials may have.
+pub(super) fn backbones(space: &SearchSpace, fixed: BackboneKind) -> Vec<BackboneKind> {
+    let searched = combinations(space, &["backbone"]);
+    let kinds = searched
+        .iter()
+        .map(|p| p.get("backbone").and_then(Value::as_str).and_then(BackboneKind::from_name).unwrap_or(fixed));
+    let mut kinds: Vec<BackboneKind> = kinds.collect();
+    kinds.dedup();
+    kinds
+}

@@ -1,0 +1,58 @@
+//! Limits of epochs, trials and the study, and the patience with workers.
+
+use super::coordinator::Coordinator;
+use super::options::RunError;
+use super::pool::Slot;
+use crate::engine::FailureClass;
+use std::time::{Duration, Instant};
+
+/// How long a worker may take to say that it is through after its last epoch.
+const WINDING_UP: Duration = Duration::from_secs(30);
+
+impl Coordinator<'_> {
+    /// Ends workers that take longer than they may, and the run when its time is spent.
+    pub(super) fn watch_limits(&mut self) -> Result<(), RunError> {
+        if let Some(limit) = self.study.spec().budget.wall_seconds
+            && self.stopping.is_none()
+            && self.spent_before + self.began.elapsed().as_secs_f64() >= limit
+        {
+            self.out_of_time = true;
+            self.stop();
+        }
+        let limits = self.study.spec().limits.clone();
+        for worker in 0..self.slots.len() {
+            let Slot { process: Some(process), job: Some(job), .. } = &self.slots[worker] else { continue };
+            let running = job.mark.elapsed().as_secs_f64();
+            let fault = if self.stopping.is_some_and(|until| Instant::now() >= until) {
+                self.release_and_kill(worker);
+                continue;
+            } else if job.trial.is_none() {
+                (job.mark.elapsed() > WINDING_UP).then(|| (FailureClass::Timeout, "it did not end".to_owned()))
+            } else if process.heard.elapsed() > self.options.silence {
+                let seconds = self.options.silence.as_secs();
+                Some((FailureClass::Lost, format!("the worker was silent for {seconds} s")))
+            } else if !process.ready {
+                None
+            } else if let Some(limit) = limits.epoch_seconds.filter(|&limit| running > limit) {
+                Some((FailureClass::Timeout, format!("an epoch took longer than {limit} s (`limits.epoch_time`)")))
+            } else {
+                let limit = limits.trial_seconds.filter(|&limit| job.seconds + running > limit);
+                let reason = |limit| format!("the trial took longer than {limit} s (`limits.trial_time`)");
+                limit.map(|limit| (FailureClass::Timeout, reason(limit)))
+            };
+            if let Some((class, reason)) = fault {
+                self.end_worker(worker, class, reason)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn release_and_kill(&mut self, worker: usize) {
+        if let Some(process) = self.slots[worker].process.take() {
+            process.bury(Duration::ZERO);
+        }
+        if let Some(trial) = self.slots[worker].job.take().and_then(|job| job.trial) {
+            self.study.release(trial);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! How a run is run, how it ends, and why it may fail.
+
+use super::progress::Standing;
+use crate::engine::DoneReason;
+use crate::runner::DeviceSlot;
+use crate::study::{Study, StudyError};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a run is run. No result depends on it.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The program that `worker` is a verb of: this one.
+    pub program: PathBuf,
+    /// The folder of the study file: relative paths of the study start there.
+    pub base: PathBuf,
+    /// The folder of caches that studies share.
+    pub cache_dir: PathBuf,
+    /// Worker processes, at least 1.
+    pub workers: u32,
+    /// Threads of each; `None`: the cores divided by the workers.
+    pub threads: Option<u32>,
+    /// `cpu`, `cuda`, `cuda:N`, `cuda:N,M`, `auto`.
+    pub device: String,
+    /// A worker that says nothing for so long, not even that it is alive, is ended.
+    pub silence: Duration,
+    /// How long workers may take to end when asked to.
+    pub patience: Duration,
+}
+
+impl RunOptions {
+    /// The silence after which a worker counts as lost.
+    pub const SILENCE: Duration = Duration::from_secs(60);
+    /// How long an interrupt waits for workers.
+    pub const PATIENCE: Duration = Duration::from_secs(4);
+
+    pub(super) fn slot(&self, worker: u32, study: &Study) -> DeviceSlot {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.map_or(cores / self.workers.max(1) as usize, |t| t as usize).max(1);
+        DeviceSlot {
+            device: device_of(&self.device, worker),
+            threads,
+            study_dir: study.dir().to_owned(),
+            cache_dir: self.cache_dir.clone(),
+            worker,
+        }
+    }
+}
+
+/// The device of one worker: of `cuda:0,1` they take turns.
+fn device_of(devices: &str, worker: u32) -> String {
+    match devices.strip_prefix("cuda:").map(|list| list.split(',').collect::<Vec<_>>()) {
+        Some(list) if list.len() > 1 => format!("cuda:{}", list[worker as usize % list.len()].trim()),
+        _ => devices.to_owned(),
+    }
+}
+
+/// Why a run ends in an error.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The study cannot go on.
+    #[error(transparent)]
+    Study(#[from] StudyError),
+    /// Its trials are trained by somebody else.
+    #[error(
+        "train the trials of a study whose runner is `external`\nhint: the program that uses hpsearch as a library trains them; start that"
+    )]
+    External,
+    /// No worker process can be started.
+    #[error("start a worker process `{}`", program.display())]
+    Spawn { program: PathBuf, source: std::io::Error },
+    /// Workers end before they begin.
+    #[error("start workers: {tries} in a row ended before they were ready; {reason}")]
+    StillBorn { tries: u32, reason: String },
+    /// No handler for signals.
+    #[error("listen for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    /// Nothing was left to do; `None`: a signal or the wall time ended it.
+    pub done: Option<DoneReason>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The wall time of the study's budget is spent.
+    pub out_of_time: bool,
+    /// The best trial.
+    pub best: Option<Standing>,
+    /// Seconds of this run.
+    pub seconds: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_take_turns_on_several_devices() {
+        let devices = |text| (0..3).map(|w| device_of(text, w)).collect::<Vec<_>>();
+        assert_eq!(devices("cuda:0,2"), ["cuda:0", "cuda:2", "cuda:0"]);
+        assert_eq!(devices("cuda:1"), ["cuda:1", "cuda:1", "cuda:1"]);
+        assert_eq!(devices("cpu"), ["cpu", "cpu", "cpu"]);
+    }
+}

@@ -1,0 +1,211 @@
+//! Results of earlier studies, for the sampler of a new one: found, checked, and copied into its own database.
+//!
+//! Copied once, before the first order, as events like any other: what becomes of the earlier study later does not
+//! matter, and a resumed study knows exactly what it knew.
+
+use super::{Study, StudyError};
+use crate::clock::unix_ms;
+use crate::engine::{EarlierResult, Engine, Event, Inconsistent, WarmStart};
+use crate::ids::Epoch;
+use crate::space::{NotInSpace, Params, SearchSpace};
+use crate::spec::StudySpec;
+use crate::store::{SqliteReader, StoreError};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Why a study cannot start warm.
+#[derive(Debug, thiserror::Error)]
+pub enum WarmStartError {
+    /// No such study.
+    #[error(
+        "start warm from `{source_name}`: there is no such study\nhint: sought as {}; `sampler.warm_start` takes a study's name in the state folder, or the path of its `study.db` relative to the study file",
+        list(sought)
+    )]
+    Missing { source_name: String, sought: Vec<PathBuf> },
+    /// A study cannot learn from itself.
+    #[error(
+        "start warm from `{0}`: that is this very study\nhint: name an earlier one, or give this one another `name`"
+    )]
+    Itself(String),
+    /// Its values mean something else.
+    #[error(
+        "start warm from study {study}: its {what} is {theirs}, here it is {ours}\nhint: values can be compared only where both studies have the same objective"
+    )]
+    Objective { study: String, what: &'static str, theirs: String, ours: String },
+    /// Not one trial fits.
+    #[error("start warm from study {}: none of its trials can be used{}\nhint: its parameters must be those of this study, their values within this study's domains", .0.study, reasons(.0))]
+    NothingFits(Box<WarmStart>),
+    /// The earlier study cannot be read.
+    #[error("read study `{}`", path.display())]
+    Store { path: PathBuf, source: StoreError },
+    /// The earlier study's record does not follow from its study file.
+    #[error("read study `{}`", path.display())]
+    Inconsistent { path: PathBuf, source: Inconsistent },
+    /// Asked for a trial before the results were copied.
+    #[error(
+        "start warm\nhint: open the study with `Study::open` or `Study::open_at`, which copies the earlier results"
+    )]
+    NotOpened,
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| format!("`{}`", path.display())).collect::<Vec<_>>().join(" and ")
+}
+
+fn reasons(warm: &WarmStart) -> String {
+    warm.left_out.iter().map(|(reason, n)| format!("\n  {n} left out: {reason}")).collect()
+}
+
+/// What a study starts with: what is on record if it was begun, else what its earlier studies give now. `base`: the
+/// folder of the study file.
+///
+/// # Errors
+/// If an earlier study is missing, cannot be read, has another objective, or holds nothing that fits.
+pub fn warm_starts(state: &Path, base: &Path, spec: &StudySpec) -> Result<Vec<WarmStart>, WarmStartError> {
+    let own = state.join(&spec.name).join("study.db");
+    if !spec.sampler.warm_start().is_empty() && own.exists() {
+        let mut recorded = Vec::new();
+        SqliteReader::open(&own)
+            .and_then(|reader| {
+                reader.events(0, &mut |event| {
+                    if let Event::EarlierResults { warm, .. } = event {
+                        recorded.push(warm);
+                    }
+                })
+            })
+            .map_err(|source| WarmStartError::Store { path: own, source })?;
+        if !recorded.is_empty() {
+            return Ok(recorded);
+        }
+    }
+    spec.sampler.warm_start().iter().map(|source| read(source, state, base, spec)).collect()
+}
+
+fn read(source_name: &str, state: &Path, base: &Path, spec: &StudySpec) -> Result<WarmStart, WarmStartError> {
+    let path = find(source_name, state, base)?;
+    let own = std::fs::canonicalize(state.join(&spec.name).join("study.db"));
+    if own.is_ok_and(|own| std::fs::canonicalize(&path).is_ok_and(|path| path == own)) {
+        return Err(WarmStartError::Itself(source_name.to_owned()));
+    }
+    let store = |source| WarmStartError::Store { path: path.clone(), source };
+    let reader = SqliteReader::open(&path).map_err(store)?;
+    let earlier = reader.spec().map_err(store)?;
+    same_objective(&earlier, spec)?;
+    let mut engine = Engine::new(&earlier);
+    let mut fault = None;
+    reader
+        .events(0, &mut |event| {
+            if fault.is_none() {
+                fault = engine.apply(&event).err();
+            }
+        })
+        .map_err(store)?;
+    if let Some(source) = fault {
+        return Err(WarmStartError::Inconsistent { path, source });
+    }
+    let warm = fitting(source_name, &engine, spec);
+    if warm.results.is_empty() { Err(WarmStartError::NothingFits(Box::new(warm))) } else { Ok(warm) }
+}
+
+/// The database that a name or a path means.
+fn find(source: &str, state: &Path, base: &Path) -> Result<PathBuf, WarmStartError> {
+    let is_name = !source.contains('/') && !Path::new(source).is_absolute();
+    let named = is_name.then(|| state.join(source).join("study.db"));
+    let given = base.join(source);
+    let given = if given.is_dir() { given.join("study.db") } else { given };
+    let sought: Vec<PathBuf> = named.into_iter().chain([given]).collect();
+    match sought.iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path.clone()),
+        None => Err(WarmStartError::Missing { source_name: source.to_owned(), sought }),
+    }
+}
+
+fn same_objective(earlier: &StudySpec, spec: &StudySpec) -> Result<(), WarmStartError> {
+    let differs = |what, theirs: String, ours: String| {
+        if theirs == ours {
+            return Ok(());
+        }
+        Err(WarmStartError::Objective { study: earlier.name.clone(), what, theirs, ours })
+    };
+    let (theirs, ours) = (&earlier.objective, &spec.objective);
+    differs("metric", theirs.metric.to_string(), ours.metric.to_string())?;
+    differs("direction", theirs.direction.to_string(), ours.direction.to_string())
+}
+
+/// The trials whose finished orders gave a value and whose configuration is one of this study's space.
+fn fitting(source: &str, engine: &Engine, spec: &StudySpec) -> WarmStart {
+    let mut left_out = BTreeMap::new();
+    let mut results = Vec::new();
+    let (theirs, ours) = (engine.spec().runner.epochs(), spec.runner.epochs());
+    for trial in engine.trials() {
+        let fitted = match (&trial.failure, trial.value) {
+            (Some(_), _) => Err("it failed".to_owned()),
+            (None, None) => Err("it has no result yet".to_owned()),
+            (None, Some(value)) => fit(&spec.space, &trial.params).map(|params| (params, value)),
+        };
+        match fitted {
+            Ok((params, value)) => {
+                let epoch = scaled(trial.epoch, theirs, ours);
+                results.push(EarlierResult { trial: trial.number, params, epoch, value });
+            }
+            Err(reason) => *left_out.entry(reason).or_insert(0) += 1,
+        }
+    }
+    WarmStart { source: source.to_owned(), study: engine.spec().name.clone(), results, left_out }
+}
+
+/// A configuration in this space's form, or the first reason why it has none.
+fn fit(space: &SearchSpace, params: &Params) -> Result<Params, String> {
+    space.complete(params).map_err(|wrong| match wrong.into_iter().next() {
+        // The values differ from trial to trial; the parameter is what counts.
+        Some(NotInSpace::Outside { name, domain, .. }) => format!("`{name}` is not within {domain}"),
+        Some(other) => other.to_string(),
+        None => "it does not fit".to_owned(),
+    })
+}
+
+/// Epochs of a trial whose full number is `theirs`, as epochs where that is `ours`: only a whole trial is a whole one.
+fn scaled(epoch: Epoch, theirs: u32, ours: u32) -> Epoch {
+    if theirs == ours {
+        return epoch;
+    }
+    if epoch.0 >= theirs {
+        return Epoch(ours);
+    }
+    let share = u64::from(epoch.0) * u64::from(ours) / u64::from(theirs.max(1));
+    Epoch((share as u32).clamp(1, ours.saturating_sub(1).max(1)))
+}
+
+impl Study {
+    /// Copies the results of earlier studies, unless they are here.
+    pub(super) fn start_warm(&mut self, state: &Path, base: &Path) -> Result<(), StudyError> {
+        if !self.is_cold() {
+            return Ok(());
+        }
+        for warm in warm_starts(state, base, self.spec())? {
+            self.apply(Event::EarlierResults { warm, unix_ms: unix_ms() })?;
+        }
+        self.flush() // all of them in one transaction
+    }
+
+    /// Whether results of earlier studies are wanted and not here yet.
+    pub(super) fn is_cold(&self) -> bool {
+        !self.spec().sampler.warm_start().is_empty()
+            && self.engine.warm_starts().is_empty()
+            && self.engine.orders().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_of_another_length_keep_their_share_and_only_whole_trials_are_whole() {
+        let scaled = |epoch, theirs, ours| scaled(Epoch(epoch), theirs, ours).0;
+        assert_eq!((scaled(1, 27, 27), scaled(27, 27, 27)), (1, 27));
+        assert_eq!((scaled(1, 27, 9), scaled(9, 27, 9), scaled(26, 27, 9), scaled(27, 27, 9)), (1, 3, 8, 9));
+        assert_eq!((scaled(3, 9, 27), scaled(9, 9, 27)), (9, 27));
+        assert_eq!((scaled(1, 2, 1), scaled(2, 2, 1)), (1, 1));
+    }
+}

@@ -1,0 +1,71 @@
+//! Image studies in the real binary: the same tables from any number of workers, and through kills.
+
+use crate::program::{Bench, wait};
+use std::time::Duration;
+
+/// A narrow InceptionV3 on drawn images: heads on cached features, and a stage that is trained.
+const STUDY: &str = r#"
+name = "s"
+seed = 2
+[data]
+synthetic = { images = 48, prevalence = 0.5, contrast = 0.9, seed = 5 }
+size = 75
+[network]
+width = 0.125
+weights = "random"
+scaling = "unit"
+tap = "Mixed_5b"
+[training]
+epochs = 4
+batch_size = 8
+[augment]
+views = 2
+[space]
+learning_rate = { type = "float", low = 1e-3, high = 1e-1, log = true }
+dropout = { type = "float", low = 0.0, high = 0.5 }
+freeze = { choices = ["maxpool2", "all"] }
+strength = { choices = [0.0, 0.6] }
+[sampler]
+kind = "tpe"
+n_startup = 4
+[scheduler]
+kind = "asha"
+min_resource = 1
+reduction_factor = 2
+[budget]
+n_trials = 8
+[failures]
+lost = 100
+[run]
+device = "cpu"
+threads = 1
+virtual_workers = 4
+"#;
+
+#[test]
+fn workers_and_kills_change_nothing_in_an_image_study() {
+    let bench = Bench::new(STUDY);
+    bench.finish(&["--workers", "1"]);
+    let one = bench.tables();
+    assert!(one["epoch"].len() >= 14 && one["metric"].len() > one["epoch"].len(), "{:?}", one["epoch"]);
+    let files = bench.files();
+
+    std::fs::remove_dir_all(bench.dir()).unwrap();
+    bench.finish(&["--workers", "4"]);
+    assert_eq!(bench.tables(), one);
+
+    // What was cached is gone too: kills hit the filling of caches as well.
+    bench.forget();
+    let mut kills = 0;
+    for delay in [60, 250, 420, 170, 600, 330, 510, 90, 700, 280] {
+        let mut run = bench.spawn(&["--workers", "3"]);
+        if wait(&mut run, Duration::from_millis(delay)).is_some() {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills >= 3, "{kills} kills");
+    bench.finish(&["--workers", "2"]);
+    assert_eq!(bench.tables(), one);
+    assert_eq!(bench.files(), files);
+}
