@@ -3,6 +3,7 @@
 
 mod frozen;
 mod init;
+mod pass;
 mod topology;
 mod trained;
 
@@ -244,8 +245,8 @@ pub fn plain_weight(width: f64, name: &str, packed: &Tensor) -> candle_core::Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Mode;
     use crate::nn::reference::{elements, numbers};
+    use crate::nn::{Mode, backward};
     use crate::spec::BatchNormMode;
 
     /// A narrow network with the published one's code.
@@ -335,6 +336,59 @@ mod tests {
     }
 
     #[test]
+    fn a_pass_in_one_operation_agrees_with_one_operation_by_operation() {
+        // Wide enough for pools behind convolutions, branches that share an input, and every kernel's remainders.
+        for (isa, batch_norm) in
+            Isa::all_available().flat_map(|isa| [BatchNormMode::Frozen, BatchNormMode::Train].map(|mode| (isa, mode)))
+        {
+            let network = network(isa);
+            let stages = network.topology.stages.len();
+            for from in [0, 7, 15] {
+                let x = network.prefix(0, from, &images(3, 91)).unwrap();
+                let run = |whole: bool| {
+                    let suffix = trained::Trained::new(&network, from, stages, SuffixOptions { batch_norm }).unwrap();
+                    let x = candle_core::Var::from_tensor(&x).unwrap();
+                    let forward =
+                        |mode| if whole { suffix.forward(&x, mode) } else { suffix.by_operations(&x, mode) }.unwrap();
+                    let y = forward(Mode::Train);
+                    let store = backward(&y.sqr().unwrap().sum_all().unwrap(), Some(&suffix)).unwrap();
+                    let grads =
+                        suffix.parameters().into_iter().map(|(name, v)| (name, elements(store.get(&v).unwrap())));
+                    let mut all: Vec<(String, Vec<f32>)> = grads.collect();
+                    all.extend(suffix.buffers().into_iter().map(|(name, v)| (name, elements(&v))));
+                    all.push(("input".to_owned(), elements(store.get(&x).unwrap())));
+                    all.push(("output".to_owned(), elements(&y)));
+                    all.push(("inference".to_owned(), elements(&forward(Mode::Eval))));
+                    all
+                };
+                for ((name, ours), (_, expected)) in run(true).iter().zip(run(false)) {
+                    let scale = expected.iter().fold(1e-20f32, |m, v| m.max(v.abs()));
+                    let worst = ours.iter().zip(&expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+                    assert!(
+                        ours.len() == expected.len() && worst < 2e-4 * scale,
+                        "{isa:?} {batch_norm:?} {from} {name}: {}",
+                        worst / scale
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_passes_in_one_loss_add_their_gradients() {
+        let network = network(Isa::best());
+        let suffix = network.suffix(16, 18, SuffixOptions { batch_norm: BatchNormMode::Frozen }).unwrap();
+        let x = network.prefix(0, 16, &images(2, 75)).unwrap();
+        let run = |times: usize| {
+            let losses = (0..times).map(|_| suffix.forward(&x, Mode::Train).unwrap().sum_all().unwrap());
+            let loss = losses.reduce(|a, b| (a + b).unwrap()).unwrap();
+            let store = backward(&loss, Some(&*suffix)).unwrap();
+            suffix.parameters().iter().flat_map(|(_, v)| elements(store.get(v).unwrap())).collect::<Vec<_>>()
+        };
+        assert!(run(1).iter().zip(run(2)).all(|(one, two)| 2.0 * one == two));
+    }
+
+    #[test]
     fn a_training_step_has_the_same_bits_for_any_number_of_threads() {
         for batch_norm in [BatchNormMode::Frozen, BatchNormMode::Train] {
             let step = |threads| {
@@ -342,7 +396,7 @@ mod tests {
                     let network = network(Isa::best());
                     let suffix = network.suffix(0, 18, SuffixOptions { batch_norm }).unwrap();
                     let y = suffix.forward(&images(3, 75), Mode::Train).unwrap();
-                    let store = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                    let store = backward(&y.sqr().unwrap().sum_all().unwrap(), Some(&*suffix)).unwrap();
                     let grads = suffix.parameters().into_iter().map(|(_, v)| elements(store.get(&v).unwrap()));
                     let buffers = suffix.buffers().into_iter().map(|(_, v)| elements(&v));
                     grads.chain(buffers).collect::<Vec<_>>()

@@ -1,6 +1,6 @@
 //! Pools and their gradients.
 
-use super::{ConvShape, Isa, Target};
+use super::{ConvShape, Isa, Source, Target};
 use rayon::prelude::*;
 
 /// Pixels of one task.
@@ -57,27 +57,27 @@ pub fn max(isa: Isa, shape: &ConvShape, x: &[f32], out: &Target<'_>) {
     });
 }
 
-/// The gradient of [`max`]: each window's goes to its first largest value (as in torch).
+/// Adds the gradient of [`max`] to `out`: each window's goes to its first largest value (as in torch).
 ///
 /// # Panics
 /// If a length does not fit the shape.
-pub fn max_gradient(isa: Isa, shape: &ConvShape, x: &[f32], y: &[f32], grad: &[f32]) -> Vec<f32> {
+pub fn add_max_gradient(isa: Isa, shape: &ConvShape, x: &[f32], y: Source<'_>, grad: Source<'_>, out: &mut [f32]) {
     let c = shape.cin;
-    assert_eq!(x.len(), shape.input_pixels() * c);
-    assert!(y.len() == shape.output_pixels() * c && grad.len() == y.len());
-    let mut out = vec![0f32; x.len()];
+    assert!(x.len() == shape.input_pixels() * c && out.len() == x.len());
+    let fits = |s: &Source<'_>| (s.pixels(), s.channels()) == (shape.output_pixels(), c);
+    assert!(fits(&y) && fits(&grad));
     // Windows overlap, so an image belongs to one task.
     out.par_chunks_mut((shape.input[0] * shape.input[1] * c).max(1)).enumerate().for_each(|(image, out)| {
         let [h, w] = shape.input;
         let [oh, ow] = shape.output;
         let mut rest = vec![0f32; c];
         for position in 0..oh * ow {
-            let at = (image * oh * ow + position) * c;
+            let pixel = image * oh * ow + position;
             isa.vectorised(|| {
-                rest.copy_from_slice(&grad[at..at + c]);
+                rest.copy_from_slice(grad.row(pixel));
                 for source in under(shape, image, position / ow, position % ow) {
                     let out = &mut out[(source - image * h * w) * c..][..c];
-                    let values = x[source * c..][..c].iter().zip(&y[at..at + c]);
+                    let values = x[source * c..][..c].iter().zip(y.row(pixel));
                     for ((out, rest), (value, best)) in out.iter_mut().zip(&mut rest).zip(values) {
                         let hit = value == best;
                         *out += if hit { *rest } else { 0.0 };
@@ -87,7 +87,6 @@ pub fn max_gradient(isa: Isa, shape: &ConvShape, x: &[f32], y: &[f32], grad: &[f
             });
         }
     });
-    out
 }
 
 /// What the mean of each window is divided by.
@@ -138,21 +137,21 @@ pub fn average(isa: Isa, shape: &ConvShape, divisor: Divisor, x: &[f32], bias_re
     });
 }
 
-/// The gradient of [`average`] without bias.
+/// Adds the gradient of [`average`] without bias to `out`.
 ///
 /// # Panics
 /// If a length does not fit the shape.
-pub fn average_gradient(isa: Isa, shape: &ConvShape, divisor: Divisor, grad: &[f32]) -> Vec<f32> {
+pub fn add_average_gradient(isa: Isa, shape: &ConvShape, divisor: Divisor, grad: Source<'_>, out: &mut [f32]) {
     let c = shape.cin;
-    assert_eq!(grad.len(), shape.output_pixels() * c);
-    let mut out = vec![0f32; shape.input_pixels() * c];
+    assert_eq!((grad.pixels(), grad.channels()), (shape.output_pixels(), c));
+    assert_eq!(out.len(), shape.input_pixels() * c);
     let [h, w] = shape.input;
     let [oh, ow] = shape.output;
     let factors: Vec<f32> = (0..oh * ow).map(|p| divisor.reciprocal(shape, p / ow, p % ow)).collect();
     // Windows overlap, so an image belongs to one task.
     out.par_chunks_mut((h * w * c).max(1)).enumerate().for_each(|(image, out)| {
         for (position, &factor) in factors.iter().enumerate() {
-            let grad = &grad[(image * oh * ow + position) * c..][..c];
+            let grad = grad.row(image * oh * ow + position);
             isa.vectorised(|| {
                 for source in under(shape, image, position / ow, position % ow) {
                     for (out, g) in out[(source - image * h * w) * c..][..c].iter_mut().zip(grad) {
@@ -162,5 +161,4 @@ pub fn average_gradient(isa: Isa, shape: &ConvShape, divisor: Divisor, grad: &[f
             });
         }
     });
-    out
 }

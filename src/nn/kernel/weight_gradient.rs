@@ -109,14 +109,16 @@ fn add_pixels(
     for start in pixels.clone().step_by(BLOCK) {
         let end = pixels.end.min(start + BLOCK);
         rows.clear();
-        let mut place = class.place(start);
-        for _ in start..end {
-            rows.push(match gather.source_pixel(class, place, tap) {
-                Some(pixel) => x[pixel * shape.cin..][..shape.cin].as_ptr(),
-                None => zeros.as_ptr(),
-            });
-            place = class.next(place);
-        }
+        class.each_run(start..end, |place, length| {
+            let from = rows.len();
+            rows.resize(from + length, zeros.as_ptr());
+            let Some((pixel, inside)) = gather.source_run(class, place, length, tap) else { return };
+            let mut at = x[pixel * shape.cin..].as_ptr();
+            for row in &mut rows[from + inside.start..from + inside.end] {
+                *row = at;
+                at = at.wrapping_add(class.source_step * shape.cin);
+            }
+        });
         for first in (0..shape.cin).step_by(TILE) {
             shifted.clear();
             shifted.extend(rows.iter().map(|r| r.wrapping_add(first)));
