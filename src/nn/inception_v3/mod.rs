@@ -363,9 +363,11 @@ mod tests {
                 };
                 for ((name, ours), (_, expected)) in run(true).iter().zip(run(false)) {
                     let scale = expected.iter().fold(1e-20f32, |m, v| m.max(v.abs()));
+                    // Statistics of few pixels amplify rounding.
+                    let tolerance = if batch_norm == BatchNormMode::Train { 5e-3 } else { 2e-4 };
                     let worst = ours.iter().zip(&expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
                     assert!(
-                        ours.len() == expected.len() && worst < 2e-4 * scale,
+                        ours.len() == expected.len() && worst < tolerance * scale,
                         "{isa:?} {batch_norm:?} {from} {name}: {}",
                         worst / scale
                     );

@@ -1,5 +1,7 @@
 //! Pools and their gradients.
 
+#![allow(clippy::needless_range_loop)]
+
 use super::{ConvShape, Isa, Source, Target};
 use rayon::prelude::*;
 
@@ -36,6 +38,46 @@ fn check(shape: &ConvShape, x: &[f32], out: &Target<'_>) {
     assert_eq!((out.pixels(), out.channels()), (shape.output_pixels(), shape.cin));
 }
 
+// The loops over channels, for `Isa::vectorised`. By index over slices of one length: no calls.
+
+#[inline(always)]
+fn raise((best, values): (&mut [f32], &[f32])) {
+    let values = &values[..best.len()];
+    for i in 0..best.len() {
+        let value = values[i];
+        best[i] = if value > best[i] || value.is_nan() { value } else { best[i] };
+    }
+}
+
+#[inline(always)]
+fn add_scaled((sums, values, factor): (&mut [f32], &[f32], f32)) {
+    let values = &values[..sums.len()];
+    for i in 0..sums.len() {
+        sums[i] += values[i] * factor;
+    }
+}
+
+#[inline(always)]
+fn scale_shift_relu((values, factor, shift): (&mut [f32], f32, &[f32])) {
+    let shift = &shift[..values.len()];
+    for i in 0..values.len() {
+        let y = values[i] * factor + shift[i];
+        values[i] = if y < 0.0 { 0.0 } else { y };
+    }
+}
+
+/// Gives `rest` to `out` where the value is the largest, and keeps what is left.
+#[inline(always)]
+fn hand_out((out, rest, values, best): (&mut [f32], &mut [f32], &[f32], &[f32])) {
+    let n = out.len();
+    let (rest, values, best) = (&mut rest[..n], &values[..n], &best[..n]);
+    for i in 0..n {
+        let hit = values[i] == best[i];
+        out[i] += if hit { rest[i] } else { 0.0 };
+        rest[i] = if hit { 0.0 } else { rest[i] };
+    }
+}
+
 /// The largest value under each window; padding never wins, NaN always does.
 ///
 /// # Panics
@@ -46,14 +88,10 @@ pub fn max(isa: Isa, shape: &ConvShape, x: &[f32], out: &Target<'_>) {
     each_output(shape, |pixel, [image, y, x0]| {
         // SAFETY: one task a pixel, and `check` saw to the lengths.
         let row = unsafe { std::slice::from_raw_parts_mut(out.row(pixel), c) };
-        isa.vectorised(|| {
-            row.fill(f32::NEG_INFINITY);
-            for source in under(shape, image, y, x0) {
-                for (best, &value) in row.iter_mut().zip(&x[source * c..][..c]) {
-                    *best = if value > *best || value.is_nan() { value } else { *best };
-                }
-            }
-        });
+        row.fill(f32::NEG_INFINITY);
+        for source in under(shape, image, y, x0) {
+            isa.vectorised((row as &mut [f32], &x[source * c..][..c]), raise);
+        }
     });
 }
 
@@ -73,18 +111,11 @@ pub fn add_max_gradient(isa: Isa, shape: &ConvShape, x: &[f32], y: Source<'_>, g
         let mut rest = vec![0f32; c];
         for position in 0..oh * ow {
             let pixel = image * oh * ow + position;
-            isa.vectorised(|| {
-                rest.copy_from_slice(grad.row(pixel));
-                for source in under(shape, image, position / ow, position % ow) {
-                    let out = &mut out[(source - image * h * w) * c..][..c];
-                    let values = x[source * c..][..c].iter().zip(y.row(pixel));
-                    for ((out, rest), (value, best)) in out.iter_mut().zip(&mut rest).zip(values) {
-                        let hit = value == best;
-                        *out += if hit { *rest } else { 0.0 };
-                        *rest = if hit { 0.0 } else { *rest };
-                    }
-                }
-            });
+            rest.copy_from_slice(grad.row(pixel));
+            for source in under(shape, image, position / ow, position % ow) {
+                let out = &mut out[(source - image * h * w) * c..][..c];
+                isa.vectorised((out, rest.as_mut_slice(), &x[source * c..][..c], y.row(pixel)), hand_out);
+            }
         }
     });
 }
@@ -119,21 +150,14 @@ pub fn average(isa: Isa, shape: &ConvShape, divisor: Divisor, x: &[f32], bias_re
         let factor = divisor.reciprocal(shape, y, x0);
         // SAFETY: one task a pixel, and `check` saw to the lengths.
         let row = unsafe { std::slice::from_raw_parts_mut(out.row(pixel), c) };
-        isa.vectorised(|| {
-            row.fill(0.0);
-            for source in under(shape, image, y, x0) {
-                for (sum, &value) in row.iter_mut().zip(&x[source * c..][..c]) {
-                    *sum += value;
-                }
-            }
-            match bias_relu {
-                None => row.iter_mut().for_each(|v| *v *= factor),
-                Some(bias) => row.iter_mut().zip(bias).for_each(|(v, b)| {
-                    let y = *v * factor + b;
-                    *v = if y < 0.0 { 0.0 } else { y };
-                }),
-            }
-        });
+        row.fill(0.0);
+        for source in under(shape, image, y, x0) {
+            isa.vectorised((row as &mut [f32], &x[source * c..][..c], 1.0), add_scaled);
+        }
+        match bias_relu {
+            None => row.iter_mut().for_each(|v| *v *= factor),
+            Some(bias) => isa.vectorised((row as &mut [f32], factor, &bias[..c]), scale_shift_relu),
+        }
     });
 }
 
@@ -152,13 +176,10 @@ pub fn add_average_gradient(isa: Isa, shape: &ConvShape, divisor: Divisor, grad:
     out.par_chunks_mut((h * w * c).max(1)).enumerate().for_each(|(image, out)| {
         for (position, &factor) in factors.iter().enumerate() {
             let grad = grad.row(image * oh * ow + position);
-            isa.vectorised(|| {
-                for source in under(shape, image, position / ow, position % ow) {
-                    for (out, g) in out[(source - image * h * w) * c..][..c].iter_mut().zip(grad) {
-                        *out += g * factor;
-                    }
-                }
-            });
+            for source in under(shape, image, position / ow, position % ow) {
+                let out = &mut out[(source - image * h * w) * c..][..c];
+                isa.vectorised((out, grad, factor), add_scaled);
+            }
         }
     });
 }
