@@ -337,16 +337,20 @@ mod tests {
 
     #[test]
     fn a_pass_in_one_operation_agrees_with_one_operation_by_operation() {
-        // Wide enough for pools behind convolutions, branches that share an input, and every kernel's remainders.
-        for (isa, batch_norm) in
-            Isa::all_available().flat_map(|isa| [BatchNormMode::Frozen, BatchNormMode::Train].map(|mode| (isa, mode)))
-        {
+        // Whole networks, and parts: statistics of a single pixel an image would amplify rounding beyond all measure.
+        let cases = [
+            (BatchNormMode::Frozen, 0, 18),
+            (BatchNormMode::Frozen, 15, 18),
+            (BatchNormMode::Train, 0, 9),
+            (BatchNormMode::Train, 10, 13),
+            (BatchNormMode::Train, 15, 18),
+        ];
+        for isa in Isa::all_available() {
             let network = network(isa);
-            let stages = network.topology.stages.len();
-            for from in [0, 7, 15] {
-                let x = network.prefix(0, from, &images(3, 91)).unwrap();
+            for (batch_norm, from, to) in cases {
+                let x = network.prefix(0, from, &images(2, 139)).unwrap();
                 let run = |whole: bool| {
-                    let suffix = trained::Trained::new(&network, from, stages, SuffixOptions { batch_norm }).unwrap();
+                    let suffix = trained::Trained::new(&network, from, to, SuffixOptions { batch_norm }).unwrap();
                     let x = candle_core::Var::from_tensor(&x).unwrap();
                     let forward =
                         |mode| if whole { suffix.forward(&x, mode) } else { suffix.by_operations(&x, mode) }.unwrap();
@@ -363,8 +367,7 @@ mod tests {
                 };
                 for ((name, ours), (_, expected)) in run(true).iter().zip(run(false)) {
                     let scale = expected.iter().fold(1e-20f32, |m, v| m.max(v.abs()));
-                    // Statistics of few pixels amplify rounding.
-                    let tolerance = if batch_norm == BatchNormMode::Train { 5e-3 } else { 2e-4 };
+                    let tolerance = if batch_norm == BatchNormMode::Train { 2e-3 } else { 2e-4 };
                     let worst = ours.iter().zip(&expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
                     assert!(
                         ours.len() == expected.len() && worst < tolerance * scale,
