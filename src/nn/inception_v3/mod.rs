@@ -37,6 +37,22 @@ pub fn stages(width: f64) -> Vec<StageInfo> {
     stages.iter().map(|s| StageInfo { name: s.name.to_owned(), channels: s.cout }).collect()
 }
 
+/// What stages take for one image, pooling and batch norm left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Of all convolutions.
+    pub multiply_adds: u64,
+    /// Values that convolutions and pools give out.
+    pub activations: u64,
+    /// Values of convolution weights.
+    pub weights: u64,
+}
+
+/// The work of stages `from..to` at a width for one square image of `side` pixels; `None` if that is too small.
+pub fn work(width: f64, side: usize, from: usize, to: usize) -> Option<Work> {
+    Topology::new(width).work(side, from, to)
+}
+
 /// A tensor whose shape is not the network's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misshapen {
@@ -276,6 +292,16 @@ mod tests {
         let stages = stages(1.0);
         assert_eq!(stages.len(), 18);
         assert_eq!(stages[17], StageInfo { name: "Mixed_7c".to_owned(), channels: 2048 });
+    }
+
+    #[test]
+    fn the_published_network_has_the_published_work() {
+        // torchvision's documentation: 5.71 GFLOPS (multiply-adds) at 299 px, fc's 2 M among them.
+        let work = work(1.0, 299, 0, 18).unwrap();
+        assert!((5.70e9..5.72e9).contains(&(work.multiply_adds as f64)), "{work:?}");
+        let norms: u64 = Topology::new(1.0).units.iter().map(|unit| 2 * unit.cout as u64).sum();
+        assert_eq!(work.weights + norms, 23_834_568 - 2_049_000);
+        assert_eq!(super::work(1.0, 74, 0, 18), None);
     }
 
     #[test]
