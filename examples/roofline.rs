@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = rayon::current_num_threads();
     let isa = Isa::best();
     let multiply = best(5, || {
-        let rounds = 20_000_000;
+        let rounds = 5_000_000;
         let began = Instant::now();
         let done: u64 = (0..threads).into_par_iter().map(|_| multiply_adds(isa, rounds)).sum();
         2e-9 * done as f64 / began.elapsed().as_secs_f64()
@@ -116,7 +116,8 @@ fn triad(threads: usize) -> f64 {
     12e-9 * LENGTH as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Multiply-adds on registers alone; returns how many.
+/// Multiply-adds on registers alone, in independent chains, enough of them to hide an instruction's latency; returns how
+/// many.
 fn multiply_adds(isa: Isa, rounds: u64) -> u64 {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -125,34 +126,48 @@ fn multiply_adds(isa: Isa, rounds: u64) -> u64 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe { chains_avx2(rounds) },
-        _ => chains::<8, 4>(rounds),
+        _ => chains(rounds),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+#[target_feature(enable = "avx512f")]
 fn chains_avx512(rounds: u64) -> u64 {
-    chains::<16, 16>(rounds)
+    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_set1_ps};
+    let (factor, summand) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
+    let mut sums = [_mm512_set1_ps(1.0); 16];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, factor, summand);
+        }
+    }
+    black_box(sums);
+    rounds * 16 * 16
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn chains_avx2(rounds: u64) -> u64 {
-    chains::<8, 10>(rounds)
-}
-
-/// Independent chains, enough of them to hide an instruction's latency.
-#[inline(always)]
-fn chains<const LANES: usize, const CHAINS: usize>(rounds: u64) -> u64 {
-    let (factor, summand) = (black_box([0.999_f32; LANES]), black_box([0.001_f32; LANES]));
-    let mut sums = black_box([[1f32; LANES]; CHAINS]);
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps};
+    let (factor, summand) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(black_box(0.001)));
+    let mut sums = [_mm256_set1_ps(1.0); 10];
     for _ in 0..rounds {
         for sum in &mut sums {
-            for lane in 0..LANES {
-                sum[lane] = sum[lane].mul_add(factor[lane], summand[lane]);
-            }
+            *sum = _mm256_fmadd_ps(*sum, factor, summand);
         }
     }
     black_box(sums);
-    rounds * (LANES * CHAINS) as u64
+    rounds * 8 * 10
+}
+
+fn chains(rounds: u64) -> u64 {
+    let (factor, summand) = (black_box(0.999_f32), black_box(0.001_f32));
+    let mut sums = black_box([1f32; 32]);
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = *sum * factor + summand;
+        }
+    }
+    black_box(sums);
+    rounds * 32
 }
