@@ -80,6 +80,7 @@ fn reading(c: &mut Criterion) {
             weights: Digest::of(name.as_bytes()),
             cut: 1,
             pooled: side == 1,
+            also: &[],
             precision,
             source: &source,
             scaling: PixelScaling::Unit,

@@ -46,7 +46,14 @@ fn convolutions(c: &mut Criterion) {
             group.bench_function(id("input gradient"), |b| {
                 b.iter(|| {
                     let out = Target::columns(&mut dx, cin, 0, cin);
-                    conv_cpu::input_gradient(isa, &shape, black_box(&grad), &transposed, &out);
+                    conv_cpu::input_gradient(
+                        isa,
+                        &shape,
+                        black_box(&grad),
+                        &transposed,
+                        conv_cpu::Write::Replace,
+                        &out,
+                    );
                 });
             });
             group.bench_function(id("weight gradient"), |b| {

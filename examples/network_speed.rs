@@ -6,7 +6,7 @@
 
 use candle_core::{Device, Result, Tensor};
 use hpsearch::nn::inception_v3::{self, InceptionV3};
-use hpsearch::nn::{Backbone, Mode, Suffix, SuffixOptions};
+use hpsearch::nn::{Backbone, Mode, Suffix, SuffixOptions, backward};
 use hpsearch::spec::{BatchNormMode, PoolPadding};
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
@@ -39,7 +39,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
                 let suffix = &suffixes[&(from, train)];
                 timed(|| {
                     let features = suffix.forward(&network.prefix(0, from, &x)?, Mode::Train)?;
-                    features.mean((1, 2))?.sqr()?.mean_all()?.backward().map(drop)
+                    let loss = features.mean((1, 2))?.sqr()?.mean_all()?;
+                    backward(&loss, Some(&**suffix)).map(drop)
                 })?
             }
             ["memory"] => (peak_mib()?, 0.0),

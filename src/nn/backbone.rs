@@ -1,6 +1,7 @@
 //! The one trait behind which every network stands.
 
 use crate::spec::BatchNormMode;
+use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
 /// A named stage of a backbone.
@@ -58,10 +59,30 @@ pub trait Backbone: Send + Sync {
 pub trait Suffix: Send {
     /// Feature map to feature map, recorded for gradients. `Mode::Eval` uses running statistics.
     fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor>;
+    /// Moves gradients of parameters that a backward pass has left outside candle's graph into `gradients`; [`backward`]
+    /// calls it.
+    ///
+    /// # Errors
+    /// If gradients cannot be added.
+    fn collect(&self, _gradients: &mut GradStore) -> candle_core::Result<()> {
+        Ok(())
+    }
     /// Parameters by name, in a fixed order. Weights may be kept in a packed layout.
     fn parameters(&self) -> Vec<(String, Var)>;
     /// What is updated without gradients (running statistics) by name, in a fixed order: part of a checkpoint.
     fn buffers(&self) -> Vec<(String, Var)>;
+}
+
+/// The gradients of `loss`, those of the parameters of `suffix` among them. At most once for each forward pass.
+///
+/// # Errors
+/// Those of the operations on the way.
+pub fn backward(loss: &Tensor, suffix: Option<&dyn Suffix>) -> candle_core::Result<GradStore> {
+    let mut gradients = loss.backward()?;
+    if let Some(suffix) = suffix {
+        suffix.collect(&mut gradients)?;
+    }
+    Ok(gradients)
 }
 
 /// Why a backbone cannot do what was asked.

@@ -212,7 +212,7 @@ impl CustomOp2 for InputGradient {
         // SAFETY: the classes of an input gradient cover every input pixel.
         let out = unsafe {
             kernel::target::written(shape.input_pixels(), shape.cin, |out| {
-                conv_cpu::input_gradient(self.isa, shape, grad, &transposed, out);
+                conv_cpu::input_gradient(self.isa, shape, grad, &transposed, conv_cpu::Write::Replace, out);
             })
         };
         let [h, w] = shape.input;

@@ -27,5 +27,5 @@ mod tensor;
 pub mod weights;
 pub mod whole;
 
-pub use backbone::{Backbone, BackboneError, Mode, StageInfo, Suffix, SuffixOptions};
+pub use backbone::{Backbone, BackboneError, Mode, StageInfo, Suffix, SuffixOptions, backward};
 pub use inception_v3::InceptionV3;

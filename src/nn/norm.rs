@@ -1,7 +1,7 @@
 //! Batch norm with batch statistics and ReLU in one operation, and the gradient of ReLU.
 
-use super::kernel::norm_cpu::{self, Moments};
-use super::kernel::{Isa, target};
+use super::kernel::norm_cpu::{self, Fitted, Moments};
+use super::kernel::{Isa, Source, Target, target};
 use super::tensor::{elements, with_elements};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
@@ -81,13 +81,18 @@ impl CustomOp3 for BatchNormRelu {
         &self,
         x: &Tensor,
         gamma: &Tensor,
-        _: &Tensor,
+        beta: &Tensor,
         y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let Some(moments) = self.moments.get() else { bail!("batch norm was not applied") };
-        let op =
-            NormGradient { isa: self.isa, gamma: gamma.detach(), mean: moments.mean.clone(), rstd: self.rstd(moments) };
+        let op = NormGradient {
+            isa: self.isa,
+            gamma: gamma.detach(),
+            beta: beta.detach(),
+            mean: moments.mean.clone(),
+            rstd: self.rstd(moments),
+        };
         let all = x.detach().apply_op3_no_bwd(&y.detach(), &grad.contiguous()?, &op)?;
         let (n, c) = (x.elem_count(), gamma.elem_count());
         Ok((Some(all.narrow(0, 0, n)?.reshape(x.dims())?), Some(all.narrow(0, n, c)?), Some(all.narrow(0, n + c, c)?)))
@@ -98,6 +103,7 @@ impl CustomOp3 for BatchNormRelu {
 struct NormGradient {
     isa: Isa,
     gamma: Tensor,
+    beta: Tensor,
     mean: Vec<f32>,
     rstd: Vec<f32>,
 }
@@ -111,17 +117,24 @@ impl CustomOp3 for NormGradient {
         &self,
         s1: &CpuStorage,
         l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let x = elements(self.name(), s1, l1)?;
-        let y = elements(self.name(), s2, l2)?;
-        let grad = elements(self.name(), s3, l3)?;
-        let out = with_elements(self.name(), &self.gamma, |gamma| {
-            Ok(norm_cpu::norm_gradients(self.isa, x, y, grad, gamma, &self.mean, &self.rstd))
+        let (x, grad) = (elements(self.name(), s1, l1)?, elements(self.name(), s3, l3)?);
+        let channels = self.mean.len();
+        let mut out = vec![0f32; x.len() + 2 * channels];
+        let (dx, tail) = out.split_at_mut(x.len());
+        let dx = Target::columns(dx, channels, 0, channels);
+        let [gamma, beta] = with_elements(self.name(), &self.gamma, |gamma| {
+            with_elements(self.name(), &self.beta, |beta| {
+                let fitted = Fitted { gamma, beta, mean: &self.mean, rstd: &self.rstd };
+                Ok(norm_cpu::norm_gradients(self.isa, x, Source::whole(grad, channels), fitted, &dx))
+            })
         })?;
+        tail[..channels].copy_from_slice(&gamma);
+        tail[channels..].copy_from_slice(&beta);
         let length = out.len();
         Ok((CpuStorage::F32(out), length.into()))
     }
@@ -146,7 +159,10 @@ impl CustomOp2 for ReluGradient {
         let channels = l1.dims().last().copied().unwrap_or(1).max(1);
         // SAFETY: every pixel is written.
         let out = unsafe {
-            target::written(y.len() / channels, channels, |out| norm_cpu::relu_gradient(self.isa, y, grad, out))
+            target::written(y.len() / channels, channels, |out| {
+                let (y, grad) = (Source::whole(y, channels), Source::whole(grad, channels));
+                norm_cpu::relu_gradient(self.isa, y, grad, out);
+            })
         };
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }

@@ -1,7 +1,7 @@
 //! Max and average pools of any window, with gradients.
 
 use super::kernel::pool_cpu::{self, Divisor};
-use super::kernel::{ConvShape, Isa, Window, target};
+use super::kernel::{ConvShape, Isa, Source, Window, target};
 use super::tensor::{dims4, elements};
 use crate::spec::PoolPadding;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -97,6 +97,10 @@ struct PoolGradient {
 }
 
 impl PoolGradient {
+    fn zeros(&self) -> Vec<f32> {
+        target::zeroed(self.shape.input_pixels() * self.shape.cin)
+    }
+
     fn output(&self, gradient: Vec<f32>) -> (CpuStorage, Shape) {
         let [h, w] = self.shape.input;
         (CpuStorage::F32(gradient), (self.shape.batch, h, w, self.shape.cin).into())
@@ -112,7 +116,10 @@ impl CustomOp1 for PoolGradient {
     fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
         let PoolKind::Average(divisor) = self.pool.kind else { bail!("a max pool's gradient needs its operands") };
         let grad = elements("average-pool-gradient", s, l)?;
-        Ok(self.output(pool_cpu::average_gradient(self.pool.isa, &self.shape, divisor, grad)))
+        let mut out = self.zeros();
+        let grad = Source::whole(grad, self.shape.cin);
+        pool_cpu::add_average_gradient(self.pool.isa, &self.shape, divisor, grad, &mut out);
+        Ok(self.output(out))
     }
 }
 
@@ -133,7 +140,10 @@ impl CustomOp3 for PoolGradient {
     ) -> Result<(CpuStorage, Shape)> {
         let name = "max-pool-gradient";
         let (x, y, grad) = (elements(name, s1, l1)?, elements(name, s2, l2)?, elements(name, s3, l3)?);
-        Ok(self.output(pool_cpu::max_gradient(self.pool.isa, &self.shape, x, y, grad)))
+        let mut out = self.zeros();
+        let [y, grad] = [y, grad].map(|s| Source::whole(s, self.shape.cin));
+        pool_cpu::add_max_gradient(self.pool.isa, &self.shape, x, y, grad, &mut out);
+        Ok(self.output(out))
     }
 }
 

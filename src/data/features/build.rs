@@ -7,11 +7,11 @@ use super::number;
 use super::request::{FeatureRequest, Shelved, value_bytes};
 use super::room::Room;
 use super::segment::{Draft, ENTRY};
-use super::shelf::{ROWS, Shelf, Verified, unique};
+use super::shelf::{ROWS, Shelf, Verified, unfinished, unique};
 use crate::data::Watch;
 use crate::digest::Digest;
 use crate::spec::CachePrecision;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 /// Bytes a segment should have, if 16 to 64 rows make so many.
@@ -36,6 +36,7 @@ impl Builder<'_> {
             return Ok(());
         }
         let starts = self.prepare(&missing, shelf.row_bytes)?;
+        let mut sides = self.sides(&missing)?;
         let locks = self.room.locks();
         let most = (SEGMENT / shelf.row_bytes.max(1)).clamp(BATCH, 4 * BATCH);
         let total = wanted.len() as u64;
@@ -51,7 +52,7 @@ impl Builder<'_> {
                 if !chosen.is_empty() {
                     claim.tidy(&shelf.folder);
                     self.room.make((chosen.len() * (shelf.row_bytes + ENTRY)) as u64)?;
-                    self.build(shelf, &starts, &claim, chosen, (done, total))?;
+                    self.build(shelf, &mut sides, &starts, &claim, chosen, (done, total))?;
                 }
             } else {
                 self.watch.progress("waiting for another process that computes features", done, total);
@@ -108,10 +109,39 @@ impl Builder<'_> {
         Ok(starts)
     }
 
+    /// The shelves that are filled on the way: those of the averages at other cuts. None of them where there is no room
+    /// for all.
+    fn sides(&self, missing: &[Wanted]) -> Result<Vec<Side>, FeatureError> {
+        let FeatureRequest { cut, pooled, precision, also, .. } = *self.request;
+        let mut sides: Vec<Side> = Vec::new();
+        if !pooled {
+            return Ok(sides);
+        }
+        let mut needed = 0;
+        for &cut in also.iter().filter(|&&other| other != cut && other > 0) {
+            let [_, _, channels] = self.request.map_at(cut)?;
+            let row_bytes = channels * value_bytes(precision);
+            if sides.iter().all(|side| side.cut != cut) {
+                let mut shelf = Shelf::open(&self.room.root, &self.about.at(cut, true, precision), row_bytes)?;
+                shelf.refresh(self.verified, self.watch)?;
+                needed += lacking(&shelf, missing).len() * (row_bytes + ENTRY);
+                sides.push(Side { cut, shelf, draft: None });
+            }
+        }
+        let main = missing.len() * (value_bytes(precision) * self.request.map_at(cut)?[2] + ENTRY);
+        match self.room.make((needed + main) as u64) {
+            Ok(()) => {}
+            Err(e) if e.is_lack_of_room() => sides.clear(),
+            Err(e) => return Err(e),
+        }
+        Ok(sides)
+    }
+
     /// Computes the rows of a claim into one segment. An interruption or an error keeps what was done before it.
     fn build(
         &self,
         shelf: &mut Shelf,
+        sides: &mut [Side],
         starts: &[Start],
         claim: &Claim,
         chosen: Vec<Wanted>,
@@ -132,7 +162,7 @@ impl Builder<'_> {
                 outcome = Err(FeatureError::Interrupted);
                 break;
             }
-            outcome = self.rows(start, batch).and_then(|bytes| {
+            outcome = self.rows(start, batch, sides).and_then(|bytes| {
                 let digests: Vec<Digest> = batch.iter().map(|(digest, _)| *digest).collect();
                 draft.push(&digests, &bytes)
             });
@@ -142,7 +172,11 @@ impl Builder<'_> {
             self.watch.progress("computing frozen features", done + draft.rows() as u64, total);
         }
         // What failed counts for more than what then fails in keeping the rest.
-        outcome.and(self.keep(shelf, draft))
+        let kept = sides.iter_mut().try_for_each(|side| match side.draft.take() {
+            Some(draft) => self.keep(&mut side.shelf, draft),
+            None => Ok(()),
+        });
+        outcome.and(self.keep(shelf, draft)).and(kept)
     }
 
     /// Takes a segment, complete or not, into the shelf.
@@ -157,20 +191,61 @@ impl Builder<'_> {
         if made.iter().all(|digest| shelf.has(digest)) { Ok(()) } else { Err(FeatureError::Unreadable { path }) }
     }
 
-    /// The bytes of a batch's rows.
-    fn rows(&self, start: Option<&Start>, batch: &[Wanted]) -> Result<Vec<u8>, FeatureError> {
-        let values = match start {
-            Some(start) => self.request.continued(start, batch)?,
-            None => self.request.begun(batch)?,
+    /// The bytes of a batch's rows. Those of the side shelves go there.
+    fn rows(&self, start: Option<&Start>, batch: &[Wanted], sides: &mut [Side]) -> Result<Vec<u8>, FeatureError> {
+        let request = self.request;
+        let wanting = sides.iter().filter(|side| !lacking(&side.shelf, batch).is_empty());
+        let stops: BTreeSet<usize> = wanting.map(|side| side.cut).chain([request.cut]).collect();
+        let stops: Vec<usize> = stops.into_iter().collect();
+        let found = match start {
+            Some(start) => request.continued(start, batch, &stops)?,
+            None => request.begun(batch, &stops)?,
         };
-        if let Some((at, value)) = number::too_large(&values, self.request.precision) {
-            let index = batch[at * batch.len() / values.len()].1;
-            return Err(FeatureError::TooLargeForF16 { value, image: self.request.record(index)?.path.clone() });
+        let mut bytes = Vec::new();
+        for (cut, values) in found {
+            if let Some(side) = sides.iter_mut().find(|side| side.cut == cut) {
+                self.aside(side, batch, &values)?;
+                continue;
+            }
+            if let Some((at, value)) = number::too_large(&values, request.precision) {
+                let index = batch[at * batch.len() / values.len()].1;
+                return Err(FeatureError::TooLargeForF16 { value, image: request.record(index)?.path.clone() });
+            }
+            bytes.reserve(values.len() * value_bytes(request.precision));
+            number::encode(&values, request.precision, &mut bytes);
         }
-        let mut bytes = Vec::with_capacity(values.len() * value_bytes(self.request.precision));
-        number::encode(&values, self.request.precision, &mut bytes);
         Ok(bytes)
     }
+
+    /// Puts what a side shelf lacks of a batch into its draft.
+    fn aside(&self, side: &mut Side, batch: &[Wanted], values: &[f32]) -> Result<(), FeatureError> {
+        let length = values.len() / batch.len().max(1);
+        for ((digest, _), row) in batch.iter().zip(values.chunks_exact(length.max(1))) {
+            let there = side.shelf.has(digest) || side.draft.iter().flat_map(Draft::images).any(|d| d == *digest);
+            // Who asks for it will be told what is wrong with a value that f16 cannot hold.
+            if there || number::too_large(row, self.request.precision).is_some() {
+                continue;
+            }
+            if side.draft.is_none() {
+                // Not called after a claim, as the side shelf's own builders clear such files away.
+                let path = side.shelf.folder.join(unfinished("aside"));
+                side.draft = Some(Draft::create(path, side.shelf.key, side.shelf.row_bytes, 4 * BATCH)?);
+            }
+            if let Some(draft) = &mut side.draft {
+                let mut bytes = Vec::new();
+                number::encode(row, self.request.precision, &mut bytes);
+                draft.push(&[*digest], &bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A shelf that is filled on the way to another.
+struct Side {
+    cut: usize,
+    shelf: Shelf,
+    draft: Option<Draft>,
 }
 
 /// The images whose rows a shelf lacks, each once.

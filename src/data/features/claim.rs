@@ -28,15 +28,16 @@ impl Claim {
         missing: &[Wanted],
         most: usize,
     ) -> Result<Option<(Self, Vec<Wanted>)>, FeatureError> {
+        // Locks are shared by all shelves: a few files for good, and rarely a needless wait. Buckets go in the order of
+        // their locks, which differs from shelf to shelf: builders of shelves that fill each other do not run abreast.
         let mut buckets: BTreeMap<u8, Vec<Wanted>> = BTreeMap::new();
         for wanted in missing {
-            buckets.entry(bucket(&wanted.0)).or_default().push(*wanted);
+            buckets.entry(bucket(&wanted.0) ^ shelf.as_bytes()[0]).or_default().push(*wanted);
         }
         let mut held: Option<Self> = None;
         let mut chosen = Vec::new();
-        for (bucket, images) in buckets {
-            // Locks are shared by all shelves: a few files for good, and rarely a needless wait.
-            let path = locks.join(format!("{:02x}", bucket ^ shelf.as_bytes()[0]));
+        for (lock, images) in buckets {
+            let path = locks.join(format!("{lock:02x}"));
             let file = File::options().write(true).create(true).truncate(false).open(&path);
             let file = file.map_err(FeatureError::io("open the lock file", &path))?;
             match file.try_lock() {
@@ -46,7 +47,7 @@ impl Claim {
             }
             let claim = held.get_or_insert_with(|| Self { locks: Vec::new(), buckets: Vec::new() });
             claim.locks.push(file);
-            claim.buckets.push(bucket);
+            claim.buckets.push(lock ^ shelf.as_bytes()[0]);
             chosen.extend(images);
             if chosen.len() >= most {
                 chosen.truncate(most);

@@ -33,6 +33,9 @@ pub fn global_average(map: &[f32], out: &mut [f32]) {
     }
 }
 
+/// Rows of one batch by the cut at which they are.
+pub(super) type Stops = Vec<(usize, Vec<f32>)>;
+
 /// Rows from which deeper ones can be computed.
 pub(super) struct Start {
     pub(super) shelf: Shelf,
@@ -50,9 +53,10 @@ impl FeatureRequest<'_> {
         let wanted = self.wanted(images)?;
         let mut all = Vec::with_capacity(images.len() * self.shape()?.iter().product::<usize>());
         for batch in wanted.chunks(BATCH) {
-            let mut rows = self.begun(batch)?;
-            number::round(&mut rows, self.precision);
-            all.append(&mut rows);
+            for (_, mut rows) in self.begun(batch, &[self.cut])? {
+                number::round(&mut rows, self.precision);
+                all.append(&mut rows);
+            }
         }
         Ok(all)
     }
@@ -62,19 +66,20 @@ impl FeatureRequest<'_> {
         images.iter().map(|&index| Ok((self.record(index)?.digest, index))).collect()
     }
 
-    /// Rows of one batch, from its pixels.
-    pub(super) fn begun(&self, batch: &[Wanted]) -> Result<Vec<f32>, FeatureError> {
+    /// Rows of one batch, from its pixels, at each of the cuts `stops` (rising).
+    pub(super) fn begun(&self, batch: &[Wanted], stops: &[usize]) -> Result<Stops, FeatureError> {
         let size = self.source.size();
         let mut pictures = vec![0f32; batch.len() * size * size * 3];
         pictures.par_chunks_exact_mut(size * size * 3).zip(batch).for_each(|(out, (digest, index))| {
             let draw = ViewDraw::draw(self.augment, self.seed, digest, self.view);
             render(self.source.pixels(*index), size, self.source.channels(), &draw, self.scaling, out);
         });
-        self.onward(0, [size, size, 3], pictures, batch.len())
+        self.onward((0, [size, size, 3]), pictures, batch.len(), stops)
     }
 
-    /// Rows of one batch, from those of a shallower cut. All of them must be there.
-    pub(super) fn continued(&self, start: &Start, batch: &[Wanted]) -> Result<Vec<f32>, FeatureError> {
+    /// Rows of one batch, from those of a shallower cut, at each of the cuts `stops` (rising) that can be reached from
+    /// there. All rows of `start` must be there.
+    pub(super) fn continued(&self, start: &Start, batch: &[Wanted], stops: &[usize]) -> Result<Stops, FeatureError> {
         let [height, width, channels] = self.map_at(start.cut)?;
         let length = if start.pooled { channels } else { height * width * channels };
         let mut values = vec![0f32; batch.len() * length];
@@ -84,35 +89,49 @@ impl FeatureRequest<'_> {
             }
         });
         if start.pooled {
-            return Ok(values);
+            return Ok(vec![(start.cut, values)]);
         }
-        self.onward(start.cut, [height, width, channels], values, batch.len())
+        let ahead = &stops[stops.partition_point(|&stop| stop < start.cut)..];
+        self.onward((start.cut, [height, width, channels]), values, batch.len(), ahead)
     }
 
-    /// The network from `from` to the cut, and the average if one is wanted.
-    fn onward(&self, from: usize, map: [usize; 3], values: Vec<f32>, count: usize) -> Result<Vec<f32>, FeatureError> {
-        let maps = if from == self.cut {
-            values
-        } else {
-            let [height, width, channels] = map;
-            let x = Tensor::from_vec(values, (count, height, width, channels), self.device)?;
-            let y = self.backbone.prefix(from, self.cut, &x)?;
-            let [height, width, channels] = self.map_at(self.cut)?;
-            let expected = [count, height, width, channels];
-            if y.dims() != expected {
-                return Err(FeatureError::Shape { expected: expected.to_vec(), found: y.dims().to_vec() });
-            }
-            y.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?
-        };
-        if !self.pooled {
-            return Ok(maps);
+    /// The network from a cut onward, and the averages if they are wanted, at each stop.
+    fn onward(
+        &self,
+        (from, map): (usize, [usize; 3]),
+        values: Vec<f32>,
+        count: usize,
+        stops: &[usize],
+    ) -> Result<Stops, FeatureError> {
+        if stops == [from] && !self.pooled {
+            return Ok(vec![(from, values)]);
         }
-        let [height, width, channels] = self.map_at(self.cut)?;
-        let mut means = vec![0f32; count * channels];
-        means
-            .par_chunks_exact_mut(channels)
-            .zip(maps.par_chunks_exact(height * width * channels))
-            .for_each(|(out, map)| global_average(map, out));
-        Ok(means)
+        let [height, width, channels] = map;
+        let mut x = Tensor::from_vec(values, (count, height, width, channels), self.device)?;
+        let mut at = from;
+        let mut found = Vec::with_capacity(stops.len());
+        for &stop in stops {
+            let [height, width, channels] = self.map_at(stop)?;
+            if stop > at {
+                x = self.backbone.prefix(at, stop, &x)?;
+                at = stop;
+                let expected = [count, height, width, channels];
+                if x.dims() != expected {
+                    return Err(FeatureError::Shape { expected: expected.to_vec(), found: x.dims().to_vec() });
+                }
+            }
+            let maps = x.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+            if !self.pooled {
+                found.push((stop, maps));
+                continue;
+            }
+            let mut means = vec![0f32; count * channels];
+            means
+                .par_chunks_exact_mut(channels)
+                .zip(maps.par_chunks_exact(height * width * channels))
+                .for_each(|(out, map)| global_average(map, out));
+            found.push((stop, means));
+        }
+        Ok(found)
     }
 }

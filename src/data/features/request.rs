@@ -27,6 +27,9 @@ pub struct FeatureRequest<'a> {
     pub cut: usize,
     /// Averages over height and width instead of whole feature maps.
     pub pooled: bool,
+    /// Cuts whose averages will be asked for too, of the same images and view: where averages have to be computed, one
+    /// way through the network keeps those of all these cuts.
+    pub also: &'a [usize],
     /// Number format on disk. Rows read as f32; under `F16` every value is rounded to the nearest f16, cached or not.
     pub precision: CachePrecision,
     /// The images.

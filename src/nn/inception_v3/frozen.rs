@@ -20,7 +20,7 @@ pub(super) struct Arena(Vec<Vec<f32>>);
 
 impl Arena {
     /// A buffer of `length` elements with any content.
-    fn take(&mut self, length: usize) -> Vec<f32> {
+    pub(super) fn take(&mut self, length: usize) -> Vec<f32> {
         let fitting = |b: &Vec<f32>| b.capacity() >= length;
         let best = (0..self.0.len()).filter(|&i| fitting(&self.0[i])).min_by_key(|&i| self.0[i].capacity());
         // Better to grow one that is there than to keep many.
@@ -33,7 +33,7 @@ impl Arena {
         buffer
     }
 
-    fn give(&mut self, buffer: Vec<f32>) {
+    pub(super) fn give(&mut self, buffer: Vec<f32>) {
         self.0.push(buffer);
     }
 }
@@ -43,7 +43,7 @@ impl Arena {
 pub(super) struct Arenas(Mutex<Vec<Arena>>);
 
 impl Arenas {
-    fn with<R>(&self, f: impl FnOnce(&mut Arena) -> R) -> R {
+    pub(super) fn with<R>(&self, f: impl FnOnce(&mut Arena) -> R) -> R {
         let mut arena = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         let result = f(&mut arena);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(arena);

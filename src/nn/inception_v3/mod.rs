@@ -3,6 +3,7 @@
 
 mod frozen;
 mod init;
+mod pass;
 mod topology;
 mod trained;
 
@@ -34,6 +35,22 @@ pub fn parameters(width: f64) -> Vec<(String, Vec<usize>)> {
 pub fn stages(width: f64) -> Vec<StageInfo> {
     let stages = Topology::new(width).stages;
     stages.iter().map(|s| StageInfo { name: s.name.to_owned(), channels: s.cout }).collect()
+}
+
+/// What stages take for one image, pooling and batch norm left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Of all convolutions.
+    pub multiply_adds: u64,
+    /// Values that convolutions and pools give out.
+    pub activations: u64,
+    /// Values of convolution weights.
+    pub weights: u64,
+}
+
+/// The work of stages `from..to` at a width for one square image of `side` pixels; `None` if that is too small.
+pub fn work(width: f64, side: usize, from: usize, to: usize) -> Option<Work> {
+    Topology::new(width).work(side, from, to)
 }
 
 /// A tensor whose shape is not the network's.
@@ -244,8 +261,8 @@ pub fn plain_weight(width: f64, name: &str, packed: &Tensor) -> candle_core::Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Mode;
     use crate::nn::reference::{elements, numbers};
+    use crate::nn::{Mode, backward};
     use crate::spec::BatchNormMode;
 
     /// A narrow network with the published one's code.
@@ -275,6 +292,16 @@ mod tests {
         let stages = stages(1.0);
         assert_eq!(stages.len(), 18);
         assert_eq!(stages[17], StageInfo { name: "Mixed_7c".to_owned(), channels: 2048 });
+    }
+
+    #[test]
+    fn the_published_network_has_the_published_work() {
+        // torchvision's documentation: 5.71 GFLOPS (multiply-adds) at 299 px, fc's 2 M among them.
+        let work = work(1.0, 299, 0, 18).unwrap();
+        assert!((5.70e9..5.72e9).contains(&(work.multiply_adds as f64)), "{work:?}");
+        let norms: u64 = Topology::new(1.0).units.iter().map(|unit| 2 * unit.cout as u64).sum();
+        assert_eq!(work.weights + norms, 23_834_568 - 2_049_000);
+        assert_eq!(super::work(1.0, 74, 0, 18), None);
     }
 
     #[test]
@@ -335,6 +362,64 @@ mod tests {
     }
 
     #[test]
+    fn a_pass_in_one_operation_agrees_with_one_operation_by_operation() {
+        // Whole networks, and parts: statistics of a single pixel an image would amplify rounding beyond all measure.
+        let cases = [
+            (BatchNormMode::Frozen, 0, 18),
+            (BatchNormMode::Frozen, 15, 18),
+            (BatchNormMode::Train, 0, 9),
+            (BatchNormMode::Train, 10, 13),
+            (BatchNormMode::Train, 15, 18),
+        ];
+        for isa in Isa::all_available() {
+            let network = network(isa);
+            for (batch_norm, from, to) in cases {
+                let x = network.prefix(0, from, &images(2, 139)).unwrap();
+                let run = |whole: bool| {
+                    let suffix = trained::Trained::new(&network, from, to, SuffixOptions { batch_norm }).unwrap();
+                    let x = candle_core::Var::from_tensor(&x).unwrap();
+                    let forward =
+                        |mode| if whole { suffix.forward(&x, mode) } else { suffix.by_operations(&x, mode) }.unwrap();
+                    let y = forward(Mode::Train);
+                    let store = backward(&y.sqr().unwrap().sum_all().unwrap(), Some(&suffix)).unwrap();
+                    let grads =
+                        suffix.parameters().into_iter().map(|(name, v)| (name, elements(store.get(&v).unwrap())));
+                    let mut all: Vec<(String, Vec<f32>)> = grads.collect();
+                    all.extend(suffix.buffers().into_iter().map(|(name, v)| (name, elements(&v))));
+                    all.push(("input".to_owned(), elements(store.get(&x).unwrap())));
+                    all.push(("output".to_owned(), elements(&y)));
+                    all.push(("inference".to_owned(), elements(&forward(Mode::Eval))));
+                    all
+                };
+                for ((name, ours), (_, expected)) in run(true).iter().zip(run(false)) {
+                    let scale = expected.iter().fold(1e-20f32, |m, v| m.max(v.abs()));
+                    let tolerance = if batch_norm == BatchNormMode::Train { 2e-3 } else { 2e-4 };
+                    let worst = ours.iter().zip(&expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+                    assert!(
+                        ours.len() == expected.len() && worst < tolerance * scale,
+                        "{isa:?} {batch_norm:?} {from} {name}: {}",
+                        worst / scale
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_passes_in_one_loss_add_their_gradients() {
+        let network = network(Isa::best());
+        let suffix = network.suffix(16, 18, SuffixOptions { batch_norm: BatchNormMode::Frozen }).unwrap();
+        let x = network.prefix(0, 16, &images(2, 75)).unwrap();
+        let run = |times: usize| {
+            let losses = (0..times).map(|_| suffix.forward(&x, Mode::Train).unwrap().sum_all().unwrap());
+            let loss = losses.reduce(|a, b| (a + b).unwrap()).unwrap();
+            let store = backward(&loss, Some(&*suffix)).unwrap();
+            suffix.parameters().iter().flat_map(|(_, v)| elements(store.get(v).unwrap())).collect::<Vec<_>>()
+        };
+        assert!(run(1).iter().zip(run(2)).all(|(one, two)| 2.0 * one == two));
+    }
+
+    #[test]
     fn a_training_step_has_the_same_bits_for_any_number_of_threads() {
         for batch_norm in [BatchNormMode::Frozen, BatchNormMode::Train] {
             let step = |threads| {
@@ -342,7 +427,7 @@ mod tests {
                     let network = network(Isa::best());
                     let suffix = network.suffix(0, 18, SuffixOptions { batch_norm }).unwrap();
                     let y = suffix.forward(&images(3, 75), Mode::Train).unwrap();
-                    let store = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                    let store = backward(&y.sqr().unwrap().sum_all().unwrap(), Some(&*suffix)).unwrap();
                     let grads = suffix.parameters().into_iter().map(|(_, v)| elements(store.get(&v).unwrap()));
                     let buffers = suffix.buffers().into_iter().map(|(_, v)| elements(&v));
                     grads.chain(buffers).collect::<Vec<_>>()

@@ -241,6 +241,36 @@ impl Topology {
         Some(size)
     }
 
+    /// See [`super::work`].
+    pub fn work(&self, side: usize, from: usize, to: usize) -> Option<super::Work> {
+        let mut work = super::Work::default();
+        let mut size = [side; 2];
+        for (position, stage) in self.stages.get(..to)?.iter().enumerate() {
+            for branch in stage.branches.iter().filter(|_| position >= from) {
+                let (mut at, mut channels) = (size, stage.cin);
+                let fan = branch.fan.iter().map(|&unit| (Step::Unit(unit), true));
+                for (step, side_by_side) in branch.chain.iter().map(|&step| (step, false)).chain(fan) {
+                    let window = self.window(step);
+                    let behind = [window.positions(0, at[0])?, window.positions(1, at[1])?];
+                    let pixels = (behind[0] * behind[1]) as u64;
+                    let mut cout = channels;
+                    if let Step::Unit(unit) = step {
+                        cout = self.units[unit].cout;
+                        let weights = (window.taps() * self.units[unit].cin * cout) as u64;
+                        work.multiply_adds += pixels * weights;
+                        work.weights += weights;
+                    }
+                    work.activations += pixels * cout as u64;
+                    if !side_by_side {
+                        (at, channels) = (behind, cout);
+                    }
+                }
+            }
+            size = self.size_behind(stage, size)?;
+        }
+        Some(work)
+    }
+
     /// The window of a step.
     pub fn window(&self, step: Step) -> Window {
         match step {

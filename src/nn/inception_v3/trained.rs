@@ -1,35 +1,41 @@
-//! The trained part: the same stages as operations with gradients, on variables of its own.
+//! The trained part: the same stages with gradients, on variables of its own. On the CPU a pass is one operation
+//! ([`super::pass`]); elsewhere it is recorded operation by operation.
 
+use super::pass::Pass;
 use super::topology::{Branch, Stage, Step};
 use super::{EPS, InceptionV3, MOMENTUM};
 use crate::nn::concat::concat;
 use crate::nn::conv::Conv;
+use crate::nn::kernel::norm_cpu::Moments;
 use crate::nn::norm::BatchNormRelu;
 use crate::nn::pool::{Pool, PoolKind};
 use crate::nn::{Mode, Suffix, SuffixOptions};
 use crate::spec::BatchNormMode;
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Convolution, batch norm and ReLU with weights that train.
-struct Unit {
+pub(super) struct Unit {
     name: String,
     conv: Conv,
-    weight: Var,
-    gamma: Var,
-    beta: Var,
-    mean: Var,
-    variance: Var,
+    pub weight: Var,
+    pub gamma: Var,
+    pub beta: Var,
+    pub mean: Var,
+    pub variance: Var,
 }
 
 /// See [`Suffix`].
 pub(super) struct Trained {
     stages: Vec<Stage>,
     /// By their index in the whole network, so in its order.
-    units: BTreeMap<usize, Unit>,
+    units: Arc<BTreeMap<usize, Unit>>,
     max_pool: Pool,
     average_pool: Pool,
     batch_norm: BatchNormMode,
+    pass: Arc<Pass>,
 }
 
 impl Trained {
@@ -43,7 +49,9 @@ impl Trained {
             }
         }
         let pool = |step, kind| Pool { window: network.topology.window(step), kind, isa: network.isa };
+        let units = Arc::new(units);
         Ok(Self {
+            pass: Arc::new(Pass::new(network, &stages, Arc::clone(&units), options.batch_norm)?),
             stages,
             units,
             max_pool: pool(Step::MaxPool, PoolKind::Max),
@@ -69,14 +77,25 @@ impl Trained {
     }
 }
 
-impl Suffix for Trained {
-    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+impl Trained {
+    /// Operation by operation.
+    pub(super) fn by_operations(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let mut x = x.contiguous()?;
         for stage in &self.stages {
             let branches = stage.branches.iter().map(|b| self.branch(b, &x, mode));
             x = concat(&branches.collect::<Result<Vec<_>>>()?)?;
         }
         Ok(x)
+    }
+}
+
+impl Suffix for Trained {
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        if x.device().is_cpu() { self.pass.apply(&x.contiguous()?, mode) } else { self.by_operations(x, mode) }
+    }
+
+    fn collect(&self, gradients: &mut GradStore) -> Result<()> {
+        self.pass.collect(gradients)
     }
 
     fn parameters(&self) -> Vec<(String, Var)> {
@@ -116,16 +135,7 @@ impl Unit {
             (Mode::Train, BatchNormMode::Train) => {
                 let sums = self.conv.apply(x, &self.weight)?;
                 let (y, moments) = BatchNormRelu::new(EPS, self.conv.isa).apply(&sums, &self.gamma, &self.beta)?;
-                // torch keeps the unbiased variance.
-                let n = sums.elem_count() / self.conv.cout;
-                let unbiased = n as f64 / (n.max(2) - 1) as f64;
-                let blend = |old: &Var, new: Vec<f32>, factor: f64| -> Result<()> {
-                    let new = Tensor::from_vec(new, self.conv.cout, old.device())?;
-                    let kept = (old.as_detached_tensor() * (1.0 - MOMENTUM))?;
-                    old.set(&(kept + (new * (MOMENTUM * factor))?)?)
-                };
-                blend(&self.mean, moments.mean, 1.0)?;
-                blend(&self.variance, moments.variance, unbiased)?;
+                self.blend(&moments, sums.elem_count() / self.conv.cout)?;
                 Ok(y)
             }
             (Mode::Train, BatchNormMode::Frozen) => {
@@ -136,6 +146,19 @@ impl Unit {
                 self.conv.apply_affine(x, &self.weight.as_detached_tensor(), &affine)
             }
         }
+    }
+
+    /// Moves the running statistics towards those of a batch of `n` values a channel.
+    pub(super) fn blend(&self, moments: &Moments, n: usize) -> Result<()> {
+        // torch keeps the unbiased variance.
+        let unbiased = n as f64 / (n.max(2) - 1) as f64;
+        let blend = |old: &Var, new: &[f32], factor: f64| -> Result<()> {
+            let new = Tensor::from_slice(new, self.conv.cout, old.device())?;
+            let kept = (old.as_detached_tensor() * (1.0 - MOMENTUM))?;
+            old.set(&(kept + (new * (MOMENTUM * factor))?)?)
+        };
+        blend(&self.mean, &moments.mean, 1.0)?;
+        blend(&self.variance, &moments.variance, unbiased)
     }
 
     /// Batch norm in inference mode as factor and summand.

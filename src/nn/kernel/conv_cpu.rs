@@ -28,20 +28,27 @@ pub struct Epilogue<'a> {
 pub fn forward(isa: Isa, shape: &ConvShape, x: &[f32], packed: &[f32], epilogue: Epilogue<'_>, out: &Target<'_>) {
     assert_eq!(x.len(), shape.input_pixels() * shape.cin);
     assert_eq!((out.pixels(), out.channels()), (shape.output_pixels(), shape.cout));
-    gathered(isa, &shape.forward(), shape.window.taps(), x, shape.cin, packed, epilogue, out);
+    gathered(isa, &shape.forward(), shape.window.taps(), x, shape.cin, packed, epilogue, Write::Replace, out);
+}
+
+/// What becomes of the values that are already there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    Replace,
+    Add,
 }
 
 /// The gradient of the input, given the gradient of the (unscaled) output and [`panel::transposed`] weights.
 ///
 /// # Panics
 /// If a length does not fit the shape.
-pub fn input_gradient(isa: Isa, shape: &ConvShape, grad: &[f32], transposed: &[f32], out: &Target<'_>) {
+pub fn input_gradient(isa: Isa, shape: &ConvShape, grad: &[f32], transposed: &[f32], write: Write, out: &Target<'_>) {
     assert_eq!(grad.len(), shape.output_pixels() * shape.cout);
     assert_eq!((out.pixels(), out.channels()), (shape.input_pixels(), shape.cin));
     let lanes = panel::panels(shape.cin) * LANES;
     let (scale, bias) = (vec![1.0; lanes], vec![0.0; lanes]);
     let epilogue = Epilogue { scale: &scale, bias: &bias, relu: false };
-    gathered(isa, &shape.input_gradient(), shape.window.taps(), grad, shape.cout, transposed, epilogue, out);
+    gathered(isa, &shape.input_gradient(), shape.window.taps(), grad, shape.cout, transposed, epilogue, write, out);
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -53,6 +60,7 @@ fn gathered(
     depth: usize,
     packed: &[f32],
     epilogue: Epilogue<'_>,
+    write: Write,
     out: &Target<'_>,
 ) {
     let panels = panel::panels(out.channels());
@@ -62,7 +70,7 @@ fn gathered(
     assert_eq!(out.pixels(), gather.batch * gather.destination[0] * gather.destination[1]);
     let isa = isa.checked();
     let zeros = vec![0f32; depth];
-    let job = Job { isa, gather, taps, source, depth, packed, epilogue, out, zeros: &zeros };
+    let job = Job { isa, gather, taps, source, depth, packed, epilogue, write, out, zeros: &zeros };
     for class in &gather.classes {
         let tiles = (gather.batch * class.pixels()).div_ceil(TILE);
         let chunks = tiles.div_ceil(CHUNK_TILES);
@@ -85,6 +93,7 @@ struct Job<'a> {
     depth: usize,
     packed: &'a [f32],
     epilogue: Epilogue<'a>,
+    write: Write,
     out: &'a Target<'a>,
     zeros: &'a [f32],
 }
@@ -133,6 +142,7 @@ impl Job<'_> {
                             scale: self.epilogue.scale[panel * LANES..].as_ptr(),
                             bias: self.epilogue.bias[panel * LANES..].as_ptr(),
                             relu: self.epilogue.relu,
+                            add: self.write == Write::Add,
                             out,
                             pixels,
                             width: LANES.min(self.out.channels() - panel * LANES),

@@ -164,6 +164,18 @@ impl Class {
         p
     }
 
+    /// Splits pixels, counted over the batch, at the ends of the grid's lines: calls `f` with the first pixel of each
+    /// piece and its length.
+    pub fn each_run(&self, pixels: std::ops::Range<usize>, mut f: impl FnMut(Place, usize)) {
+        let mut at = pixels.start;
+        while at < pixels.end {
+            let place = self.place(at);
+            let length = (self.count[1] - place.x).min(pixels.end - at);
+            f(place, length);
+            at += length;
+        }
+    }
+
     /// Whether every tap of this pixel has a source inside the image.
     pub fn is_inner(&self, p: Place, source: [usize; 2]) -> bool {
         let inside = |at: usize, step: usize, length: usize, low: isize, high: isize| {
@@ -183,6 +195,27 @@ impl Gather {
         let y = (p.y * class.source_step).checked_add_signed(tap.dy).filter(|&y| y < self.source[0])?;
         let x = (p.x * class.source_step).checked_add_signed(tap.dx).filter(|&x| x < self.source[1])?;
         Some((p.image * self.source[0] + y) * self.source[1] + x)
+    }
+
+    /// For `length` pixels of one line from `p` on: the source pixel of the first that has one at this tap, and which of
+    /// them have one. Their sources lie `source_step` apart. `None` if all lie in the padding.
+    pub fn source_run(
+        &self,
+        class: &Class,
+        p: Place,
+        length: usize,
+        tap: Tap,
+    ) -> Option<(usize, std::ops::Range<usize>)> {
+        let step = class.source_step as isize;
+        let y = (p.y * class.source_step).checked_add_signed(tap.dy).filter(|&y| y < self.source[0])?;
+        let first = p.x as isize * step + tap.dx;
+        let from = (-first).max(0).div_euclid(step) + isize::from((-first).max(0) % step != 0);
+        let last = self.source[1] as isize - 1 - first;
+        let to = (last.div_euclid(step) + 1).clamp(0, length as isize);
+        (from < to).then(|| {
+            let x = (first + from * step) as usize;
+            ((p.image * self.source[0] + y) * self.source[1] + x, from as usize..to as usize)
+        })
     }
 
     /// The destination pixel of a class's pixel, counted over the batch.
@@ -221,6 +254,33 @@ mod tests {
                 pairs
             };
             assert_eq!(pairs(shape.forward(), false), pairs(shape.input_gradient(), true));
+        }
+    }
+
+    #[test]
+    fn runs_say_what_single_pixels_say() {
+        for (kernel, stride, padding) in
+            [([3, 3], 2, [0, 0]), ([3, 3], 2, [1, 1]), ([1, 7], 1, [0, 3]), ([2, 5], 3, [1, 4])]
+        {
+            let shape = ConvShape::new([2, 9, 8, 1], 1, Window::new(kernel, stride, padding)).unwrap();
+            let gather = shape.forward();
+            let class = &gather.classes[0];
+            for &tap in &class.taps {
+                let range = 3..gather.batch * class.pixels() - 2;
+                let mut by_run = Vec::new();
+                class.each_run(range.clone(), |place, length| {
+                    let mut line = vec![None; length];
+                    if let Some((mut pixel, inside)) = gather.source_run(class, place, length, tap) {
+                        for slot in &mut line[inside] {
+                            *slot = Some(pixel);
+                            pixel += class.source_step;
+                        }
+                    }
+                    by_run.extend(line);
+                });
+                let singly: Vec<_> = range.map(|i| gather.source_pixel(class, class.place(i), tap)).collect();
+                assert_eq!(by_run, singly, "{kernel:?} {stride} {padding:?} {tap:?}");
+            }
         }
     }
 

@@ -42,29 +42,32 @@ impl Isa {
         if self.is_available() { self } else { Self::best() }
     }
 
-    /// Runs a loop compiled for this instruction set, so that the compiler vectorises it as wide as it may.
+    /// Calls `body(args)` compiled for this instruction set, so that the compiler vectorises its loops as wide as it may.
+    ///
+    /// `body` must be a function marked `#[inline(always)]`, and so must be what it calls: anything else, a closure above
+    /// all, stays a function of its own that is compiled for the lowest common instruction set.
     #[inline]
-    pub(super) fn vectorised<R>(self, f: impl FnOnce() -> R) -> R {
+    pub(super) fn vectorised<A, R>(self, args: A, body: impl FnOnce(A) -> R) -> R {
         match self.checked() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `checked` returns only what the processor has.
-            Self::Avx512 => unsafe { with_avx512(f) },
+            Self::Avx512 => unsafe { with_avx512(args, body) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx2 => unsafe { with_avx2(f) },
-            _ => f(),
+            Self::Avx2 => unsafe { with_avx2(args, body) },
+            _ => body(args),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn with_avx512<R>(f: impl FnOnce() -> R) -> R {
-    f()
+fn with_avx512<A, R>(args: A, body: impl FnOnce(A) -> R) -> R {
+    body(args)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn with_avx2<R>(f: impl FnOnce() -> R) -> R {
-    f()
+fn with_avx2<A, R>(args: A, body: impl FnOnce(A) -> R) -> R {
+    body(args)
 }

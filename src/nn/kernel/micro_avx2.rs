@@ -75,8 +75,12 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
             let mask = mask(t.width.saturating_sub(at));
             for r in 0..ROWS.min(t.pixels - first) {
                 // The second operand wins when one is NaN: a NaN sum stays NaN.
-                let y = _mm256_max_ps(floor, _mm256_fmadd_ps(totals[r][v], scale, bias));
-                _mm256_maskstore_ps(t.out[first + r].wrapping_add(at), mask, y);
+                let mut y = _mm256_max_ps(floor, _mm256_fmadd_ps(totals[r][v], scale, bias));
+                let out = t.out[first + r].wrapping_add(at);
+                if t.add {
+                    y = _mm256_add_ps(_mm256_maskload_ps(out, mask), y);
+                }
+                _mm256_maskstore_ps(out, mask, y);
             }
         }
     }

@@ -83,8 +83,12 @@ unsafe fn tile_of<const R: usize, const V: usize>(t: &Tile<'_>) {
             let mask = mask(t.width, v);
             for r in 0..R.min(t.pixels) {
                 // The second operand wins when one is NaN: a NaN sum stays NaN.
-                let y = _mm512_max_ps(floor, _mm512_fmadd_ps(totals[r][v], scale, bias));
-                _mm512_mask_storeu_ps(t.out[r].add(16 * v), mask, y);
+                let mut y = _mm512_max_ps(floor, _mm512_fmadd_ps(totals[r][v], scale, bias));
+                let out = t.out[r].wrapping_add(16 * v);
+                if t.add {
+                    y = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out), y);
+                }
+                _mm512_mask_storeu_ps(out, mask, y);
             }
         }
     }

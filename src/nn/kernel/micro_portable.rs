@@ -52,7 +52,9 @@ pub(super) unsafe fn tile(t: &Tile<'_>) {
                 for (r, sums) in totals.iter().enumerate().take(t.pixels - first) {
                     for (j, sum) in sums.iter().enumerate().take(t.width - lane) {
                         let y = multiply_add(*sum, *t.scale.add(lane + j), *t.bias.add(lane + j));
-                        *t.out[first + r].add(lane + j) = if t.relu && y < 0.0 { 0.0 } else { y };
+                        let y = if t.relu && y < 0.0 { 0.0 } else { y };
+                        let out = t.out[first + r].add(lane + j);
+                        *out = if t.add { *out + y } else { y };
                     }
                 }
             }

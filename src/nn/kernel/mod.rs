@@ -24,7 +24,7 @@ pub mod weight_gradient;
 
 pub use geometry::{ConvShape, Window};
 pub use isa::Isa;
-pub use target::Target;
+pub use target::{Source, Target};
 
 /// Pixels of a tile.
 pub const TILE: usize = 12;

@@ -47,8 +47,18 @@ pub fn unpack(packed: &[f32], taps: usize, cin: usize, cout: usize) -> Vec<f32> 
 /// The panels of the input gradient: input and output channels change places, `[panels(cin), taps * cout, LANES]`, the
 /// rows of output channel `o` multiplied by `scale[o]`.
 pub fn transposed(packed: &[f32], taps: usize, cin: usize, cout: usize, scale: Option<&[f32]>) -> Vec<f32> {
-    assert_eq!(packed.len(), packed_shape(taps, cin, cout).iter().product::<usize>());
     let mut out = vec![0f32; packed_shape(taps, cout, cin).iter().product()];
+    transpose_into(packed, taps, cin, cout, scale, &mut out);
+    out
+}
+
+/// [`transposed`] into a buffer with any content.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn transpose_into(packed: &[f32], taps: usize, cin: usize, cout: usize, scale: Option<&[f32]>, out: &mut [f32]) {
+    assert_eq!(packed.len(), packed_shape(taps, cin, cout).iter().product::<usize>());
+    assert_eq!(out.len(), packed_shape(taps, cout, cin).iter().product::<usize>());
     // One task a (panel of input channels, tap): `cout` rows of LANES.
     out.par_chunks_mut(cout * LANES).enumerate().for_each(|(index, rows)| {
         let (panel, tap) = (index / taps, index % taps);
@@ -61,10 +71,10 @@ pub fn transposed(packed: &[f32], taps: usize, cin: usize, cout: usize, scale: O
                 for (c, value) in row[..channels].iter_mut().enumerate() {
                     *value = source[c * LANES + o] * s;
                 }
+                row[channels..].fill(0.0);
             }
         }
     });
-    out
 }
 
 /// `values` with zeros up to whole panels.

@@ -1,6 +1,8 @@
 //! Pools and their gradients.
 
-use super::{ConvShape, Isa, Target};
+#![allow(clippy::needless_range_loop)]
+
+use super::{ConvShape, Isa, Source, Target};
 use rayon::prelude::*;
 
 /// Pixels of one task.
@@ -36,6 +38,46 @@ fn check(shape: &ConvShape, x: &[f32], out: &Target<'_>) {
     assert_eq!((out.pixels(), out.channels()), (shape.output_pixels(), shape.cin));
 }
 
+// The loops over channels, for `Isa::vectorised`. By index over slices of one length: no calls.
+
+#[inline(always)]
+fn raise((best, values): (&mut [f32], &[f32])) {
+    let values = &values[..best.len()];
+    for i in 0..best.len() {
+        let value = values[i];
+        best[i] = if value > best[i] || value.is_nan() { value } else { best[i] };
+    }
+}
+
+#[inline(always)]
+fn add_scaled((sums, values, factor): (&mut [f32], &[f32], f32)) {
+    let values = &values[..sums.len()];
+    for i in 0..sums.len() {
+        sums[i] += values[i] * factor;
+    }
+}
+
+#[inline(always)]
+fn scale_shift_relu((values, factor, shift): (&mut [f32], f32, &[f32])) {
+    let shift = &shift[..values.len()];
+    for i in 0..values.len() {
+        let y = values[i] * factor + shift[i];
+        values[i] = if y < 0.0 { 0.0 } else { y };
+    }
+}
+
+/// Gives `rest` to `out` where the value is the largest, and keeps what is left.
+#[inline(always)]
+fn hand_out((out, rest, values, best): (&mut [f32], &mut [f32], &[f32], &[f32])) {
+    let n = out.len();
+    let (rest, values, best) = (&mut rest[..n], &values[..n], &best[..n]);
+    for i in 0..n {
+        let hit = values[i] == best[i];
+        out[i] += if hit { rest[i] } else { 0.0 };
+        rest[i] = if hit { 0.0 } else { rest[i] };
+    }
+}
+
 /// The largest value under each window; padding never wins, NaN always does.
 ///
 /// # Panics
@@ -46,48 +88,36 @@ pub fn max(isa: Isa, shape: &ConvShape, x: &[f32], out: &Target<'_>) {
     each_output(shape, |pixel, [image, y, x0]| {
         // SAFETY: one task a pixel, and `check` saw to the lengths.
         let row = unsafe { std::slice::from_raw_parts_mut(out.row(pixel), c) };
-        isa.vectorised(|| {
-            row.fill(f32::NEG_INFINITY);
-            for source in under(shape, image, y, x0) {
-                for (best, &value) in row.iter_mut().zip(&x[source * c..][..c]) {
-                    *best = if value > *best || value.is_nan() { value } else { *best };
-                }
-            }
-        });
+        row.fill(f32::NEG_INFINITY);
+        for source in under(shape, image, y, x0) {
+            isa.vectorised((row as &mut [f32], &x[source * c..][..c]), raise);
+        }
     });
 }
 
-/// The gradient of [`max`]: each window's goes to its first largest value (as in torch).
+/// Adds the gradient of [`max`] to `out`: each window's goes to its first largest value (as in torch).
 ///
 /// # Panics
 /// If a length does not fit the shape.
-pub fn max_gradient(isa: Isa, shape: &ConvShape, x: &[f32], y: &[f32], grad: &[f32]) -> Vec<f32> {
+pub fn add_max_gradient(isa: Isa, shape: &ConvShape, x: &[f32], y: Source<'_>, grad: Source<'_>, out: &mut [f32]) {
     let c = shape.cin;
-    assert_eq!(x.len(), shape.input_pixels() * c);
-    assert!(y.len() == shape.output_pixels() * c && grad.len() == y.len());
-    let mut out = vec![0f32; x.len()];
+    assert!(x.len() == shape.input_pixels() * c && out.len() == x.len());
+    let fits = |s: &Source<'_>| (s.pixels(), s.channels()) == (shape.output_pixels(), c);
+    assert!(fits(&y) && fits(&grad));
     // Windows overlap, so an image belongs to one task.
     out.par_chunks_mut((shape.input[0] * shape.input[1] * c).max(1)).enumerate().for_each(|(image, out)| {
         let [h, w] = shape.input;
         let [oh, ow] = shape.output;
         let mut rest = vec![0f32; c];
         for position in 0..oh * ow {
-            let at = (image * oh * ow + position) * c;
-            isa.vectorised(|| {
-                rest.copy_from_slice(&grad[at..at + c]);
-                for source in under(shape, image, position / ow, position % ow) {
-                    let out = &mut out[(source - image * h * w) * c..][..c];
-                    let values = x[source * c..][..c].iter().zip(&y[at..at + c]);
-                    for ((out, rest), (value, best)) in out.iter_mut().zip(&mut rest).zip(values) {
-                        let hit = value == best;
-                        *out += if hit { *rest } else { 0.0 };
-                        *rest = if hit { 0.0 } else { *rest };
-                    }
-                }
-            });
+            let pixel = image * oh * ow + position;
+            rest.copy_from_slice(grad.row(pixel));
+            for source in under(shape, image, position / ow, position % ow) {
+                let out = &mut out[(source - image * h * w) * c..][..c];
+                isa.vectorised((out, rest.as_mut_slice(), &x[source * c..][..c], y.row(pixel)), hand_out);
+            }
         }
     });
-    out
 }
 
 /// What the mean of each window is divided by.
@@ -120,47 +150,36 @@ pub fn average(isa: Isa, shape: &ConvShape, divisor: Divisor, x: &[f32], bias_re
         let factor = divisor.reciprocal(shape, y, x0);
         // SAFETY: one task a pixel, and `check` saw to the lengths.
         let row = unsafe { std::slice::from_raw_parts_mut(out.row(pixel), c) };
-        isa.vectorised(|| {
-            row.fill(0.0);
-            for source in under(shape, image, y, x0) {
-                for (sum, &value) in row.iter_mut().zip(&x[source * c..][..c]) {
-                    *sum += value;
-                }
-            }
-            match bias_relu {
-                None => row.iter_mut().for_each(|v| *v *= factor),
-                Some(bias) => row.iter_mut().zip(bias).for_each(|(v, b)| {
-                    let y = *v * factor + b;
-                    *v = if y < 0.0 { 0.0 } else { y };
-                }),
-            }
-        });
+        row.fill(0.0);
+        for source in under(shape, image, y, x0) {
+            isa.vectorised((row as &mut [f32], &x[source * c..][..c], 1.0), add_scaled);
+        }
+        match bias_relu {
+            None => row.iter_mut().for_each(|v| *v *= factor),
+            Some(bias) => isa.vectorised((row as &mut [f32], factor, &bias[..c]), scale_shift_relu),
+        }
     });
 }
 
-/// The gradient of [`average`] without bias.
+/// Adds the gradient of [`average`] without bias to `out`.
 ///
 /// # Panics
 /// If a length does not fit the shape.
-pub fn average_gradient(isa: Isa, shape: &ConvShape, divisor: Divisor, grad: &[f32]) -> Vec<f32> {
+pub fn add_average_gradient(isa: Isa, shape: &ConvShape, divisor: Divisor, grad: Source<'_>, out: &mut [f32]) {
     let c = shape.cin;
-    assert_eq!(grad.len(), shape.output_pixels() * c);
-    let mut out = vec![0f32; shape.input_pixels() * c];
+    assert_eq!((grad.pixels(), grad.channels()), (shape.output_pixels(), c));
+    assert_eq!(out.len(), shape.input_pixels() * c);
     let [h, w] = shape.input;
     let [oh, ow] = shape.output;
     let factors: Vec<f32> = (0..oh * ow).map(|p| divisor.reciprocal(shape, p / ow, p % ow)).collect();
     // Windows overlap, so an image belongs to one task.
     out.par_chunks_mut((h * w * c).max(1)).enumerate().for_each(|(image, out)| {
         for (position, &factor) in factors.iter().enumerate() {
-            let grad = &grad[(image * oh * ow + position) * c..][..c];
-            isa.vectorised(|| {
-                for source in under(shape, image, position / ow, position % ow) {
-                    for (out, g) in out[(source - image * h * w) * c..][..c].iter_mut().zip(grad) {
-                        *out += g * factor;
-                    }
-                }
-            });
+            let grad = grad.row(image * oh * ow + position);
+            for source in under(shape, image, position / ow, position % ow) {
+                let out = &mut out[(source - image * h * w) * c..][..c];
+                isa.vectorised((out, grad, factor), add_scaled);
+            }
         }
     });
-    out
 }

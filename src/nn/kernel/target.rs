@@ -60,6 +60,50 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Where a kernel reads: the counterpart of [`Target`].
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    data: &'a [f32],
+    stride: usize,
+    offset: usize,
+    channels: usize,
+}
+
+impl<'a> Source<'a> {
+    /// Channels `offset..offset + channels` of every pixel of a buffer of `stride` channels.
+    ///
+    /// # Panics
+    /// If the buffer is no whole number of pixels or the channels do not lie inside the stride.
+    pub fn columns(data: &'a [f32], stride: usize, offset: usize, channels: usize) -> Self {
+        assert!(stride > 0 && data.len().is_multiple_of(stride) && offset + channels <= stride);
+        Self { data, stride, offset, channels }
+    }
+
+    /// All channels of every pixel.
+    ///
+    /// # Panics
+    /// If the buffer is no whole number of pixels.
+    pub fn whole(data: &'a [f32], channels: usize) -> Self {
+        Self::columns(data, channels, 0, channels)
+    }
+
+    /// Channels read of each pixel.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Pixels of the buffer.
+    pub fn pixels(&self) -> usize {
+        self.data.len() / self.stride
+    }
+
+    /// The channels of a pixel.
+    #[inline(always)]
+    pub fn row(&self, pixel: usize) -> &'a [f32] {
+        &self.data[pixel * self.stride + self.offset..][..self.channels]
+    }
+}
+
 /// A new `[pixels, channels]` buffer, not cleared first, that `fill` writes in full.
 ///
 /// # Safety

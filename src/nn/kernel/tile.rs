@@ -7,7 +7,7 @@ use super::{micro_avx2, micro_avx512};
 /// Source pointers of one tap of a tile; unused places repeat a used one.
 pub(super) type Rows = [*const f32; TILE];
 
-/// `out[r][j] = act(scale[j] * sum over taps t and channels c of rows[t][r][c] * panel[taps[t] + c][j] + bias[j])`.
+/// `out[r][j] (+)= act(scale[j] * sum over taps t and channels c of rows[t][r][c] * panel[taps[t] + c][j] + bias[j])`.
 pub(super) struct Tile<'a> {
     /// Source rows by tap: `depth` floats behind each pointer.
     pub rows: &'a [Rows],
@@ -23,6 +23,8 @@ pub(super) struct Tile<'a> {
     pub bias: *const f32,
     /// Whether negative results become zero.
     pub relu: bool,
+    /// Whether results are added to what is there, instead of replacing it.
+    pub add: bool,
     /// Destination rows.
     pub out: [*mut f32; TILE],
     /// Rows in use, 1 to `TILE`.

@@ -68,25 +68,31 @@ pub fn scaled(isa: Isa, sums: &mut [f32], packed: &[f32], scale: &[f32]) -> Vec<
             for (factor, scale) in factor.iter_mut().zip(&scale[p * LANES..]) {
                 *factor = *scale;
             }
-            isa.vectorised(|| {
-                for (sums, weights) in sums.chunks_mut(BLOCK * LANES).zip(weights.chunks(BLOCK * LANES)) {
-                    let mut part = [0f32; LANES];
-                    for (sums, weights) in sums.chunks_exact_mut(LANES).zip(weights.chunks_exact(LANES)) {
-                        for (((sum, weight), part), factor) in sums.iter_mut().zip(weights).zip(&mut part).zip(&factor)
-                        {
-                            *part += *sum * weight;
-                            *sum *= factor;
-                        }
-                    }
-                    for (total, part) in total.iter_mut().zip(part) {
-                        *total += f64::from(part);
-                    }
-                }
-            });
+            isa.vectorised((sums, weights, &factor, &mut total), scale_and_sum);
             total
         })
         .collect();
     lanes.iter().flatten().take(scale.len()).map(|&v| v as f32).collect()
+}
+
+/// The rows of one panel for [`scaled`]. By index over fixed lengths: no calls.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+fn scale_and_sum((sums, weights, factor, total): (&mut [f32], &[f32], &[f32; LANES], &mut [f64; LANES])) {
+    let (sums, weights) = (sums.as_chunks_mut::<LANES>().0, weights.as_chunks::<LANES>().0);
+    let rows = sums.len().min(weights.len());
+    for start in (0..rows).step_by(BLOCK) {
+        let mut part = [0f32; LANES];
+        for row in start..rows.min(start + BLOCK) {
+            for i in 0..LANES {
+                part[i] += sums[row][i] * weights[row][i];
+                sums[row][i] *= factor[i];
+            }
+        }
+        for i in 0..LANES {
+            total[i] += f64::from(part[i]);
+        }
+    }
 }
 
 /// Adds a range of pixels to one tap of one panel.
@@ -109,14 +115,16 @@ fn add_pixels(
     for start in pixels.clone().step_by(BLOCK) {
         let end = pixels.end.min(start + BLOCK);
         rows.clear();
-        let mut place = class.place(start);
-        for _ in start..end {
-            rows.push(match gather.source_pixel(class, place, tap) {
-                Some(pixel) => x[pixel * shape.cin..][..shape.cin].as_ptr(),
-                None => zeros.as_ptr(),
-            });
-            place = class.next(place);
-        }
+        class.each_run(start..end, |place, length| {
+            let from = rows.len();
+            rows.resize(from + length, zeros.as_ptr());
+            let Some((pixel, inside)) = gather.source_run(class, place, length, tap) else { return };
+            let mut at = x[pixel * shape.cin..].as_ptr();
+            for row in &mut rows[from + inside.start..from + inside.end] {
+                *row = at;
+                at = at.wrapping_add(class.source_step * shape.cin);
+            }
+        });
         for first in (0..shape.cin).step_by(TILE) {
             shifted.clear();
             shifted.extend(rows.iter().map(|r| r.wrapping_add(first)));

@@ -28,6 +28,8 @@ pub struct Frozen<'a> {
     /// Digest of the weights.
     pub weights: Digest,
     pub settings: &'a TrialSettings,
+    /// Positions behind which the study's trials may put a head alone.
+    pub taps: &'a [usize],
     pub seed: u64,
     pub device: &'a Device,
 }
@@ -63,6 +65,7 @@ impl<'a> Frozen<'a> {
             weights: network_digest(self.weights, network, &arithmetic(self.device)),
             cut: network.cut(),
             pooled: self.pooled(),
+            also: self.taps,
             precision: network.cache,
             source: self.data,
             scaling: network.scaling,

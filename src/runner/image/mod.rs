@@ -28,9 +28,10 @@ use crate::metrics::{self, Predictions};
 use crate::nn::build::{Built, build};
 use crate::nn::checkpoint::Checkpoint;
 use crate::space::{Params, Value};
-use crate::spec::{BackboneKind, NetworkSpec, RunnerSpec, StudySpec, TrialSettings, WeightSource};
+use crate::spec::{BackboneKind, NetworkSpec, RunnerSpec, Setting, StudySpec, TrialSettings, WeightSource};
 use candle_core::Device;
 use feed::Frozen;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use trial::Trial;
 use watch::watched;
@@ -79,7 +80,8 @@ impl ImageRunner {
         sink: &mut dyn EpochSink,
     ) -> Result<(), ImageError> {
         let settings = self.settings(trial.1)?;
-        self.restored(trial.0, &settings, checkpoint, slot, sink)?.1.can_test()
+        let taps = self.taps(&settings);
+        self.restored(trial.0, (&settings, &taps), checkpoint, slot, sink)?.1.can_test()
     }
 
     /// Scores the locked test images with a trial's checkpoint: the mean over its folds' models.
@@ -94,7 +96,8 @@ impl ImageRunner {
         sink: &mut dyn EpochSink,
     ) -> Result<Predictions, ImageError> {
         let settings = self.settings(trial.1)?;
-        let (opened, trial) = self.restored(trial.0, &settings, checkpoint, slot, sink)?;
+        let taps = self.taps(&settings);
+        let (opened, trial) = self.restored(trial.0, (&settings, &taps), checkpoint, slot, sink)?;
         trial.test(&opened.cache, sink)
     }
 
@@ -102,14 +105,14 @@ impl ImageRunner {
     fn restored<'a>(
         &'a mut self,
         trial: TrialNumber,
-        settings: &'a TrialSettings,
+        (settings, taps): (&'a TrialSettings, &'a [usize]),
         checkpoint: &FileRef,
         slot: &DeviceSlot,
         sink: &mut dyn EpochSink,
     ) -> Result<(&'a Opened, Trial<'a>), ImageError> {
         self.open(settings, slot, sink)?;
         let (opened, built) = self.parts(settings)?;
-        let frozen = frozen(opened, built, settings, self.study.seed);
+        let frozen = frozen(opened, built, settings, taps, self.study.seed);
         let mut trial = Trial::new(frozen, &self.study.objective, trial, self.digest(settings))?;
         let checkpoint =
             Checkpoint::read(&slot.study_dir.join(&checkpoint.path), Some(checkpoint.digest), &opened.device)?;
@@ -119,6 +122,32 @@ impl ImageRunner {
 
     fn settings(&self, params: &Params) -> Result<TrialSettings, ImageError> {
         self.study.runner.settings(params).map_err(ImageError::Settings)
+    }
+
+    /// The cuts of all networks with nothing but a head to train that the space can ask for, beside whatever else is like
+    /// this trial's: one way through the network keeps the averages of all.
+    fn taps(&self, settings: &TrialSettings) -> Vec<usize> {
+        // `None`: not searched; what the trial has.
+        let choices = |name: &str| -> Vec<Option<&Value>> {
+            match self.study.space.parameters.iter().find(|p| p.name == name).map(|p| &p.domain) {
+                Some(domain) if !domain.choices().is_empty() => domain.choices().iter().map(Some).collect(),
+                _ => vec![None],
+            }
+        };
+        let mut cuts = BTreeSet::new();
+        for tap in choices("tap") {
+            for freeze in choices("freeze") {
+                let mut other = settings.clone();
+                let valid = [("tap", tap), ("freeze", freeze)].into_iter().all(|(name, value)| match value {
+                    Some(value) => Setting::named(name).is_some_and(|s| s.put(&mut other, value).is_ok()),
+                    None => true,
+                });
+                if valid && other.network.check().is_ok() && other.network.head_only() {
+                    cuts.insert(other.network.cut());
+                }
+            }
+        }
+        cuts.into_iter().collect()
     }
 
     /// What a checkpoint must share with the trial that resumes from it.
@@ -192,7 +221,8 @@ impl ImageRunner {
         let settings = self.settings(&order.params)?;
         self.open(&settings, slot, sink)?;
         let (opened, built) = self.parts(&settings)?;
-        let frozen = frozen(opened, built, &settings, self.study.seed);
+        let taps = self.taps(&settings);
+        let frozen = frozen(opened, built, &settings, &taps, self.study.seed);
         let mut trial = Trial::new(frozen, &self.study.objective, order.trial, self.digest(&settings))?;
         if let Some(file) = &start.checkpoint {
             let checkpoint = Checkpoint::read(&slot.study_dir.join(&file.path), Some(file.digest), &opened.device)?;
@@ -230,12 +260,19 @@ impl TrialRunner for ImageRunner {
     }
 }
 
-fn frozen<'a>(opened: &'a Opened, built: &'a Built, settings: &'a TrialSettings, seed: u64) -> Frozen<'a> {
+fn frozen<'a>(
+    opened: &'a Opened,
+    built: &'a Built,
+    settings: &'a TrialSettings,
+    taps: &'a [usize],
+    seed: u64,
+) -> Frozen<'a> {
     Frozen {
         data: &opened.data,
         backbone: built.backbone.as_ref(),
         weights: built.weights,
         settings,
+        taps,
         seed,
         device: &opened.device,
     }

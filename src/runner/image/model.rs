@@ -6,7 +6,7 @@ use crate::nn::head::{DropoutKey, Head};
 use crate::nn::loss::Loss;
 use crate::nn::optimiser::{Group, Optimiser};
 use crate::nn::schedule::Schedule;
-use crate::nn::{Backbone, BackboneError, Mode, Suffix, SuffixOptions};
+use crate::nn::{Backbone, BackboneError, Mode, Suffix, SuffixOptions, backward};
 use crate::spec::TrialSettings;
 use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::ops::softmax;
@@ -81,7 +81,7 @@ impl Model {
         let value = loss.to_scalar::<f32>()?;
         if value.is_finite() {
             let rate = self.schedule.rate(self.optimiser.steps());
-            self.optimiser.step(&loss.backward()?, rate)?;
+            self.optimiser.step(&backward(&loss, self.suffix.as_deref())?, rate)?;
         }
         Ok(value)
     }

@@ -4,6 +4,7 @@ use super::super::SinkClosed;
 use super::*;
 use crate::engine::{EpochReport, FailureClass};
 use crate::ids::OrderId;
+use crate::space::Parameter;
 use crate::spec::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -224,6 +225,59 @@ fn a_cache_without_room_changes_nothing() {
     let computed = run(&study, &slot, &order(0, 2), &Start::default()).unwrap();
     assert!(computed.seen.iter().any(|s| s.starts_with("features are not cached")), "{:?}", computed.seen);
     assert_eq!(traces(&cached), traces(&computed));
+}
+
+#[test]
+fn fresh_views_are_new_in_every_epoch_and_kept_nowhere() {
+    let trained = |views| {
+        let folder = tempfile::tempdir().unwrap();
+        let study = varied(|_, _, _, _, augment| (augment.strength, augment.views) = (0.7, views));
+        let slot = slot(folder.path(), "run");
+        let losses = run(&study, &slot, &order(0, 3), &Start::default()).unwrap();
+        let cache = FeatureCache::open(&slot.cache_dir, None).unwrap();
+        let shelves = cache.stats().unwrap().shelves;
+        let views = shelves.iter().filter_map(|s| s.holds.as_ref()).map(|holds| holds.view.is_some()).collect();
+        (traces(&losses), views)
+    };
+    let (fresh, kept): (_, Vec<bool>) = trained(Views::Fresh);
+    assert_eq!(kept, [false], "the originals, for validation");
+    let (bank, kept) = trained(Views::Bank(1));
+    assert_eq!(kept.iter().filter(|augmented| **augmented).count(), 1);
+    assert_ne!(fresh, bank);
+    assert_eq!(fresh, trained(Views::Fresh).0);
+}
+
+#[test]
+fn one_trial_keeps_the_averages_at_all_taps_of_the_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut study = varied(|_, _, _, _, augment| augment.strength = 0.7);
+    let choices = ["Mixed_5b", "Mixed_5c", "Conv2d_4a_3x3"].map(|tap| Value::Text(tap.to_owned()));
+    let domain = Domain::Categorical { choices: choices.to_vec() };
+    study.space.parameters = vec![Parameter { name: "tap".to_owned(), domain, when: None }];
+    let at = |tap: &Value| WorkOrder {
+        params: Params([("tap".to_owned(), tap.clone())].into_iter().collect()),
+        ..order(0, 2)
+    };
+    let slot = slot(folder.path(), "a");
+    let computing = |what: &String| what.contains("computing frozen features");
+    assert!(run(&study, &slot, &at(&choices[0]), &Start::default()).unwrap().seen.iter().any(computing));
+    let rows = || FeatureCache::open(&slot.cache_dir, None).unwrap().stats().unwrap();
+    let before = rows();
+    for tap in &choices[1..] {
+        let later = run(&study, &slot, &at(tap), &Start::default()).unwrap();
+        assert!(!later.seen.iter().any(computing), "{:?}", later.seen);
+        // The same as without the other taps.
+        let mut alone = study.clone();
+        alone.space.parameters.clear();
+        if let RunnerSpec::Image { network, .. } = &mut alone.runner {
+            let Value::Text(tap) = tap else { unreachable!() };
+            network.tap = tap.clone();
+        }
+        let elsewhere = tempfile::tempdir().unwrap();
+        let slot = self::slot(elsewhere.path(), "b");
+        assert_eq!(traces(&later), traces(&run(&alone, &slot, &order(0, 2), &Start::default()).unwrap()));
+    }
+    assert_eq!((rows().rows(), rows().files()), (before.rows(), before.files()));
 }
 
 #[test]

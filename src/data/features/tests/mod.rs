@@ -166,6 +166,7 @@ impl Bench {
             weights: Digest::of(b"weights"),
             cut: 3,
             pooled: false,
+            also: &[],
             precision: CachePrecision::F32,
             source: &self.images,
             scaling: PixelScaling::Symmetric,

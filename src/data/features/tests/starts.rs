@@ -68,3 +68,47 @@ fn rounded_averaged_or_differently_viewed_rows_are_no_start() {
     assert_eq!(calls(&bench), [(0, 3, 5)]);
     assert_eq!(bits(&found), straight(&base));
 }
+
+#[test]
+fn one_way_through_the_network_keeps_the_averages_of_all_cuts_that_will_be_asked_for() {
+    let bench = Bench::new(20);
+    let view = View::Bank { view: 1 };
+    let base = FeatureRequest { view, pooled: true, cut: 2, also: &[1, 2, 3], ..bench.request() };
+    let at = |cut| FeatureRequest { cut, ..base };
+    let expected = [1, 2, 3].map(|cut| straight(&at(cut)));
+    // Some of the deepest are there already and are left alone.
+    bench.cache().features(&FeatureRequest { cut: 3, also: &[], images: &[4, 5, 6], ..base }, &Quiet).unwrap();
+    bench.net.computed();
+    bench.cache().features(&base, &Quiet).unwrap();
+    let calls = calls(&bench);
+    let passed = |from: usize| calls.iter().filter(|call| call.0 == from).map(|call| call.2).sum::<usize>();
+    assert_eq!([passed(0), passed(1), passed(2)], [20, 20, 20], "{calls:?}");
+    bench.net.computed();
+    let found = [1, 2, 3].map(|cut| bits(&bench.cache().features(&at(cut), &Quiet).unwrap()));
+    assert_eq!(bench.net.computed(), 0);
+    assert_eq!(found, expected);
+    // Not for whole maps, nor where the averages come from maps that are cached.
+    let other = Bench::new(6);
+    let maps = FeatureRequest { cut: 2, also: &[1, 3], ..other.request() };
+    other.cache().features(&maps, &Quiet).unwrap();
+    other.cache().features(&FeatureRequest { pooled: true, also: &[1], ..maps }, &Quiet).unwrap();
+    assert_eq!(other.cache().coverage(&FeatureRequest { pooled: true, cut: 1, ..maps }).unwrap().cached, 0);
+    let deeper = FeatureRequest { pooled: true, cut: 3, ..maps };
+    assert_eq!(other.cache().coverage(&deeper).unwrap().cached, 0);
+    other.cache().features(&FeatureRequest { also: &[2], ..deeper }, &Quiet).unwrap();
+    assert_eq!(bits(&other.cache().features(&deeper, &Quiet).unwrap()), straight(&deeper));
+}
+
+#[test]
+fn averages_at_other_cuts_give_way_where_there_is_no_room() {
+    let bench = Bench::new(16);
+    let base = FeatureRequest { pooled: true, cut: 1, also: &[2, 3], ..bench.request() };
+    let own = predicted_bytes(&base.shape().unwrap(), 16, 1, base.precision);
+    let cache = bench.limited(Some(own + 24 * 1024));
+    let found = cache.features(&FeatureRequest { also: &[], ..base }, &Quiet);
+    assert!(found.is_ok(), "the budget holds what is asked for");
+    drop(found);
+    let full = bench.limited(Some(cache.stats().unwrap().bytes()));
+    let all: Vec<usize> = (0..16).collect();
+    assert_eq!(bits(&full.features(&FeatureRequest { images: &all, ..base }, &Quiet).unwrap()), straight(&base));
+}
