@@ -4,7 +4,7 @@ use super::super::SinkClosed;
 use super::*;
 use crate::engine::{EpochReport, FailureClass};
 use crate::ids::OrderId;
-use crate::space::Parameter;
+use crate::space::{Domain, Parameter};
 use crate::spec::*;
 use std::collections::BTreeMap;
 use std::path::Path;
