@@ -43,7 +43,7 @@ pub fn spec(n_trials: u32) -> StudySpec {
         direction: Direction::Maximize,
         operating_point: OperatingPoint::Recall(0.95),
     };
-    spec.run = RunSpec { workers: 2, device: "cpu".into(), ..spec.run };
+    spec.run = RunSpec { workers: 2, device: Devices::Cpu, ..spec.run };
     spec
 }
 

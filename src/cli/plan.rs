@@ -30,7 +30,7 @@ pub struct Args {
     pub no_measure: bool,
     /// Where to measure: cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "auto")]
-    pub device: String,
+    pub device: crate::spec::Devices,
 }
 
 /// What will happen.
@@ -96,7 +96,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     };
     let costs = match (&data, &rungs) {
         (Some((data, summary)), Some(rungs)) if !args.no_measure => {
-            Some(costs(&loaded, data, summary, rungs, &args.device)?)
+            Some(costs(&loaded, data, summary, rungs, &args.device.to_string())?)
         }
         _ => None,
     };
@@ -121,6 +121,7 @@ fn costs(
     device: &str,
 ) -> Result<Costs, CliError> {
     let spec = &loaded.spec;
+    crate::nn::cuda::set_precision(spec.run.precision);
     let drawn = planned_trials(spec).unwrap_or(DRAWN).clamp(1, DRAWN);
     let mut networks: BTreeMap<String, (TrialSettings, u32)> = BTreeMap::new();
     let mut sets = BTreeMap::new();

@@ -9,8 +9,9 @@ use crate::engine::Plan;
 use crate::fsx;
 use crate::report::contact_sheet;
 use crate::run::{self, RunError, RunOptions, Verdict};
+use crate::runner::device;
 use crate::runner::image::usable;
-use crate::spec::{RunnerSpec, StudySpec};
+use crate::spec::{Devices, RunnerSpec, StudySpec};
 use crate::store::{ImagesOnRecord, SqliteReader, SqliteStore, StoreError};
 use crate::study::{self, Study, StudyError, WarmStartError};
 use std::io::Write;
@@ -24,26 +25,18 @@ pub struct Args {
     /// Worker processes, instead of the study's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub workers: Option<u32>,
+    /// Worker processes on each device, instead of the study's
+    #[arg(long, value_name = "N", conflicts_with = "workers", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub workers_per_device: Option<u32>,
     /// Threads of each worker, instead of the study's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub threads: Option<u32>,
     /// cpu, cuda, cuda:N, cuda:N,M or auto, instead of the study's
-    #[arg(long, value_name = "DEVICE", value_parser = device)]
-    pub device: Option<String>,
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<Devices>,
     /// The seed, instead of the study's: it makes another study, which needs another --state or name
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-}
-
-/// A device as it may be written.
-pub(super) fn device(text: &str) -> Result<String, String> {
-    let list = text.strip_prefix("cuda:").unwrap_or("0");
-    let numbers = list.split(',').all(|n| !n.is_empty() && n.parse::<u32>().is_ok());
-    if matches!(text, "cpu" | "cuda" | "auto") || (text.starts_with("cuda:") && numbers) {
-        Ok(text.to_owned())
-    } else {
-        Err("not one of cpu, cuda, cuda:N, cuda:N,M, auto".to_owned())
-    }
 }
 
 /// Runs the study to its end, and prints the best trial.
@@ -53,17 +46,21 @@ pub(super) fn device(text: &str) -> Result<String, String> {
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let loaded = global.load(&args.study)?;
     let mut spec = loaded.spec;
-    spec.run.workers = args.workers.unwrap_or(spec.run.workers);
+    if let Some(workers) = args.workers {
+        (spec.run.workers, spec.run.workers_per_device) = (workers, None);
+    }
+    spec.run.workers_per_device = args.workers_per_device.or(spec.run.workers_per_device);
     spec.run.threads = args.threads.or(spec.run.threads);
     spec.run.device = args.device.unwrap_or(spec.run.device);
     spec.seed = args.seed.unwrap_or(spec.seed);
+    let devices = devices(&spec)?;
     let options = RunOptions {
         program: std::env::current_exe().map_err(|e| CliError::new("find this program", e))?,
         base: loaded.base,
         cache_dir: global.cache_dir(),
-        workers: spec.run.workers,
+        workers: device::workers(spec.run.workers, spec.run.workers_per_device, devices.len()),
         threads: spec.run.threads,
-        device: spec.run.device.clone(),
+        devices,
         silence: RunOptions::SILENCE,
         patience: RunOptions::PATIENCE,
     };
@@ -77,7 +74,8 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         }
     }
     if matches!(spec.runner, RunnerSpec::Image { .. }) && !matches!(study.engine().plan(), Plan::Done(_)) {
-        usable(&spec, &options.base, &options.device)
+        let device = options.devices.first().map_or("cpu", String::as_str);
+        usable(&spec, &options.base, device)
             .map_err(|e| CliError::new(format!("run study `{}`", spec.name), e).exit(Exit::Missing))?;
     }
     look_at_data(&study, &options, global)?;
@@ -86,6 +84,18 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     drop(observer);
     conclude(&study, &verdict, &args.study, global)?;
     Ok(exit_of(&verdict))
+}
+
+/// The devices of this run, looked for before anything else is done. Whether a program that is a trial can use a GPU is
+/// its own affair: it is told what the study says.
+fn devices(spec: &StudySpec) -> Result<Vec<String>, CliError> {
+    match (&spec.runner, &spec.run.device) {
+        (RunnerSpec::Image { .. }, devices) => {
+            device::resolve(devices).map_err(|e| CliError::new("find the device", e).exit(Exit::Missing))
+        }
+        (_, Devices::Cuda(numbers)) => Ok(numbers.iter().map(|n| format!("cuda:{n}")).collect()),
+        (_, other) => Ok(vec![other.to_string()]),
+    }
 }
 
 /// Opens the images of an image study before any worker starts, so that bad data ends the run here and not trial by
@@ -270,16 +280,6 @@ fn searched<'a>(
 mod tests {
     use super::*;
     use crate::engine::DoneReason;
-
-    #[test]
-    fn devices_are_checked() {
-        for good in ["cpu", "auto", "cuda", "cuda:0", "cuda:0,3"] {
-            assert!(device(good).is_ok(), "{good}");
-        }
-        for bad in ["gpu", "cuda:", "cuda:x", "cuda:0,", "cpu:1", ""] {
-            assert!(device(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn exit_codes_tell_how_it_ended() {

@@ -2,17 +2,18 @@
 
 use super::args::{Global, complain};
 use super::exit::{CliError, Exit};
-use super::run::{OtherImages, device, study_exit};
+use super::run::{OtherImages, study_exit};
 use crate::clock;
 use crate::data::DataSummary;
 use crate::engine::{FailureClass, FileRef, Plan, TrialState};
 use crate::ids::TrialNumber;
 use crate::metrics::{self, predictions};
 use crate::report::{self, StudyRecord};
+use crate::runner::device;
 use crate::runner::image::{ImageError, ImageRunner};
 use crate::runner::{Continue, DeviceSlot, EpochSink, SinkClosed};
 use crate::space::Params;
-use crate::spec::{Change, RunnerSpec};
+use crate::spec::{Change, Devices, RunnerSpec};
 use crate::store::{OpenedTrial, Opening, SqliteReader, SqliteStore};
 use crate::study::{self, Study, StudyError};
 use std::collections::BTreeMap;
@@ -30,8 +31,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=5))]
     pub finalists: u32,
     /// cpu, cuda:N or auto, instead of the study's
-    #[arg(long, value_name = "DEVICE", value_parser = device)]
-    pub device: Option<String>,
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<Devices>,
     /// Threads, instead of the machine's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub threads: Option<u32>,
@@ -97,6 +98,7 @@ fn exit_of(cause: &Boxed) -> Exit {
     } else if let Some(error) = cause.downcast_ref::<StudyError>() {
         study_exit(error)
     } else if cause.is::<OtherImages>()
+        || cause.is::<device::DeviceError>()
         || cause.downcast_ref::<ImageError>().is_some_and(|e| e.class() == FailureClass::BadInput)
     {
         Exit::Missing
@@ -139,9 +141,10 @@ fn open(args: &Args, name: &str, global: &Global) -> Result<(), Boxed> {
         }
         _ => on_record.as_ref().map(|images| images.folder.clone()).ok_or(Refusal::NoFolder)?,
     };
+    let found = device::resolve(args.device.as_ref().unwrap_or(&spec.run.device))?;
     let machine = std::thread::available_parallelism().map_or(1, usize::from);
     let slot = DeviceSlot {
-        device: args.device.clone().unwrap_or_else(|| spec.run.device.clone()),
+        device: found.first().cloned().unwrap_or_else(|| "cpu".to_owned()),
         threads: args.threads.map_or(machine, |n| n as usize),
         study_dir: dir.to_owned(),
         cache_dir: global.cache_dir(),

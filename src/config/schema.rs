@@ -409,7 +409,12 @@ pub static TABLES: &[Table] = &[
         name: "failures",
         about: "Further attempts after each class of failure; 0: the trial fails at once.",
         keys: &[
-            key("oom", "whole number", "`1`", "Out of memory."),
+            key(
+                "oom",
+                "whole number",
+                "`1`",
+                "Out of memory. Each further attempt halves the images that a step computes at once; the step stays that of the whole batch.",
+            ),
             key("diverged", "whole number", "`0`", "Loss or objective not a number, or infinite."),
             key("timeout", "whole number", "`0`", "Over a limit of time."),
             key("crashed", "whole number", "`1`", "Ended with an error, or printed garbage."),
@@ -422,7 +427,24 @@ pub static TABLES: &[Table] = &[
         keys: &[
             key("workers", "whole number", "`1`", "Worker processes."),
             key("threads", "whole number", "the cores divided by the workers", "Threads of each."),
-            key("device", "`cpu`, `cuda`, `cuda:N`, `auto`", "`auto`", "Where trials compute."),
+            key(
+                "workers_per_device",
+                "whole number",
+                "none",
+                "Worker processes on each GPU, instead of `workers` in all: several small trials share one well.",
+            ),
+            key(
+                "device",
+                "`cpu`, `cuda`, `cuda:N`, `cuda:N,M`, `auto`",
+                "`auto`",
+                "Where trials compute. Workers take turns on several GPUs; `auto` is every GPU that can be used, else the CPU.",
+            ),
+            key(
+                "precision",
+                "`f32`, `tf32`, `bf16`",
+                "`tf32`",
+                "How convolutions multiply on a GPU: `tf32` rounds factors to ten bits, `bf16` computes frozen layers in bf16. Results differ by rounding. The CPU computes in f32.",
+            ),
             key(
                 "virtual_workers",
                 "whole number",

@@ -2,8 +2,8 @@
 
 use super::reader::{Section, nearest};
 use crate::spec::{
-    Bounds, Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec,
-    SamplerSpec, SchedulerSpec, UnknownMetric,
+    Bounds, Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, Precision, RunSpec,
+    RunnerSpec, SamplerSpec, SchedulerSpec, UnknownMetric,
 };
 
 pub(super) fn objective(section: &Section<'_>, runner: &RunnerSpec) -> Objective {
@@ -202,29 +202,22 @@ pub(super) fn failures(section: &Section<'_>) -> FailurePolicies {
 
 pub(super) fn run(section: &Section<'_>) -> RunSpec {
     let device = section.get("device").and_then(|item| {
-        let text = item.text()?;
-        let sound = is_device(text);
-        if !sound {
-            item.wanted("`cpu`, `cuda`, `cuda:N` or `auto`");
+        let device = item.text()?.parse().ok();
+        if device.is_none() {
+            item.wanted("`cpu`, `cuda`, `cuda:N`, `cuda:N,M` or `auto`");
         }
-        sound.then(|| text.to_owned())
+        device
     });
     RunSpec {
         workers: section.whole("workers", 1, 1024).unwrap_or(1) as u32,
         threads: section.whole("threads", 1, 1024).map(|n| n as u32),
-        device: device.unwrap_or_else(|| String::from("auto")),
+        workers_per_device: section.whole("workers_per_device", 1, 64).map(|n| n as u32),
+        device: device.unwrap_or_default(),
+        precision: section
+            .choice("precision", &Precision::ALL.map(Precision::name))
+            .and_then(Precision::named)
+            .unwrap_or_default(),
         virtual_workers: section.whole("virtual_workers", 1, 4096).unwrap_or(8) as u32,
-    }
-}
-
-/// Whether a text names a device: `cpu`, `auto`, `cuda`, `cuda:0`, `cuda:0,1`.
-pub fn is_device(text: &str) -> bool {
-    match text.strip_prefix("cuda") {
-        Some("") => true,
-        Some(rest) => rest.strip_prefix(':').is_some_and(|list| {
-            list.split(',').all(|n| !n.is_empty() && n.len() < 4 && n.bytes().all(|b| b.is_ascii_digit()))
-        }),
-        None => matches!(text, "cpu" | "auto"),
     }
 }
 

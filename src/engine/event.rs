@@ -165,6 +165,12 @@ pub struct EpochReport {
     pub data_wait_seconds: f64,
     /// Training images seen.
     pub images: u64,
+    /// Bytes of the device's memory that training took; `None` where nobody measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Images that a step computed at once, where its batch was divided for want of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u32>,
     /// Checkpoint file, relative to the study's state folder, and its BLAKE3 digest.
     pub checkpoint: Option<FileRef>,
     /// File with the validation predictions, likewise.

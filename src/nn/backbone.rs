@@ -67,7 +67,23 @@ pub trait Suffix: Send {
     fn collect(&self, _gradients: &mut GradStore) -> candle_core::Result<()> {
         Ok(())
     }
-    /// Parameters by name, in a fixed order. Weights may be kept in a packed layout.
+    /// A parameter, or something of its shape (a gradient, a moment), as files hold it: convolution weights as torch's
+    /// `[O, I, KH, KW]`, all else as it is.
+    ///
+    /// # Errors
+    /// If it is not of the parameter's shape.
+    fn to_file(&self, _name: &str, own: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(own.clone())
+    }
+    /// The inverse of [`Suffix::to_file`]; takes the panels of older files too.
+    ///
+    /// # Errors
+    /// If it is not of the parameter's shape.
+    #[allow(clippy::wrong_self_convention)] // from a file, by what this suffix knows
+    fn from_file(&self, _name: &str, stored: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(stored.clone())
+    }
+    /// Parameters by name, in a fixed order, laid out as the device wants them.
     fn parameters(&self) -> Vec<(String, Var)>;
     /// What is updated without gradients (running statistics) by name, in a fixed order: part of a checkpoint.
     fn buffers(&self) -> Vec<(String, Var)>;

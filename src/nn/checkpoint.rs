@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The version of the format.
-const FORMAT: u32 = 1;
+/// The version of the format. 2 holds convolution weights as torch does, `[O, I, KH, KW]`; 1 held the CPU's panels, which
+/// are still read.
+const FORMAT: u32 = 2;
 /// The only key of the file's metadata: a map with several would be written in random order.
 const KEY: &str = "hpsearch";
 
@@ -163,7 +164,7 @@ impl Checkpoint {
             .metadata()
             .as_ref()
             .and_then(|m| serde_json::from_str(m.get(KEY)?).ok())
-            .filter(|n: &Note| n.format == FORMAT)
+            .filter(|n: &Note| (1..=FORMAT).contains(&n.format))
             .ok_or_else(|| CheckpointError::Note { path: path.to_owned() })?;
         let file = SafeTensors::deserialize(&bytes).map_err(format)?;
         let mut tensors = BTreeMap::new();
@@ -200,6 +201,18 @@ mod tests {
                 ("0/buffer/b".to_owned(), tensor(&[7.0])),
             ]
             .into(),
+        }
+    }
+
+    #[test]
+    fn older_files_are_read_and_newer_ones_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        for (format, readable) in [(0, false), (1, true), (FORMAT, true), (FORMAT + 1, false)] {
+            let path = folder.path().join(format!("{format}.safetensors"));
+            let mut checkpoint = checkpoint();
+            checkpoint.note.format = format;
+            checkpoint.write(&path).unwrap();
+            assert_eq!(Checkpoint::read(&path, None, &Device::Cpu).is_ok(), readable, "{format}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Concatenation along the channels. candle's own adds strided views in its backward pass, one element at a time.
 
-use super::tensor::elements;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use super::operation::{Host, Operation, apply2, apply3, forward1};
+use candle_core::{Result, Shape, Tensor, bail};
 
 /// Concatenates feature maps `[..., C_i]` along the last dimension, with gradients.
 ///
@@ -11,10 +11,10 @@ pub fn concat(pieces: &[Tensor]) -> Result<Tensor> {
     match pieces {
         [] => bail!("nothing to concatenate"),
         [a] => Ok(a.clone()),
-        [a, b] => a.apply_op2(b, Concat),
-        [a, b, c] => a.apply_op3(b, c, Concat),
+        [a, b] => apply2(Concat, a, b),
+        [a, b, c] => apply3(Concat, a, b, c),
         [a, b, c, rest @ ..] => {
-            let mut all = vec![a.apply_op3(b, c, Concat)?];
+            let mut all = vec![apply3(Concat, a, b, c)?];
             all.extend_from_slice(rest);
             concat(&all)
         }
@@ -24,19 +24,19 @@ pub fn concat(pieces: &[Tensor]) -> Result<Tensor> {
 struct Concat;
 
 impl Concat {
-    fn forward(&self, pieces: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+    fn forward(&self, pieces: &[Host<'_>]) -> Result<(Vec<f32>, Shape)> {
         let mut parts = Vec::with_capacity(pieces.len());
-        let Some((_, first)) = pieces.first() else { bail!("nothing to concatenate") };
-        let Some((_, outer)) = first.dims().split_last() else { bail!("a scalar has no channels") };
-        for (storage, layout) in pieces {
-            match layout.dims().split_last() {
+        let Some(first) = pieces.first() else { bail!("nothing to concatenate") };
+        let Some((_, outer)) = first.dims.split_last() else { bail!("a scalar has no channels") };
+        for piece in pieces {
+            match piece.dims.split_last() {
                 Some((&channels, dims)) if dims == outer && channels > 0 => {
-                    parts.push(elements("concat", storage, layout)?.chunks_exact(channels));
+                    parts.push(piece.values.chunks_exact(channels));
                 }
-                _ => bail!("concat: {:?} beside {:?}", layout.dims(), first.dims()),
+                _ => bail!("concat: {:?} beside {:?}", piece.dims, first.dims),
             }
         }
-        let channels = pieces.iter().map(|(_, l)| l.dims()[outer.len()]).sum::<usize>();
+        let channels = pieces.iter().map(|p| p.dims[outer.len()]).sum::<usize>();
         let pixels = outer.iter().product::<usize>();
         let mut out = Vec::with_capacity(pixels * channels);
         for _ in 0..pixels {
@@ -45,7 +45,7 @@ impl Concat {
             }
         }
         let shape: Vec<usize> = outer.iter().copied().chain([channels]).collect();
-        Ok((CpuStorage::F32(out), shape.into()))
+        Ok((out, shape.into()))
     }
 }
 
@@ -54,51 +54,36 @@ fn slice(grad: &Tensor, offset: &mut usize, piece: &Tensor) -> Result<Option<Ten
     let channels = *piece.dims().last().unwrap_or(&0);
     let op = Slice { offset: *offset, channels };
     *offset += channels;
-    if piece.track_op() { grad.contiguous()?.apply_op1_no_bwd(&op).map(Some) } else { Ok(None) }
+    if piece.track_op() { forward1(op, grad).map(Some) } else { Ok(None) }
 }
 
-impl CustomOp2 for Concat {
+impl Operation<2> for Concat {
     fn name(&self) -> &'static str {
         "concat"
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.forward(&[(s1, l1), (s2, l2)])
+    fn on_host(&self, pieces: [Host<'_>; 2]) -> Result<(Vec<f32>, Shape)> {
+        self.forward(&pieces)
     }
 
-    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn gradients(&self, [a, b]: [&Tensor; 2], _: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 2]> {
         let mut at = 0;
-        Ok((slice(grad, &mut at, a)?, slice(grad, &mut at, b)?))
+        Ok([slice(grad, &mut at, a)?, slice(grad, &mut at, b)?])
     }
 }
 
-impl CustomOp3 for Concat {
+impl Operation<3> for Concat {
     fn name(&self) -> &'static str {
         "concat"
     }
 
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.forward(&[(s1, l1), (s2, l2), (s3, l3)])
+    fn on_host(&self, pieces: [Host<'_>; 3]) -> Result<(Vec<f32>, Shape)> {
+        self.forward(&pieces)
     }
 
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        c: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    fn gradients(&self, [a, b, c]: [&Tensor; 3], _: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let mut at = 0;
-        Ok((slice(grad, &mut at, a)?, slice(grad, &mut at, b)?, slice(grad, &mut at, c)?))
+        Ok([slice(grad, &mut at, a)?, slice(grad, &mut at, b)?, slice(grad, &mut at, c)?])
     }
 }
 
@@ -108,20 +93,19 @@ struct Slice {
     channels: usize,
 }
 
-impl CustomOp1 for Slice {
+impl Operation<1> for Slice {
     fn name(&self) -> &'static str {
         "channel-slice"
     }
 
-    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = elements(self.name(), s, l)?;
-        let Some((&stride, outer)) = l.dims().split_last() else { bail!("a scalar has no channels") };
+    fn on_host(&self, [x]: [Host<'_>; 1]) -> Result<(Vec<f32>, Shape)> {
+        let Some((&stride, outer)) = x.dims.split_last() else { bail!("a scalar has no channels") };
         let mut out = Vec::with_capacity(outer.iter().product::<usize>() * self.channels);
-        for pixel in x.chunks_exact(stride.max(1)) {
+        for pixel in x.values.chunks_exact(stride.max(1)) {
             out.extend_from_slice(&pixel[self.offset..self.offset + self.channels]);
         }
         let shape: Vec<usize> = outer.iter().copied().chain([self.channels]).collect();
-        Ok((CpuStorage::F32(out), shape.into()))
+        Ok((out, shape.into()))
     }
 }
 

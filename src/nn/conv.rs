@@ -5,8 +5,9 @@
 
 use super::kernel::{self, ConvShape, Isa, Window, conv_cpu, panel, weight_gradient};
 use super::norm::relu_gradient;
-use super::tensor::{dims4, elements, with_elements};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use super::operation::{Host, Operation, apply2, apply3, forward2, forward3};
+use super::tensor::{dims4, with_elements};
+use candle_core::{Result, Shape, Tensor, bail};
 
 /// A convolution's constants. Apply it with [`Conv::apply`] or [`Conv::apply_affine`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Conv {
     /// # Errors
     /// If shapes do not fit.
     pub fn apply(self, x: &Tensor, weights: &Tensor) -> Result<Tensor> {
-        x.apply_op2(weights, self)
+        apply2(self, x, weights)
     }
 
     /// `relu(scale * conv(x, weights) + bias)`, with gradients of all. `affine` is `[2, O]`: scale, bias.
@@ -62,7 +63,7 @@ impl Conv {
     /// # Errors
     /// If shapes do not fit.
     pub fn apply_affine(self, x: &Tensor, weights: &Tensor, affine: &Tensor) -> Result<Tensor> {
-        x.apply_op3(weights, affine, self)
+        apply3(self, x, weights, affine)
     }
 
     fn packed_cin(&self, dims: &[usize]) -> Result<usize> {
@@ -88,14 +89,8 @@ impl Conv {
         }
     }
 
-    fn forward(
-        &self,
-        (x, x_layout): (&CpuStorage, &Layout),
-        (w, w_layout): (&CpuStorage, &Layout),
-        affine: Option<&[f32]>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let shape = self.shape(x_layout.dims(), w_layout.dims())?;
-        let (x, w) = (elements("conv", x, x_layout)?, elements("conv", w, w_layout)?);
+    fn forward(&self, x: Host<'_>, w: Host<'_>, affine: Option<&[f32]>) -> Result<(Vec<f32>, Shape)> {
+        let shape = self.shape(x.dims, w.dims)?;
         let lanes = panel::panels(self.cout) * kernel::LANES;
         let (scale, bias) = match affine {
             Some(a) if a.len() == 2 * self.cout => (panel::padded(&a[..self.cout]), panel::padded(&a[self.cout..])),
@@ -106,11 +101,11 @@ impl Conv {
         // SAFETY: a convolution writes every element of its output.
         let out = unsafe {
             kernel::target::written(shape.output_pixels(), self.cout, |out| {
-                conv_cpu::forward(self.isa, &shape, x, w, epilogue, out);
+                conv_cpu::forward(self.isa, &shape, x.values, w.values, epilogue, out);
             })
         };
         let [h, w] = shape.output;
-        Ok((CpuStorage::F32(out), (shape.batch, h, w, self.cout).into()))
+        Ok((out, (shape.batch, h, w, self.cout).into()))
     }
 
     /// The gradients of input (where wanted), weights, and affine, given that of the sums before the ReLU.
@@ -122,68 +117,51 @@ impl Conv {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Tensor, Option<Tensor>)> {
         let shape = self.shape(x.dims(), weights.dims())?;
-        let affine = affine.map(Tensor::detach);
+        let (affine, plain) = (affine.map(Tensor::detach), weights.detach());
         let input = if x.track_op() {
             let op = InputGradient { isa: self.isa, shape, affine: affine.clone() };
-            Some(grad.apply_op2_no_bwd(&weights.detach(), &op)?)
+            Some(forward2(op, grad, &plain)?)
         } else {
             None
         };
+        let has_affine = affine.is_some();
         let op = ParameterGradient { isa: self.isa, shape, affine };
-        let all = x.detach().apply_op3_no_bwd(grad, &weights.detach(), &op)?;
+        let all = forward3(op, &x.detach(), grad, &plain)?;
         let n = weights.elem_count();
         let weight = all.narrow(0, 0, n)?.reshape(weights.dims())?;
-        let affine = match op.affine {
-            Some(_) => Some(all.narrow(0, n, 2 * self.cout)?.reshape((2, self.cout))?),
-            None => None,
-        };
+        let affine = if has_affine { Some(all.narrow(0, n, 2 * self.cout)?.reshape((2, self.cout))?) } else { None };
         Ok((input, weight, affine))
     }
 }
 
-impl CustomOp2 for Conv {
+impl Operation<2> for Conv {
     fn name(&self) -> &'static str {
         "conv"
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.forward((s1, l1), (s2, l2), None)
+    fn on_host(&self, [x, w]: [Host<'_>; 2]) -> Result<(Vec<f32>, Shape)> {
+        self.forward(x, w, None)
     }
 
-    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (x, w, _) = self.gradients(x, w, None, &grad.contiguous()?)?;
-        Ok((x, Some(w)))
+    fn gradients(&self, [x, w]: [&Tensor; 2], _: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        let (x, w, _) = self.gradients(x, w, None, grad)?;
+        Ok([x, Some(w)])
     }
 }
 
-impl CustomOp3 for Conv {
+impl Operation<3> for Conv {
     fn name(&self) -> &'static str {
         "conv-affine-relu"
     }
 
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.forward((s1, l1), (s2, l2), Some(elements("conv", s3, l3)?))
+    fn on_host(&self, [x, w, affine]: [Host<'_>; 3]) -> Result<(Vec<f32>, Shape)> {
+        self.forward(x, w, Some(affine.values))
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        affine: &Tensor,
-        y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    fn gradients(&self, [x, w, affine]: [&Tensor; 3], y: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let grad = relu_gradient(self.isa, y, grad)?;
         let (x, w, a) = self.gradients(x, w, Some(affine), &grad)?;
-        Ok((x, Some(w), a.filter(|_| affine.track_op())))
+        Ok([x, Some(w), a.filter(|_| affine.track_op())])
     }
 }
 
@@ -195,16 +173,15 @@ struct InputGradient {
     affine: Option<Tensor>,
 }
 
-impl CustomOp2 for InputGradient {
+impl Operation<2> for InputGradient {
     fn name(&self) -> &'static str {
         "conv-input-gradient"
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (grad, w) = (elements(self.name(), s1, l1)?, elements(self.name(), s2, l2)?);
+    fn on_host(&self, [grad, w]: [Host<'_>; 2]) -> Result<(Vec<f32>, Shape)> {
         let shape = &self.shape;
         let transposed =
-            |scale: Option<&[f32]>| panel::transposed(w, shape.window.taps(), shape.cin, shape.cout, scale);
+            |scale: Option<&[f32]>| panel::transposed(w.values, shape.window.taps(), shape.cin, shape.cout, scale);
         let transposed = match &self.affine {
             Some(affine) => with_elements(self.name(), affine, |a| Ok(transposed(Some(a))))?,
             None => transposed(None),
@@ -212,11 +189,11 @@ impl CustomOp2 for InputGradient {
         // SAFETY: the classes of an input gradient cover every input pixel.
         let out = unsafe {
             kernel::target::written(shape.input_pixels(), shape.cin, |out| {
-                conv_cpu::input_gradient(self.isa, shape, grad, &transposed, conv_cpu::Write::Replace, out);
+                conv_cpu::input_gradient(self.isa, shape, grad.values, &transposed, conv_cpu::Write::Replace, out);
             })
         };
         let [h, w] = shape.input;
-        Ok((CpuStorage::F32(out), (shape.batch, h, w, shape.cin).into()))
+        Ok((out, (shape.batch, h, w, shape.cin).into()))
     }
 }
 
@@ -228,23 +205,13 @@ struct ParameterGradient {
     affine: Option<Tensor>,
 }
 
-impl CustomOp3 for ParameterGradient {
+impl Operation<3> for ParameterGradient {
     fn name(&self) -> &'static str {
         "conv-parameter-gradient"
     }
 
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let x = elements(self.name(), s1, l1)?;
-        let grad = elements(self.name(), s2, l2)?;
-        let w = elements(self.name(), s3, l3)?;
+    fn on_host(&self, [x, grad, w]: [Host<'_>; 3]) -> Result<(Vec<f32>, Shape)> {
+        let (x, grad, w) = (x.values, grad.values, w.values);
         let cout = self.shape.cout;
         let extra = if self.affine.is_some() { 2 * cout } else { 0 };
         let mut out = vec![0f32; w.len() + extra];
@@ -258,7 +225,7 @@ impl CustomOp3 for ParameterGradient {
             })?;
         }
         let length = out.len();
-        Ok((CpuStorage::F32(out), length.into()))
+        Ok((out, length.into()))
     }
 }
 

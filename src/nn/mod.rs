@@ -7,10 +7,10 @@ pub mod build;
 pub mod checkpoint;
 pub mod concat;
 pub mod conv;
+pub mod cuda;
 #[cfg(test)]
 mod figures;
 pub mod head;
-pub(crate) mod host;
 pub mod hub;
 pub mod inception_v3;
 pub mod init;
@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod loss;
 pub mod memory;
 pub mod norm;
+mod operation;
 pub mod optimiser;
 pub mod pool;
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use super::kernel::norm_cpu::{self, Fitted, Moments};
 use super::kernel::{Isa, Source, Target, target};
-use super::tensor::{elements, with_elements};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use super::operation::{Host, Operation, apply3, forward2, forward3};
+use super::tensor::with_elements;
+use candle_core::{Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
 /// `relu(gamma * (x - mean) / sqrt(variance + eps) + beta)` by channel, mean and variance those of the batch.
@@ -26,7 +27,7 @@ impl BatchNormRelu {
     /// If shapes do not fit or there is no pixel.
     pub fn apply(self, x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<(Tensor, Moments)> {
         let moments = Arc::clone(&self.moments);
-        let y = x.apply_op3(gamma, beta, self)?;
+        let y = apply3(self, x, gamma, beta)?;
         match moments.get() {
             Some(m) => Ok((y, m.clone())),
             None => bail!("batch norm left no statistics"),
@@ -43,25 +44,16 @@ pub(super) fn rstd(variance: &[f32], eps: f32) -> Vec<f32> {
     variance.iter().map(|&v| (1.0 / (f64::from(v) + f64::from(eps)).sqrt()) as f32).collect()
 }
 
-impl CustomOp3 for BatchNormRelu {
+impl Operation<3> for BatchNormRelu {
     fn name(&self) -> &'static str {
         "batch-norm-relu"
     }
 
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let x = elements(self.name(), s1, l1)?;
-        let (gamma, beta) = (elements(self.name(), s2, l2)?, elements(self.name(), s3, l3)?);
+    fn on_host(&self, [x, gamma, beta]: [Host<'_>; 3]) -> Result<(Vec<f32>, Shape)> {
+        let (dims, x, gamma, beta) = (x.dims, x.values, gamma.values, beta.values);
         let channels = gamma.len();
-        if l1.dims().last() != Some(&channels) || beta.len() != channels || x.is_empty() {
-            bail!("{}: {:?} with {channels} scales and {} shifts", self.name(), l1.dims(), beta.len());
+        if dims.last() != Some(&channels) || beta.len() != channels || x.is_empty() {
+            bail!("{}: {:?} with {channels} scales and {} shifts", self.name(), dims, beta.len());
         }
         let moments = norm_cpu::moments(self.isa, x, channels);
         let scale: Vec<f32> = gamma.iter().zip(self.rstd(&moments)).map(|(g, r)| g * r).collect();
@@ -74,17 +66,10 @@ impl CustomOp3 for BatchNormRelu {
         if self.moments.set(moments).is_err() {
             bail!("{}: applied twice", self.name());
         }
-        Ok((CpuStorage::F32(out), l1.shape().clone()))
+        Ok((out, dims.into()))
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        gamma: &Tensor,
-        beta: &Tensor,
-        y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    fn gradients(&self, [x, gamma, beta]: [&Tensor; 3], y: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let Some(moments) = self.moments.get() else { bail!("batch norm was not applied") };
         let op = NormGradient {
             isa: self.isa,
@@ -93,9 +78,9 @@ impl CustomOp3 for BatchNormRelu {
             mean: moments.mean.clone(),
             rstd: self.rstd(moments),
         };
-        let all = x.detach().apply_op3_no_bwd(&y.detach(), &grad.contiguous()?, &op)?;
+        let all = forward3(op, &x.detach(), &y.detach(), grad)?;
         let (n, c) = (x.elem_count(), gamma.elem_count());
-        Ok((Some(all.narrow(0, 0, n)?.reshape(x.dims())?), Some(all.narrow(0, n, c)?), Some(all.narrow(0, n + c, c)?)))
+        Ok([Some(all.narrow(0, 0, n)?.reshape(x.dims())?), Some(all.narrow(0, n, c)?), Some(all.narrow(0, n + c, c)?)])
     }
 }
 
@@ -108,21 +93,13 @@ struct NormGradient {
     rstd: Vec<f32>,
 }
 
-impl CustomOp3 for NormGradient {
+impl Operation<3> for NormGradient {
     fn name(&self) -> &'static str {
         "batch-norm-relu-gradient"
     }
 
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, grad) = (elements(self.name(), s1, l1)?, elements(self.name(), s3, l3)?);
+    fn on_host(&self, [x, _, grad]: [Host<'_>; 3]) -> Result<(Vec<f32>, Shape)> {
+        let (x, grad) = (x.values, grad.values);
         let channels = self.mean.len();
         let mut out = vec![0f32; x.len() + 2 * channels];
         let (dx, tail) = out.split_at_mut(x.len());
@@ -136,27 +113,27 @@ impl CustomOp3 for NormGradient {
         tail[..channels].copy_from_slice(&gamma);
         tail[channels..].copy_from_slice(&beta);
         let length = out.len();
-        Ok((CpuStorage::F32(out), length.into()))
+        Ok((out, length.into()))
     }
 }
 
 /// The gradient before a ReLU from its output and the gradient behind it.
 pub(super) fn relu_gradient(isa: Isa, y: &Tensor, grad: &Tensor) -> Result<Tensor> {
-    y.detach().apply_op2_no_bwd(&grad.contiguous()?, &ReluGradient { isa })
+    forward2(ReluGradient { isa }, &y.detach(), grad)
 }
 
 struct ReluGradient {
     isa: Isa,
 }
 
-impl CustomOp2 for ReluGradient {
+impl Operation<2> for ReluGradient {
     fn name(&self) -> &'static str {
         "relu-gradient"
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (y, grad) = (elements(self.name(), s1, l1)?, elements(self.name(), s2, l2)?);
-        let channels = l1.dims().last().copied().unwrap_or(1).max(1);
+    fn on_host(&self, [y, grad]: [Host<'_>; 2]) -> Result<(Vec<f32>, Shape)> {
+        let (dims, y, grad) = (y.dims, y.values, grad.values);
+        let channels = dims.last().copied().unwrap_or(1).max(1);
         // SAFETY: every pixel is written.
         let out = unsafe {
             target::written(y.len() / channels, channels, |out| {
@@ -164,7 +141,7 @@ impl CustomOp2 for ReluGradient {
                 norm_cpu::relu_gradient(self.isa, y, grad, out);
             })
         };
-        Ok((CpuStorage::F32(out), l1.shape().clone()))
+        Ok((out, dims.into()))
     }
 }
 

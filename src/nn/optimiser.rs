@@ -1,9 +1,13 @@
 //! AdamW and SGD with momentum, as PyTorch computes them, with their state open to checkpoints.
 
-use super::host::slice;
+#[cfg(feature = "cuda")]
+use super::cuda::update;
+use super::tensor::elements;
 use crate::spec::{OptimiserKind, TrainingSpec};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, Device, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var};
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var};
 use rayon::prelude::*;
 
 const BETA1: f64 = 0.9;
@@ -118,38 +122,23 @@ impl Optimiser {
 
 impl Slot {
     fn update(&self, kind: OptimiserKind, gradient: &Tensor, rate: f64, momentum: f64, steps: u64) -> Result<()> {
-        let on_cpu = matches!(self.var.device(), Device::Cpu);
         match (kind, &self.second) {
             (OptimiserKind::AdamW, Some(second)) => {
                 let power = i32::try_from(steps).unwrap_or(i32::MAX);
                 let corrections = (1.0 - BETA1.powi(power), 1.0 - BETA2.powi(power));
-                let shrink = 1.0 - rate * self.decay;
-                if on_cpu {
-                    self.first.inplace_op2(gradient, &Blend { keep: BETA1, square: false })?;
-                    second.inplace_op2(gradient, &Blend { keep: BETA2, square: true })?;
-                    let step = AdamStep {
-                        shrink: shrink as f32,
-                        rate: (rate / corrections.0) as f32,
-                        root: corrections.1.sqrt() as f32,
-                    };
-                    return self.var.inplace_op3(&self.first, second, &step);
-                }
-                self.first.slice_set(&((&self.first * BETA1)? + (gradient * (1.0 - BETA1))?)?, 0, 0)?;
-                second.slice_set(&((second * BETA2)? + (gradient.sqr()? * (1.0 - BETA2))?)?, 0, 0)?;
-                let denominator = ((second.sqrt()? / corrections.1.sqrt())? + EPSILON)?;
-                let step = (self.first.div(&denominator)? * (rate / corrections.0))?;
-                self.var.set(&((self.var.as_detached_tensor() * shrink)? - step)?)
+                self.first.inplace_op2(gradient, &Blend { keep: BETA1, square: false })?;
+                second.inplace_op2(gradient, &Blend { keep: BETA2, square: true })?;
+                let step = AdamStep {
+                    shrink: (1.0 - rate * self.decay) as f32,
+                    rate: (rate / corrections.0) as f32,
+                    root: corrections.1.sqrt() as f32,
+                };
+                self.var.inplace_op3(&self.first, second, &step)
             }
-            _ if on_cpu => {
+            _ => {
                 let sgd = SgdBuffer { momentum: momentum as f32, decay: self.decay as f32 };
                 self.first.inplace_op3(gradient, self.var.as_tensor(), &sgd)?;
                 self.var.inplace_op2(&self.first, &Descend { rate: rate as f32 })
-            }
-            _ => {
-                let value = self.var.as_detached_tensor();
-                let gradient = (gradient + (&value * self.decay)?)?;
-                self.first.slice_set(&((&self.first * momentum)? + gradient)?, 0, 0)?;
-                self.var.set(&(value - (&self.first * rate)?)?)
             }
         }
     }
@@ -185,13 +174,18 @@ impl InplaceOp2 for Blend {
     fn cpu_fwd(&self, a: &mut CpuStorage, al: &Layout, g: &CpuStorage, gl: &Layout) -> Result<()> {
         // 1 - .999 in f32 is off by 5e-5.
         let (keep, rest) = (self.keep as f32, (1.0 - self.keep) as f32);
-        let (a, g) = (values(a, al, self.name())?, slice(g, gl, self.name())?);
+        let (a, g) = (values(a, al, self.name())?, elements(self.name(), g, gl)?);
         if self.square {
             each2(a, g, |a, g| *a = keep * *a + rest * (g * g));
         } else {
             each2(a, g, |a, g| *a = keep * *a + rest * g);
         }
         Ok(())
+    }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, a: &mut CudaStorage, al: &Layout, g: &CudaStorage, gl: &Layout) -> Result<()> {
+        let kernel = if self.square { "moment_of_squares" } else { "moment" };
+        update::run(kernel, (a, al), &[(g, gl)], &[self.keep as f32, (1.0 - self.keep) as f32])
     }
 }
 
@@ -216,11 +210,24 @@ impl InplaceOp3 for AdamStep {
         vl: &Layout,
     ) -> Result<()> {
         let Self { shrink, rate, root } = *self;
-        let (m, v) = (slice(m, ml, self.name())?, slice(v, vl, self.name())?);
+        let (m, v) = (elements(self.name(), m, ml)?, elements(self.name(), v, vl)?);
         each3(values(p, pl, self.name())?, m, v, |p, m, v| {
             *p = shrink * *p - rate * (m / (v.sqrt() / root + EPSILON as f32));
         });
         Ok(())
+    }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        p: &mut CudaStorage,
+        pl: &Layout,
+        m: &CudaStorage,
+        ml: &Layout,
+        v: &CudaStorage,
+        vl: &Layout,
+    ) -> Result<()> {
+        let Self { shrink, rate, root } = *self;
+        update::run("adamw", (p, pl), &[(m, ml), (v, vl)], &[shrink, rate, root, EPSILON as f32])
     }
 }
 
@@ -244,9 +251,21 @@ impl InplaceOp3 for SgdBuffer {
         pl: &Layout,
     ) -> Result<()> {
         let Self { momentum, decay } = *self;
-        let (g, p) = (slice(g, gl, self.name())?, slice(p, pl, self.name())?);
+        let (g, p) = (elements(self.name(), g, gl)?, elements(self.name(), p, pl)?);
         each3(values(b, bl, self.name())?, g, p, |b, g, p| *b = momentum * *b + (g + decay * p));
         Ok(())
+    }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        b: &mut CudaStorage,
+        bl: &Layout,
+        g: &CudaStorage,
+        gl: &Layout,
+        p: &CudaStorage,
+        pl: &Layout,
+    ) -> Result<()> {
+        update::run("momentum", (b, bl), &[(g, gl), (p, pl)], &[self.momentum, self.decay])
     }
 }
 
@@ -261,8 +280,12 @@ impl InplaceOp2 for Descend {
     }
     fn cpu_fwd(&self, p: &mut CpuStorage, pl: &Layout, b: &CpuStorage, bl: &Layout) -> Result<()> {
         let rate = self.rate;
-        each2(values(p, pl, self.name())?, slice(b, bl, self.name())?, |p, b| *p -= rate * b);
+        each2(values(p, pl, self.name())?, elements(self.name(), b, bl)?, |p, b| *p -= rate * b);
         Ok(())
+    }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, p: &mut CudaStorage, pl: &Layout, b: &CudaStorage, bl: &Layout) -> Result<()> {
+        update::run("descend", (p, pl), &[(b, bl)], &[self.rate])
     }
 }
 
@@ -271,6 +294,7 @@ mod tests {
     use super::*;
     use crate::nn::figures::{figures, list, s};
     use crate::spec::{ImbalancePolicy, LossKind, ScheduleKind};
+    use candle_core::Device;
 
     pub(crate) fn spec(optimiser: OptimiserKind) -> TrainingSpec {
         TrainingSpec {

@@ -2,9 +2,10 @@
 
 use super::kernel::pool_cpu::{self, Divisor};
 use super::kernel::{ConvShape, Isa, Source, Window, target};
-use super::tensor::{dims4, elements};
+use super::operation::{Host, Operation, apply1, forward1, forward3};
+use super::tensor::dims4;
 use crate::spec::PoolPadding;
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Shape, Tensor, bail};
 
 impl From<PoolPadding> for Divisor {
     fn from(padding: PoolPadding) -> Self {
@@ -46,7 +47,7 @@ impl Pool {
     /// # Errors
     /// If the window does not fit.
     pub fn apply(self, x: &Tensor) -> Result<Tensor> {
-        x.apply_op1(self)
+        apply1(self, x)
     }
 
     fn shape(&self, dims: &[usize]) -> Result<ConvShape> {
@@ -58,14 +59,13 @@ impl Pool {
     }
 }
 
-impl CustomOp1 for Pool {
+impl Operation<1> for Pool {
     fn name(&self) -> &'static str {
         "pool"
     }
 
-    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let shape = self.shape(l.dims())?;
-        let x = elements(self.name(), s, l)?;
+    fn on_host(&self, [x]: [Host<'_>; 1]) -> Result<(Vec<f32>, Shape)> {
+        let (shape, x) = (self.shape(x.dims)?, x.values);
         // SAFETY: both pools write every pixel.
         let out = unsafe {
             target::written(shape.output_pixels(), shape.cout, |out| match self.kind {
@@ -74,20 +74,18 @@ impl CustomOp1 for Pool {
             })
         };
         let [h, w] = shape.output;
-        Ok((CpuStorage::F32(out), (shape.batch, h, w, shape.cout).into()))
+        Ok((out, (shape.batch, h, w, shape.cout).into()))
     }
 
-    fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+    fn gradients(&self, [x]: [&Tensor; 1], y: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
         if !x.track_op() {
-            return Ok(None);
+            return Ok([None]);
         }
-        let shape = self.shape(x.dims())?;
-        let grad = grad.contiguous()?;
-        let op = PoolGradient { pool: *self, shape };
-        match self.kind {
-            PoolKind::Max => x.detach().apply_op3_no_bwd(&y.detach(), &grad, &op).map(Some),
-            PoolKind::Average(_) => grad.apply_op1_no_bwd(&op).map(Some),
-        }
+        let op = PoolGradient { pool: *self, shape: self.shape(x.dims())? };
+        Ok([Some(match self.kind {
+            PoolKind::Max => forward3(op, &x.detach(), &y.detach(), grad)?,
+            PoolKind::Average(_) => forward1(op, grad)?,
+        })])
     }
 }
 
@@ -101,48 +99,37 @@ impl PoolGradient {
         target::zeroed(self.shape.input_pixels() * self.shape.cin)
     }
 
-    fn output(&self, gradient: Vec<f32>) -> (CpuStorage, Shape) {
+    fn output(&self, gradient: Vec<f32>) -> (Vec<f32>, Shape) {
         let [h, w] = self.shape.input;
-        (CpuStorage::F32(gradient), (self.shape.batch, h, w, self.shape.cin).into())
+        (gradient, (self.shape.batch, h, w, self.shape.cin).into())
     }
 }
 
 /// Of the average: from the gradient of the output.
-impl CustomOp1 for PoolGradient {
+impl Operation<1> for PoolGradient {
     fn name(&self) -> &'static str {
         "average-pool-gradient"
     }
 
-    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn on_host(&self, [grad]: [Host<'_>; 1]) -> Result<(Vec<f32>, Shape)> {
         let PoolKind::Average(divisor) = self.pool.kind else { bail!("a max pool's gradient needs its operands") };
-        let grad = elements("average-pool-gradient", s, l)?;
         let mut out = self.zeros();
-        let grad = Source::whole(grad, self.shape.cin);
+        let grad = Source::whole(grad.values, self.shape.cin);
         pool_cpu::add_average_gradient(self.pool.isa, &self.shape, divisor, grad, &mut out);
         Ok(self.output(out))
     }
 }
 
 /// Of the maximum: from input, output and its gradient.
-impl CustomOp3 for PoolGradient {
+impl Operation<3> for PoolGradient {
     fn name(&self) -> &'static str {
         "max-pool-gradient"
     }
 
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let name = "max-pool-gradient";
-        let (x, y, grad) = (elements(name, s1, l1)?, elements(name, s2, l2)?, elements(name, s3, l3)?);
+    fn on_host(&self, [x, y, grad]: [Host<'_>; 3]) -> Result<(Vec<f32>, Shape)> {
         let mut out = self.zeros();
-        let [y, grad] = [y, grad].map(|s| Source::whole(s, self.shape.cin));
-        pool_cpu::add_max_gradient(self.pool.isa, &self.shape, x, y, grad, &mut out);
+        let [y, grad] = [y, grad].map(|s| Source::whole(s.values, self.shape.cin));
+        pool_cpu::add_max_gradient(self.pool.isa, &self.shape, x.values, y, grad, &mut out);
         Ok(self.output(out))
     }
 }

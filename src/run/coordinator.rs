@@ -40,7 +40,7 @@ pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer)
     })
     .map_err(RunError::Signals)?;
     let spent_before = study.run_seconds()?;
-    study.begin_run(options.workers, &options.device)?;
+    study.begin_run(options.workers, &options.devices.join(","))?;
     crash::at(Point::RunBegun);
     let mut coordinator = Coordinator {
         slots: (0..options.workers.max(1)).map(|_| Slot::default()).collect(),
@@ -109,7 +109,7 @@ impl Coordinator<'_> {
             study: spec.name.clone(),
             metric: spec.objective.metric.to_string(),
             workers: self.options.workers,
-            device: self.options.device.clone(),
+            device: self.options.devices.join(", "),
             finished,
             planned: scheduler::planned_trials(spec),
             epochs: engine.trials().map(|trial| trial.curve.len() as u64).sum(),

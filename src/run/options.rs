@@ -20,8 +20,8 @@ pub struct RunOptions {
     pub workers: u32,
     /// Threads of each; `None`: the cores divided by the workers.
     pub threads: Option<u32>,
-    /// `cpu`, `cuda`, `cuda:N`, `cuda:N,M`, `auto`.
-    pub device: String,
+    /// The devices that workers take turns on, such as `cpu` or `cuda:1`; at least one.
+    pub devices: Vec<String>,
     /// A worker that says nothing for so long, not even that it is alive, is ended.
     pub silence: Duration,
     /// How long workers may take to end when asked to.
@@ -38,7 +38,7 @@ impl RunOptions {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.map_or(cores / self.workers.max(1) as usize, |t| t as usize).max(1);
         DeviceSlot {
-            device: device_of(&self.device, worker),
+            device: device_of(&self.devices, worker),
             threads,
             study_dir: study.dir().to_owned(),
             cache_dir: self.cache_dir.clone(),
@@ -47,12 +47,9 @@ impl RunOptions {
     }
 }
 
-/// The device of one worker: of `cuda:0,1` they take turns.
-fn device_of(devices: &str, worker: u32) -> String {
-    match devices.strip_prefix("cuda:").map(|list| list.split(',').collect::<Vec<_>>()) {
-        Some(list) if list.len() > 1 => format!("cuda:{}", list[worker as usize % list.len()].trim()),
-        _ => devices.to_owned(),
-    }
+/// The device of one worker: they take turns.
+fn device_of(devices: &[String], worker: u32) -> String {
+    devices.get(worker as usize % devices.len().max(1)).cloned().unwrap_or_else(|| "cpu".to_owned())
 }
 
 /// Why a run ends in an error.
@@ -98,9 +95,12 @@ mod tests {
 
     #[test]
     fn workers_take_turns_on_several_devices() {
-        let devices = |text| (0..3).map(|w| device_of(text, w)).collect::<Vec<_>>();
-        assert_eq!(devices("cuda:0,2"), ["cuda:0", "cuda:2", "cuda:0"]);
-        assert_eq!(devices("cuda:1"), ["cuda:1", "cuda:1", "cuda:1"]);
-        assert_eq!(devices("cpu"), ["cpu", "cpu", "cpu"]);
+        let devices = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            (0..3).map(|w| device_of(&names, w)).collect::<Vec<_>>()
+        };
+        assert_eq!(devices(&["cuda:0", "cuda:2"]), ["cuda:0", "cuda:2", "cuda:0"]);
+        assert_eq!(devices(&["cuda:1"]), ["cuda:1", "cuda:1", "cuda:1"]);
+        assert_eq!(devices(&["cpu"]), ["cpu", "cpu", "cpu"]);
     }
 }

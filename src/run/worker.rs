@@ -54,15 +54,24 @@ pub fn serve() -> ExitCode {
         let Request::Run { order, start } = request else { continue };
         let mut sink = PipeSink { out: &out, requests: &requests, interrupted: &interrupted, told: Instant::now() };
         let failure = attempt(runner.as_mut(), &order, &start, &slot, &mut sink);
-        // After a panic or for want of memory the process is not worth keeping: the next attempt gets a new one.
         let leaving =
-            failure.as_ref().is_some_and(|(failure, panicked)| *panicked || failure.class == FailureClass::Oom);
+            failure.as_ref().is_some_and(|(failure, panicked)| *panicked || unfit(failure.class, &slot.device));
         let failure = failure.map(|(failure, _)| failure);
         if !out.send(&Reply::Ended { failure, leaving }) || leaving {
             break;
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Whether a process is not worth keeping after such a failure, so that the next attempt gets a new one: for want of
+/// memory, and on a GPU after whatever may have come from there, since a broken context stays broken.
+fn unfit(class: FailureClass, device: &str) -> bool {
+    match class {
+        FailureClass::Oom => true,
+        FailureClass::Diverged | FailureClass::BadInput => false,
+        FailureClass::Timeout | FailureClass::Crashed | FailureClass::Lost => device.starts_with("cuda"),
+    }
 }
 
 /// Becomes the program of `argv`, such that it dies with its parent. Returns only on failure.
@@ -183,5 +192,23 @@ impl EpochSink for PipeSink<'_> {
 
     fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_leaves_after_what_may_have_broken_its_gpu_or_filled_its_memory() {
+        use FailureClass::{BadInput, Crashed, Diverged, Lost, Oom};
+        assert_eq!(
+            [Oom, Crashed, Lost, Diverged, BadInput].map(|c| unfit(c, "cpu")),
+            [true, false, false, false, false]
+        );
+        assert_eq!(
+            [Oom, Crashed, Lost, Diverged, BadInput].map(|c| unfit(c, "cuda:1")),
+            [true, true, true, false, false]
+        );
     }
 }

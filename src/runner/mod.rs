@@ -1,6 +1,7 @@
 //! What runs a work order.
 
 pub mod command;
+pub mod device;
 pub mod image;
 pub mod synthetic;
 
@@ -30,6 +31,10 @@ pub struct Start {
     pub checkpoint: Option<FileRef>,
     /// The epoch of that checkpoint; `Epoch(0)` without one.
     pub epoch: crate::ids::Epoch,
+    /// How often a step's batch is to be halved, since earlier attempts at this trial ran out of memory. The step stays
+    /// that of the whole batch.
+    #[serde(default)]
+    pub halvings: u32,
 }
 
 /// Where on this machine a trial computes, and where its files go.

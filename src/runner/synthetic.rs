@@ -245,13 +245,13 @@ mod tests {
 
         let mut first = Collect { stop_after: Some(2), ..Collect::default() };
         runner.run(&order, &Start::default(), &slot, &mut first).unwrap();
-        let start = Start { checkpoint: first.reports[1].checkpoint.clone(), epoch: Epoch(2) };
+        let start = Start { checkpoint: first.reports[1].checkpoint.clone(), epoch: Epoch(2), ..Start::default() };
         let mut second = Collect::default();
         runner.run(&order, &start, &slot, &mut second).unwrap();
         assert_eq!(second.reports[0].value, straight.reports[2].value);
         assert_eq!(second.reports[0].checkpoint, straight.reports[2].checkpoint);
 
-        let wrong = Start { checkpoint: first.reports[0].checkpoint.clone(), epoch: Epoch(2) };
+        let wrong = Start { checkpoint: first.reports[0].checkpoint.clone(), epoch: Epoch(2), ..Start::default() };
         let mut third = Collect::default();
         runner.run(&order, &wrong, &slot, &mut third).unwrap();
         assert_eq!(third.reports[0].epoch, Epoch(2), "the checkpoint says where it stands");

@@ -8,9 +8,11 @@ mod augment;
 mod backbones;
 mod command;
 mod data;
+mod device;
 mod identity;
 mod metric;
 mod network;
+mod precision;
 mod runner;
 mod search;
 mod settings;
@@ -21,12 +23,14 @@ mod words;
 pub use augment::{AugmentSpec, Views};
 pub use command::{FillError, ORDER_FIELDS};
 pub use data::{BadFilePolicy, ColourMode, DataSource, DataSpec, SplitSpec, SyntheticSpec, ValidationPolicy};
+pub use device::{Devices, UnknownDevice};
 pub use identity::{Change, Difference};
 pub use metric::{UnknownMetric, UnknownOperatingPoint};
 pub use network::{
     BackboneKind, BatchNormMode, CachePrecision, FreezeTo, HeadKind, HeadSpec, NetworkSpec, PixelScaling, PoolPadding,
     WeightSource,
 };
+pub use precision::Precision;
 pub use search::{
     Budget, CommandSpec, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec,
     SamplerSpec, SchedulerSpec,
@@ -88,7 +92,14 @@ impl StudySpec {
             budget: Budget { n_trials: Some(n_trials), wall_seconds: None, epochs: None, max_failures: None },
             limits: Limits::default(),
             failures: FailurePolicies::default(),
-            run: RunSpec { workers: 1, threads: None, device: String::from("auto"), virtual_workers: 8 },
+            run: RunSpec {
+                workers: 1,
+                threads: None,
+                workers_per_device: None,
+                device: Devices::Auto,
+                precision: Precision::default(),
+                virtual_workers: 8,
+            },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Objective, sampler, scheduler, budget, limits.
 
-use super::{AugmentSpec, DataSpec, HeadSpec, NetworkSpec, TrainingSpec};
+use super::{AugmentSpec, DataSpec, Devices, HeadSpec, NetworkSpec, Precision, TrainingSpec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -218,8 +218,14 @@ pub struct RunSpec {
     pub workers: u32,
     /// Threads each; `None`: the cores divided by the workers.
     pub threads: Option<u32>,
-    /// `cpu`, `cuda`, `cuda:N`, `auto`.
-    pub device: String,
+    /// Worker processes on each device, instead of `workers` in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers_per_device: Option<u32>,
+    /// Where they compute.
+    pub device: Devices,
+    /// How convolutions multiply on GPUs. Results differ by rounding.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// Virtual workers of algorithms that learn from results (part of the identity of such studies).
     pub virtual_workers: u32,
 }

@@ -61,6 +61,8 @@ pub(crate) fn report(trial: u32, epoch: u32, value: Option<f64>) -> EpochReport 
         seconds: 0.25,
         data_wait_seconds: 0.0,
         images: 640,
+        memory_bytes: Some(1 << 40),
+        at_once: Some(16),
         checkpoint: file("checkpoints"),
         predictions: file("predictions"),
     }

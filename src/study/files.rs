@@ -3,9 +3,9 @@
 use super::{Study, StudyError, Trial};
 use crate::crash::{self, Point};
 use crate::digest::Digest;
-use crate::engine::{Engine, Event, FileRef, TrialState, Why};
+use crate::engine::{Engine, Event, FailureClass, FileRef, TrialState, Why};
 use crate::fsx;
-use crate::ids::{Epoch, TrialNumber};
+use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::runner::{Start, command};
 use crate::spec::RunnerSpec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,23 +156,31 @@ impl Study {
     /// Commands keep their own state in the folder of their trial, so they begin after the last epoch on record; at the
     /// beginning where that folder is gone or empty.
     pub fn start(&self, trial: &Trial) -> (Start, Vec<FileFault>) {
+        let halvings = self.halvings(trial.number());
         if matches!(self.spec().runner, RunnerSpec::Command(_)) {
             let folder = self.dir.join(command::folder(trial.number()));
             let kept = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
             let epoch = if kept { trial.known() } else { Epoch(0) };
-            return (Start { checkpoint: None, epoch }, Vec::new());
+            return (Start { epoch, halvings, ..Start::default() }, Vec::new());
         }
         let mut faults = Vec::new();
         for files in trial.checkpoints() {
             match verify(&self.dir, &files.checkpoint) {
                 Ok(()) => {
                     let checkpoint = Some(files.checkpoint.clone());
-                    return (Start { checkpoint, epoch: files.epoch }, faults);
+                    return (Start { checkpoint, epoch: files.epoch, halvings }, faults);
                 }
                 Err(what) => faults.push(FileFault { path: files.checkpoint.path.clone(), what }),
             }
         }
-        (Start { checkpoint: None, epoch: Epoch(0) }, faults)
+        (Start { halvings, ..Start::default() }, faults)
+    }
+
+    /// Attempts at the trial that were lost for want of memory: each halves what the next one computes at once.
+    fn halvings(&self, trial: TrialNumber) -> u32 {
+        let orders = self.engine.trial(trial).map(|t| t.orders.clone()).unwrap_or_default();
+        let record = |order: &OrderId| self.engine.orders().get(order.0 as usize);
+        orders.iter().filter_map(record).filter_map(|record| record.losses.get(&FailureClass::Oom)).sum()
     }
 
     /// Keeps a trial's state after an epoch, durably: put what this returns into the `checkpoint` of the epoch's report.

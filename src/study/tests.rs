@@ -275,3 +275,20 @@ fn a_quota_gives_up_what_stands_in_first() {
     let checkpoints: Vec<_> = listing(&study).into_iter().filter(|n| n.starts_with("checkpoints")).collect();
     assert_eq!(checkpoints, ["checkpoints/00000-0002", "checkpoints/00001-0002"], "both can still resume");
 }
+
+#[test]
+fn every_lack_of_memory_halves_what_the_next_attempt_computes_at_once() {
+    let state = tempfile::tempdir().unwrap();
+    let mut spec = conformance::study("memory");
+    spec.failures.oom = 2;
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    let mut trial = asked(&mut study);
+    let number = trial.number();
+    assert_eq!(study.start(&trial).0.halvings, 0);
+    for halvings in 1..=2 {
+        assert_eq!(study.fail(trial, FailureClass::Oom, "no room".to_owned()).unwrap(), Lost::Again);
+        trial = asked(&mut study);
+        assert_eq!((trial.number(), study.start(&trial).0.halvings), (number, halvings));
+    }
+    assert_eq!(study.fail(trial, FailureClass::Oom, "no room".to_owned()).unwrap(), Lost::ForGood);
+}

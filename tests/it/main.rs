@@ -3,6 +3,7 @@
 mod command;
 mod crash;
 mod determinism;
+mod golden;
 mod image;
 mod limits;
 mod network;

@@ -1,54 +1,17 @@
 //! InceptionV3 against torchvision's, figure by figure.
 //!
-//! `tests/data/inception_v3_golden.json` holds samples of every stage and of gradients, computed by torch in f64, and the
-//! recipe by which parameters and inputs are made from integers.
+//! [`crate::golden`] has the figures.
 
+use crate::golden::{GOLDEN, error, input, numbers, parameter};
 use candle_core::{Device, Result, Tensor};
 use hpsearch::nn::inception_v3::{self, InceptionV3};
 use hpsearch::nn::{Backbone, Mode, SuffixOptions, backward};
 use hpsearch::spec::{BatchNormMode, PoolPadding};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// Largest error, relative to the sample or to the root mean square of its tensor, whichever is larger.
 const TOLERANCE: f64 = 1e-5;
-
-static GOLDEN: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../data/inception_v3_golden.json")).unwrap());
-
-fn fnv(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
-}
-
-fn splitmix(seed: u64, i: u64) -> u64 {
-    let mut x = seed.wrapping_add((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
-/// The recipe's numbers in [-1, 1).
-fn numbers(name: &str, count: usize) -> impl Iterator<Item = f64> {
-    let seed = fnv(name);
-    (0..count as u64).map(move |i| (splitmix(seed, i) >> 40) as f64 / f64::from(1 << 23) - 1.0)
-}
-
-fn parameter(name: &str, shape: &[usize]) -> Tensor {
-    let count = shape.iter().product();
-    let bound = |fan_in: usize| (6.0 / fan_in as f64).sqrt();
-    let values: Vec<f32> = if name.ends_with("conv.weight") {
-        let bound = bound(shape[1..].iter().product());
-        numbers(name, count).map(|s| (s * bound) as f32).collect()
-    } else if name.ends_with("running_var") {
-        numbers(name, count).map(|s| (1.0 + s / 4.0) as f32).collect()
-    } else if name.ends_with("bn.weight") {
-        numbers(name, count).map(|s| (1.0 + s / 8.0) as f32).collect()
-    } else {
-        numbers(name, count).map(|s| (s / 8.0) as f32).collect()
-    };
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-}
 
 static TENSORS: LazyLock<BTreeMap<String, Tensor>> = LazyLock::new(|| {
     inception_v3::parameters(1.0).into_iter().map(|(name, shape)| (name.clone(), parameter(&name, &shape))).collect()
@@ -56,33 +19,6 @@ static TENSORS: LazyLock<BTreeMap<String, Tensor>> = LazyLock::new(|| {
 
 fn network(padding: PoolPadding) -> InceptionV3 {
     InceptionV3::new(&TENSORS, 1.0, padding, &Device::Cpu).unwrap()
-}
-
-/// The recipe's input, channels last.
-fn input(batch: usize, side: usize) -> Tensor {
-    let name = format!("input/{batch}x3x{side}x{side}");
-    let values: Vec<f32> = numbers(&name, batch * 3 * side * side).map(|s| s as f32).collect();
-    let x = Tensor::from_vec(values, (batch, 3, side, side), &Device::Cpu).unwrap();
-    x.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
-}
-
-/// The largest relative error of a tensor's samples, mean and deviation. `t` is laid out as torch has it.
-fn error(t: &Tensor, golden: &Value) -> f64 {
-    let shape: Vec<usize> = serde_json::from_value(golden["shape"].clone()).unwrap();
-    assert_eq!(t.dims(), shape);
-    let values = t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    let n = values.len() as f64;
-    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-    let std = (values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n).sqrt();
-    let golden_mean = golden["mean"].as_f64().unwrap();
-    let golden_std = golden["std"].as_f64().unwrap();
-    let rms = golden_mean.hypot(golden_std);
-    let samples = golden["indices"].as_array().unwrap().iter().zip(golden["values"].as_array().unwrap());
-    samples
-        .map(|(i, v)| (f64::from(values[i.as_u64().unwrap() as usize]), v.as_f64().unwrap()))
-        .chain([(mean, golden_mean), (std, golden_std)])
-        .map(|(ours, theirs)| (ours - theirs).abs() / theirs.abs().max(rms))
-        .fold(0.0, f64::max)
 }
 
 fn channels_first(t: &Tensor) -> Tensor {

@@ -1,8 +1,9 @@
 //! Batch norm over rows, in one pass forward and one back.
 
 use crate::nn::Mode;
-use crate::nn::host::{slice, with_slice};
-use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, Var};
+use crate::nn::operation::{Host, Operation, apply3};
+use crate::nn::tensor::with_elements;
+use candle_core::{Device, Result, Shape, Tensor, Var};
 
 const EPSILON: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
@@ -58,10 +59,10 @@ impl BatchNorm1d {
 
     fn train_on_cpu(&self, x: &Tensor) -> Result<Tensor> {
         let (n, c) = x.dims2()?;
-        let (mean, variance) = with_slice(x, "batch norm", |x| statistics(x, n, c))?;
+        let (mean, variance) = with_elements("batch norm", x, |x| Ok(statistics(x, n, c)))?;
         self.track(&Tensor::from_slice(&mean, c, x.device())?, &Tensor::from_slice(&variance, c, x.device())?, n)?;
         let inverse = variance.iter().map(|v| 1.0 / (v + EPSILON as f32).sqrt()).collect();
-        x.apply_op3(self.weight.as_tensor(), self.bias.as_tensor(), Normalise { mean, inverse })
+        apply3(Normalise { mean, inverse }, x, self.weight.as_tensor(), self.bias.as_tensor())
     }
 
     fn train_anywhere(&self, x: &Tensor) -> Result<Tensor> {
@@ -75,6 +76,9 @@ impl BatchNorm1d {
 
     /// Updates the running statistics; the running variance is that of a sample (divided by n - 1).
     fn track(&self, mean: &Tensor, variance: &Tensor, n: usize) -> Result<()> {
+        if !mean.device().is_cpu() {
+            return self.track_there(mean, variance, n);
+        }
         let steps = f64::from(self.steps.to_scalar::<f32>()?) + 1.0;
         let momentum = MOMENTUM.max(1.0 / steps);
         let unbias = n as f64 / (n as f64 - 1.0).max(1.0);
@@ -84,6 +88,22 @@ impl BatchNorm1d {
         blend(&self.running_mean, mean, 1.0)?;
         blend(&self.running_var, variance, unbias)?;
         self.steps.set(&Tensor::full(steps as f32, (), self.steps.device())?)
+    }
+}
+
+impl BatchNorm1d {
+    /// [`BatchNorm1d::track`] without asking the device for the number of steps.
+    fn track_there(&self, mean: &Tensor, variance: &Tensor, n: usize) -> Result<()> {
+        let unbias = n as f64 / (n as f64 - 1.0).max(1.0);
+        let steps = (self.steps.as_detached_tensor() + 1.0)?;
+        let momentum = steps.recip()?.maximum(MOMENTUM)?;
+        let blend = |old: &Var, new: &Tensor| {
+            let kept = old.as_detached_tensor();
+            old.set(&(&kept + (new - &kept)?.broadcast_mul(&momentum)?)?)
+        };
+        blend(&self.running_mean, mean)?;
+        blend(&self.running_var, &(variance * unbias)?)?;
+        self.steps.set(&steps)
     }
 }
 
@@ -108,22 +128,13 @@ struct Normalise {
     inverse: Vec<f32>,
 }
 
-impl CustomOp3 for Normalise {
+impl Operation<3> for Normalise {
     fn name(&self) -> &'static str {
         "batch-norm-1d"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let x = slice(x, x_layout, self.name())?;
-        let (weight, bias) = (slice(weight, weight_layout, self.name())?, slice(bias, bias_layout, self.name())?);
+    fn on_host(&self, [x, weight, bias]: [Host<'_>; 3]) -> Result<(Vec<f32>, Shape)> {
+        let (dims, x, weight, bias) = (x.dims, x.values, weight.values, bias.values);
         let c = self.mean.len();
         let scale: Vec<f32> = weight.iter().zip(&self.inverse).map(|(w, i)| w * i).collect();
         let mut y = vec![0f32; x.len()];
@@ -132,24 +143,17 @@ impl CustomOp3 for Normalise {
                 y[j] = (x[j] - self.mean[j]) * scale[j] + bias[j];
             }
         }
-        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
+        Ok((y, dims.into()))
     }
 
     /// With x^ = (x - mean) * inverse: d bias = sum g, d weight = sum g x^,
     /// d x = weight * inverse * (g - mean(g) - x^ mean(g x^)).
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _bias: &Tensor,
-        _y: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    fn gradients(&self, [x, weight, _]: [&Tensor; 3], _: &Tensor, gradient: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let (n, c) = x.dims2()?;
         let device = x.device();
-        let gradient = gradient.contiguous()?;
-        let (sums, dx) = with_slice(x, self.name(), |xs| {
-            with_slice(&gradient, self.name(), |gs| {
+        let name = self.name();
+        let (sums, dx) = with_elements(name, x, |xs| {
+            with_elements(name, gradient, |gs| {
                 let (mut g_sum, mut gx_sum) = (vec![0f32; c], vec![0f32; c]);
                 for (x, g) in xs.chunks_exact(c).zip(gs.chunks_exact(c)) {
                     for j in 0..c {
@@ -159,7 +163,7 @@ impl CustomOp3 for Normalise {
                 }
                 // Cached features want no gradient: half of the work of a head-only step is spared.
                 let dx = x.track_op().then(|| {
-                    with_slice(weight, self.name(), |w| {
+                    with_elements(name, weight, |w| {
                         let mut dx = vec![0f32; xs.len()];
                         for ((d, x), g) in dx.chunks_exact_mut(c).zip(xs.chunks_exact(c)).zip(gs.chunks_exact(c)) {
                             for j in 0..c {
@@ -168,15 +172,15 @@ impl CustomOp3 for Normalise {
                                 d[j] = w[j] * self.inverse[j] * centred;
                             }
                         }
-                        dx
+                        Ok(dx)
                     })
                 });
-                ((g_sum, gx_sum), dx)
+                Ok(((g_sum, gx_sum), dx))
             })
-        })??;
+        })?;
         let dx = dx.transpose()?.map(|dx| Tensor::from_vec(dx, (n, c), device)).transpose()?;
         let (g_sum, gx_sum) = sums;
-        Ok((dx, Some(Tensor::from_vec(gx_sum, c, device)?), Some(Tensor::from_vec(g_sum, c, device)?)))
+        Ok([dx, Some(Tensor::from_vec(gx_sum, c, device)?), Some(Tensor::from_vec(g_sum, c, device)?)])
     }
 }
 
@@ -196,6 +200,22 @@ mod tests {
     }
 
     /// The hand-written pass against the same formula in candle's own operations, gradients included.
+    #[test]
+    fn running_statistics_are_the_same_without_asking_for_the_number_of_steps() {
+        let (asking, silent) = (BatchNorm1d::new(2, &Device::Cpu).unwrap(), BatchNorm1d::new(2, &Device::Cpu).unwrap());
+        for step in 0..14 {
+            let new = |x: f32| Tensor::new(&[x + step as f32, x * 0.7f32.powi(step)], &Device::Cpu).unwrap();
+            asking.track(&new(1.0), &new(3.0), 5).unwrap();
+            silent.track_there(&new(1.0), &new(3.0), 5).unwrap();
+            for ((_, a), (name, b)) in asking.buffers().into_iter().zip(silent.buffers()) {
+                let (a, b) = (a.flatten_all().unwrap(), b.flatten_all().unwrap());
+                for (a, b) in a.to_vec1::<f32>().unwrap().iter().zip(b.to_vec1::<f32>().unwrap()) {
+                    assert!((a - b).abs() <= 1e-5 * a.abs().max(1.0), "{name} after {step}: {a} and {b}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_fused_pass_agrees_with_plain_operations() {
         let norm = BatchNorm1d::new(5, &Device::Cpu).unwrap();

@@ -5,8 +5,9 @@ use super::InceptionV3;
 use super::topology::{Stage, Step};
 use crate::nn::kernel::conv_cpu::{self, Epilogue};
 use crate::nn::kernel::{ConvShape, Target, pool_cpu, target};
-use crate::nn::tensor::{dims4, elements};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, bail};
+use crate::nn::operation::{Host, Operation};
+use crate::nn::tensor::dims4;
+use candle_core::{Result, Shape, bail};
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
@@ -58,14 +59,14 @@ pub(super) struct Prefix<'a> {
     pub to: usize,
 }
 
-impl CustomOp1 for Prefix<'_> {
+impl Operation<1> for Prefix<'_> {
     fn name(&self) -> &'static str {
         "inception-v3-prefix"
     }
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = elements(self.name(), storage, layout)?;
-        let [batch, height, width, channels] = dims4(self.name(), layout.dims())?;
+    fn on_host(&self, [x]: [Host<'_>; 1]) -> Result<(Vec<f32>, Shape)> {
+        let [batch, height, width, channels] = dims4(self.name(), x.dims)?;
+        let x = x.values;
         let stages = &self.network.topology.stages[self.from..self.to];
         if channels != stages[0].cin {
             bail!("{}: {channels} channels before {}, expected {}", self.name(), stages[0].name, stages[0].cin);
@@ -102,7 +103,7 @@ impl CustomOp1 for Prefix<'_> {
             run(&stages[split..], &middle, batch, sizes[split], &mut out);
             self.network.arenas.with(|arena| arena.give(middle));
         }
-        Ok((CpuStorage::F32(out), (batch, size[0], size[1], channels).into()))
+        Ok((out, (batch, size[0], size[1], channels).into()))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod frozen;
 mod init;
+mod on_device;
 mod pass;
 mod topology;
 mod trained;
@@ -13,10 +14,12 @@ use super::conv::Conv;
 use super::kernel::pool_cpu::Divisor;
 use super::kernel::{Isa, panel};
 use super::norm::rstd;
+use super::operation::forward1;
 use super::tensor::values;
 use super::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
 use crate::spec::PoolPadding;
 use candle_core::{DType, Device, Tensor};
+use on_device::OnDevice;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use topology::Topology;
@@ -72,7 +75,7 @@ pub enum InceptionV3Error {
     #[error("build InceptionV3: width {0} is not a positive number")]
     Width(f64),
     /// There are no kernels for the device.
-    #[error("build InceptionV3 on {0}: its operations run on the CPU only")]
+    #[error("build InceptionV3 on {0}: its operations run on the CPU, and on NVIDIA GPUs with the feature `cuda`")]
     Device(&'static str),
     /// A tensor could not be read.
     #[error("build InceptionV3")]
@@ -124,7 +127,9 @@ impl UnitWeights {
 pub struct InceptionV3 {
     topology: Topology,
     stages: Vec<StageInfo>,
+    /// Of the CPU; empty where the network is on a device.
     weights: Vec<UnitWeights>,
+    on_device: Option<OnDevice>,
     divisor: Divisor,
     isa: Isa,
     unused: Vec<String>,
@@ -145,8 +150,8 @@ impl InceptionV3 {
         if !(width.is_finite() && width > 0.0) {
             return Err(InceptionV3Error::Width(width));
         }
-        if !device.is_cpu() {
-            return Err(InceptionV3Error::Device(if device.is_cuda() { "CUDA" } else { "this device" }));
+        if !device.is_cpu() && !device.is_cuda() {
+            return Err(InceptionV3Error::Device("this device"));
         }
         let topology = Topology::new(width);
         let wanted: Vec<_> = topology.units.iter().flat_map(|unit| unit.tensors()).collect();
@@ -164,9 +169,13 @@ impl InceptionV3 {
         if !missing.is_empty() || !misshapen.is_empty() {
             return Err(InceptionV3Error::Tensors { width, missing, misshapen });
         }
+        let on_device = match device {
+            Device::Cpu => None,
+            _ => Some(OnDevice::new(&topology, tensors, padding.into(), device)?),
+        };
         let read = |name: &str| values(&tensors[name].to_dtype(DType::F32)?);
-        let weights = topology
-            .units
+        let on_cpu = if on_device.is_none() { topology.units.as_slice() } else { &[] };
+        let weights = on_cpu
             .par_iter()
             .map(|unit| {
                 let [weight, norm @ ..] = unit.tensors().map(|(name, _)| name);
@@ -181,6 +190,7 @@ impl InceptionV3 {
             topology,
             stages: stages(width),
             weights,
+            on_device,
             divisor: padding.into(),
             isa: Isa::best(),
             unused,
@@ -227,12 +237,19 @@ impl Backbone for InceptionV3 {
         if from == to {
             return Ok(x.detach());
         }
-        x.contiguous()?.apply_op1_no_bwd(&frozen::Prefix { network: self, from, to })
+        if let Some(device) = &self.on_device {
+            return device.prefix(&self.topology, &self.topology.stages[from..to], x);
+        }
+        forward1(frozen::Prefix { network: self, from, to }, &x.contiguous()?)
     }
 
     fn suffix(&self, from: usize, to: usize, options: SuffixOptions) -> Result<Box<dyn Suffix>, BackboneError> {
         if from > to || to > self.stages.len() {
             return Err(candle_core::Error::Msg(format!("InceptionV3 has no stages {from}..{to}")).into());
+        }
+        if let Some(device) = &self.on_device {
+            let stages = &self.topology.stages[from..to];
+            return Ok(Box::new(device.suffix(&self.topology, stages, options.batch_norm)?));
         }
         Ok(Box::new(trained::Trained::new(self, from, to, options)?))
     }

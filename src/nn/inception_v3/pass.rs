@@ -287,7 +287,6 @@ impl Pass {
                     self.unit(arena, &self.units[&index], pooled, shape, source, mode, &target)?
                 }
             };
-            drop(target);
             traces.push(Trace { own, normed });
         }
         Ok(traces)
@@ -460,7 +459,6 @@ impl Pass {
                 ([Vec::new(), beta], Some(self.affine(unit)?))
             }
         };
-        drop(out);
         if pooled {
             let mut spread = arena.take(sums.len());
             spread.fill(0.0);

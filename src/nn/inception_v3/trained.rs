@@ -98,6 +98,17 @@ impl Suffix for Trained {
         self.pass.collect(gradients)
     }
 
+    fn to_file(&self, name: &str, own: &Tensor) -> Result<Tensor> {
+        self.conv(name).map_or_else(|| Ok(own.clone()), |conv| conv.unpack(own))
+    }
+
+    fn from_file(&self, name: &str, stored: &Tensor) -> Result<Tensor> {
+        match self.conv(name) {
+            Some(conv) if stored.rank() == 4 => conv.pack(stored),
+            _ => Ok(stored.clone()),
+        }
+    }
+
     fn parameters(&self) -> Vec<(String, Var)> {
         let of = |u: &Unit| [("conv.weight", &u.weight), ("bn.weight", &u.gamma), ("bn.bias", &u.beta)].map(named(u));
         self.units.values().flat_map(of).collect()
@@ -106,6 +117,14 @@ impl Suffix for Trained {
     fn buffers(&self) -> Vec<(String, Var)> {
         let of = |u: &Unit| [("bn.running_mean", &u.mean), ("bn.running_var", &u.variance)].map(named(u));
         self.units.values().flat_map(of).collect()
+    }
+}
+
+impl Trained {
+    /// The convolution whose weight has this name.
+    fn conv(&self, name: &str) -> Option<&Conv> {
+        let owner = name.strip_suffix(".conv.weight")?;
+        self.units.values().find(|unit| unit.name == owner).map(|unit| &unit.conv)
     }
 }
 

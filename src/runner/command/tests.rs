@@ -46,7 +46,7 @@ impl Bench {
             cache_dir: self.folder.path().to_owned(),
             worker: 1,
         };
-        let start = Start { checkpoint: None, epoch: Epoch(from) };
+        let start = Start { epoch: Epoch(from), ..Start::default() };
         runner.run(&order, &start, &slot, &mut self.sink)
     }
 

@@ -1,5 +1,6 @@
 //! Why an image trial failed, and which class of failure that is.
 
+use super::super::device::DeviceError;
 use super::super::{SinkClosed, TrialError};
 use crate::data::DataError;
 use crate::data::features::FeatureError;
@@ -8,7 +9,7 @@ use crate::metrics::PredictionsError;
 use crate::nn::BackboneError;
 use crate::nn::build::BuildError;
 use crate::nn::checkpoint::CheckpointError;
-use crate::spec::SettingsError;
+use crate::spec::{SettingsError, UnknownDevice};
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -22,13 +23,11 @@ pub enum ImageError {
     #[error("read the trial's settings")]
     Settings(#[source] SettingsError),
     /// No such device on this machine.
-    #[error("use device `{name}`\nhint: use `cpu`, or a build with the cuda feature on a machine with an NVIDIA GPU")]
-    Device {
-        /// The device asked for.
-        name: String,
-        /// What candle says.
-        source: Option<candle_core::Error>,
-    },
+    #[error(transparent)]
+    Device(Box<DeviceError>),
+    /// No device has such a name.
+    #[error("find the device")]
+    DeviceName(#[source] UnknownDevice),
     /// The images cannot be used.
     #[error("open the images")]
     Data(#[source] Box<DataError>),
@@ -125,7 +124,8 @@ impl ImageError {
             | Self::NoImages { .. }
             | Self::Undefined { .. } => FailureClass::BadInput,
             Self::Backbone(BackboneError::CannotTrain { .. }) => FailureClass::BadInput,
-            _ if out_of_memory(self) => FailureClass::Oom,
+            _ if speaks_of(self, &OUT_OF_MEMORY) => FailureClass::Oom,
+            _ if speaks_of(self, &LOST_CONTEXT) => FailureClass::Lost,
             _ => FailureClass::Crashed,
         }
     }
@@ -140,11 +140,29 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
-/// Whether anything in the chain of causes speaks of memory: candle hands out its devices' errors as texts.
-fn out_of_memory(error: &(dyn Error + 'static)) -> bool {
+/// Signs of a lack of memory: of the process, of CUDA, of cuDNN and cuBLAS.
+const OUT_OF_MEMORY: [&str; 5] =
+    ["out of memory", "out_of_memory", "cannot allocate memory", "alloc_failed", "device_allocation_failed"];
+
+/// Signs of a GPU context that nothing can be done with any more: only a new process gets a new one. The order is
+/// not to blame (another process's kernel or the hardware may be), so this counts like a dead worker.
+const LOST_CONTEXT: [&str; 9] = [
+    "cuda_error_illegal_address",
+    "cuda_error_illegal_instruction",
+    "cuda_error_misaligned_address",
+    "cuda_error_launch_failed",
+    "cuda_error_launch_timeout",
+    "cuda_error_hardware_stack_error",
+    "cuda_error_ecc_uncorrectable",
+    "cuda_error_context_is_destroyed",
+    "cuda_error_device_unavailable",
+];
+
+/// Whether anything in the chain of causes has one of these signs: candle hands out its devices' errors as texts.
+fn speaks_of(error: &(dyn Error + 'static), signs: &[&str]) -> bool {
     causes(error).any(|e| {
         let text = e.to_string().to_lowercase();
-        ["out of memory", "out_of_memory", "cannot allocate memory"].iter().any(|sign| text.contains(sign))
+        signs.iter().any(|sign| text.contains(sign))
     })
 }
 
@@ -213,19 +231,23 @@ impl From<DataError> for ImageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Devices;
 
     #[test]
     fn memory_errors_are_told_from_others() {
         let candle = |text: &str| ImageError::from(candle_core::Error::Msg(text.to_owned()));
         assert_eq!(candle("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")").class(), FailureClass::Oom);
+        assert_eq!(candle("CudnnError(CUDNN_STATUS_ALLOC_FAILED)").class(), FailureClass::Oom);
+        let illegal = "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")";
+        assert_eq!(candle(illegal).class(), FailureClass::Lost);
         assert_eq!(candle("shape mismatch").class(), FailureClass::Crashed);
     }
 
     #[test]
     fn the_reason_names_every_cause_and_ends_with_the_hint() {
-        let error =
-            ImageError::Device { name: "cuda:7".into(), source: Some(candle_core::Error::Msg("no driver".into())) };
-        let text = TrialError::from(error).reason;
-        assert!(text.starts_with("failed to use device `cuda:7`: no driver\nhint: use `cpu`"), "{text}");
+        let missing = DeviceError::NoGpu { devices: Devices::Cuda(vec![7]), reason: "no driver".to_owned() };
+        let text = TrialError::from(ImageError::Device(Box::new(missing))).reason;
+        let wanted = "failed to use device `cuda:7`: no NVIDIA GPU can be used here (no driver)\nhint: `nvidia-smi`";
+        assert!(text.starts_with(wanted), "{text}");
     }
 }

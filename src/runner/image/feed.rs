@@ -2,13 +2,14 @@
 
 use super::ImageError;
 use super::plan::Sample;
+use super::resident::{self, Resident};
 use crate::data::augment::{View, ViewDraw, render};
 use crate::data::features::{FeatureCache, FeatureError, FeatureRequest, Features, global_average, network_digest};
 use crate::data::loader::ahead;
 use crate::data::{DataSet, PixelSource, Watch};
 use crate::digest::Digest;
-use crate::nn::Backbone;
 use crate::nn::kernel::Isa;
+use crate::nn::{Backbone, cuda};
 use crate::spec::{CachePrecision, NetworkSpec, TrialSettings};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -32,11 +33,15 @@ pub struct Frozen<'a> {
     pub taps: &'a [usize],
     pub seed: u64,
     pub device: &'a Device,
+    /// Images that layers may see at once, where memory lacks.
+    pub at_once: Option<usize>,
 }
 
 /// Features of one view by image.
 struct Shelf {
     features: Features,
+    /// The same on a GPU, where they fit.
+    resident: Option<Resident>,
     positions: BTreeMap<usize, usize>,
 }
 
@@ -93,7 +98,10 @@ impl<'a> Frozen<'a> {
 pub fn arithmetic(device: &Device) -> String {
     match device {
         Device::Cpu => format!("cpu {:?}", Isa::best()),
-        _ => "gpu".to_owned(),
+        gpu => {
+            let name = cuda::device::name(gpu).unwrap_or_default();
+            format!("gpu {name} {}", cuda::precision().name())
+        }
     }
 }
 
@@ -122,7 +130,8 @@ impl<'a> Feed<'a> {
             match cache.features(&frozen.request(&images, view), watch) {
                 Ok(features) => {
                     let positions = images.into_iter().enumerate().map(|(position, image)| (image, position)).collect();
-                    shelves.push((view, Shelf { features, positions }));
+                    let resident = Resident::new(&features, frozen.device, cuda::device::memory(frozen.device))?;
+                    shelves.push((view, Shelf { features, resident, positions }));
                 }
                 Err(e) if e.is_lack_of_room() => watch.warn(&format!("features are not cached: {e}")),
                 Err(FeatureError::Interrupted) => return Err(ImageError::Interrupted),
@@ -168,8 +177,28 @@ impl<'a> Feed<'a> {
         Some((&shelf.features, *shelf.positions.get(&sample.image)?))
     }
 
+    /// The rows of a batch from a GPU's own memory, where all of them are in it.
+    fn gathered_there(&self, batch: &[Sample]) -> Option<candle_core::Result<Tensor>> {
+        let shelf = |sample: &Sample| self.shelves.iter().position(|(view, _)| *view == sample.view);
+        let mut wanted = Vec::with_capacity(batch.len());
+        for sample in batch {
+            let shelf = shelf(sample)?;
+            let position = *self.shelves[shelf].1.positions.get(&sample.image)?;
+            self.shelves[shelf].1.resident.as_ref()?;
+            wanted.push((shelf, position));
+        }
+        let gather = |shelf: usize, positions: &[usize]| {
+            let resident = self.shelves.get(shelf).and_then(|(_, shelf)| shelf.resident.as_ref());
+            resident.map_or_else(|| candle_core::bail!("a view has left the GPU"), |r| r.gather(positions))
+        };
+        Some(resident::gather(&wanted, gather))
+    }
+
     /// One tensor from the cached rows of a batch.
     fn gathered(&self, batch: &[Sample]) -> Result<Tensor, ImageError> {
+        if let Some(x) = self.gathered_there(batch) {
+            return Ok(x?);
+        }
         let rows: Vec<_> = batch.iter().filter_map(|sample| self.row(sample)).collect();
         let shape = rows.first().map_or(&[][..], |(features, _)| features.shape());
         let length: usize = shape.iter().product();
@@ -184,12 +213,23 @@ impl<'a> Feed<'a> {
         Ok(Tensor::from_vec(values, shape, self.frozen.device)?)
     }
 
+    /// The frozen layers, on as many images at once as memory allows.
+    fn prefix(&self, cut: usize, x: &Tensor) -> Result<Tensor, ImageError> {
+        let (n, at_once) = (x.dim(0)?, self.frozen.at_once.unwrap_or(usize::MAX).max(1));
+        if n <= at_once {
+            return Ok(self.frozen.backbone.prefix(0, cut, x)?);
+        }
+        let pieces = (0..n).step_by(at_once).map(|from| x.narrow(0, from, at_once.min(n - from)));
+        let maps = pieces.map(|piece| self.frozen.backbone.prefix(0, cut, &piece?));
+        Ok(Tensor::cat(&maps.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+    }
+
     fn through_prefix(&self, x: Tensor) -> Result<Tensor, ImageError> {
         let cut = self.frozen.network().cut();
         if cut == 0 {
             return Ok(x);
         }
-        let x = self.frozen.backbone.prefix(0, cut, &x)?;
+        let x = self.prefix(cut, &x)?;
         // As the cache does it, to the bit.
         let x = if self.frozen.pooled() { averaged(&x)? } else { x };
         match self.frozen.network().cache {

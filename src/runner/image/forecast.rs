@@ -51,8 +51,17 @@ pub fn forecast(
     let too_small = || ImageError::TooSmall { tap: network.tap.clone(), size };
     let side = backbone.side_at(cut, size).ok_or_else(too_small)?;
     backbone.side_at(tap, size).ok_or_else(too_small)?;
-    let birth =
-        Birth { backbone, classes, seed, trial: TrialNumber(0), fold: 0, steps: 1, class_weights: Vec::new(), device };
+    let birth = Birth {
+        backbone,
+        classes,
+        seed,
+        trial: TrialNumber(0),
+        fold: 0,
+        steps: 1,
+        class_weights: Vec::new(),
+        device,
+        at_once: None,
+    };
     let mut model = Model::new(settings, birth)?;
     let mut rng = StreamRng::keyed(seed, Purpose::Test, &[]);
     let pixels: Vec<f32> = (0..IMAGES * size * size * 3).map(|_| rng.unit() as f32).collect();
@@ -73,7 +82,7 @@ pub fn forecast(
     let channels = cut.checked_sub(1).map_or(3, |stage| backbone.stages()[stage].channels);
     let shape = if network.head_only() { vec![channels] } else { vec![side, side, channels] };
     let mut tensors = std::collections::BTreeMap::new();
-    model.save(&mut tensors);
+    model.save(&mut tensors)?;
     Ok(Forecast {
         arithmetic: arithmetic(device),
         frozen_seconds,

@@ -7,8 +7,12 @@
 mod error;
 mod feed;
 mod forecast;
+mod losses;
+mod memory;
 mod model;
+mod pieces;
 mod plan;
+mod resident;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -27,6 +31,7 @@ use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::{self, Predictions};
 use crate::nn::build::{Built, build};
 use crate::nn::checkpoint::Checkpoint;
+use crate::nn::cuda;
 use crate::space::{Params, Value};
 use crate::spec::{BackboneKind, NetworkSpec, RunnerSpec, Setting, StudySpec, TrialSettings, WeightSource};
 use candle_core::Device;
@@ -201,6 +206,7 @@ impl ImageRunner {
                 networks: Vec::new(),
             });
         }
+        cuda::set_precision(self.study.run.precision);
         self.opened.as_mut().ok_or(ImageError::NotImages)
     }
 
@@ -222,7 +228,10 @@ impl ImageRunner {
         self.open(&settings, slot, sink)?;
         let (opened, built) = self.parts(&settings)?;
         let taps = self.taps(&settings);
-        let frozen = frozen(opened, built, &settings, &taps, self.study.seed);
+        let mut frozen = frozen(opened, built, &settings, &taps, self.study.seed);
+        memory::begin(&opened.device);
+        let batch = settings.training.batch_size as usize;
+        frozen.at_once = (start.halvings > 0).then(|| pieces::at_once(batch, start.halvings));
         let mut trial = Trial::new(frozen, &self.study.objective, order.trial, self.digest(&settings))?;
         if let Some(file) = &start.checkpoint {
             let checkpoint = Checkpoint::read(&slot.study_dir.join(&file.path), Some(file.digest), &opened.device)?;
@@ -234,7 +243,7 @@ impl ImageRunner {
             let name = format!("{:05}-{epoch:04}", order.trial.0);
             let predictions = write_predictions(&trained.predictions, slot, format!("predictions/{name}.csv"))?;
             let path = format!("checkpoints/{name}.safetensors");
-            let (digest, bytes) = trial.checkpoint(Epoch(epoch)).write(&slot.study_dir.join(&path))?;
+            let (digest, bytes) = trial.checkpoint(Epoch(epoch))?.write(&slot.study_dir.join(&path))?;
             trained.report.predictions = Some(predictions);
             trained.report.checkpoint = Some(FileRef { path, digest, bytes });
             if sink.epoch(trained.report)? == Continue::Stop {
@@ -275,6 +284,7 @@ fn frozen<'a>(
         taps,
         seed,
         device: &opened.device,
+        at_once: None,
     }
 }
 
@@ -313,16 +323,10 @@ pub fn usable(study: &StudySpec, base: &Path, device_name: &str) -> Result<(), I
     Ok(())
 }
 
-/// The device of this name: `cpu`, `cuda`, `cuda:N`, or `auto`: the first GPU where one can be used, else the CPU.
+/// The device of this name: one as people write it, the first where that is several.
 fn device(name: &str) -> Result<Device, ImageError> {
-    let unknown = |source| ImageError::Device { name: name.to_owned(), source };
-    let number = match name.split_once(':').unwrap_or((name, "0")) {
-        ("cpu", "0") => return Ok(Device::Cpu),
-        ("auto", "0") => return Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
-        ("cuda", number) => number.parse().map_err(|_| unknown(None))?,
-        _ => return Err(unknown(None)),
-    };
-    Device::new_cuda(number).map_err(|e| unknown(Some(e)))
+    let devices = name.parse().map_err(ImageError::DeviceName)?;
+    super::device::open(&devices).map_err(|e| ImageError::Device(Box::new(e)))
 }
 
 fn write_predictions(predictions: &Predictions, slot: &DeviceSlot, path: String) -> Result<FileRef, ImageError> {

@@ -1,5 +1,7 @@
 //! The trained part of one fold: suffix, head, optimiser, schedule, loss.
 
+use super::losses;
+use super::pieces;
 use crate::ids::{Epoch, TrialNumber};
 use crate::nn::checkpoint::{Checkpoint, CheckpointError};
 use crate::nn::head::{DropoutKey, Head};
@@ -21,6 +23,7 @@ pub struct Model {
     schedule: Schedule,
     loss: Loss,
     key: DropoutKey,
+    at_once: Option<usize>,
 }
 
 /// What a new model needs to know beside the trial's settings.
@@ -35,6 +38,8 @@ pub struct Birth<'a> {
     /// Weights of the classes in the loss; empty: all 1.
     pub class_weights: Vec<f64>,
     pub device: &'a Device,
+    /// Images that the trained layers may see at once, where memory lacks.
+    pub at_once: Option<usize>,
 }
 
 impl Model {
@@ -62,6 +67,7 @@ impl Model {
                 fold: birth.fold,
                 first_sample: 0,
             },
+            at_once: birth.at_once,
             suffix,
             head,
         })
@@ -73,17 +79,34 @@ impl Model {
     }
 
     /// One step on a batch whose first sample is the `first_sample`-th of the epoch. Returns the loss before it;
-    /// after a loss that is not finite nothing is changed.
-    pub fn step(&mut self, x: &Tensor, labels: &[u32], epoch: Epoch, first_sample: u64) -> Result<f32> {
+    /// after a known loss that is not finite nothing is changed.
+    pub fn step(&mut self, x: &Tensor, labels: &[u32], epoch: Epoch, first_sample: u64) -> Result<losses::Loss> {
         let key = DropoutKey { epoch, first_sample, ..self.key };
+        if let (Some(suffix), Some(at_once)) = (&self.suffix, self.at_once.filter(|&n| n < labels.len())) {
+            let (value, gradients) = pieces::gradients(suffix.as_ref(), x, at_once, |pooled| {
+                self.loss.forward(&self.head.forward(pooled, Mode::Train, &key)?, labels)
+            })?;
+            if let Some(gradients) = gradients {
+                self.optimiser.step(&gradients, self.schedule.rate(self.optimiser.steps()))?;
+            }
+            return Ok(losses::Loss::Known(value));
+        }
         let logits = self.logits(x, Mode::Train, &key)?;
         let loss = self.loss.forward(&logits, labels)?;
-        let value = loss.to_scalar::<f32>()?;
-        if value.is_finite() {
+        let known = if loss.device().is_cpu() { Some(loss.to_scalar::<f32>()?) } else { None };
+        if known.is_none_or(f32::is_finite) {
             let rate = self.schedule.rate(self.optimiser.steps());
             self.optimiser.step(&backward(&loss, self.suffix.as_deref())?, rate)?;
         }
-        Ok(value)
+        Ok(known.map_or_else(|| losses::Loss::Waiting(loss.detach()), losses::Loss::Known))
+    }
+
+    /// Whether every parameter is a number. Some of a GPU's operations make 0 of NaN, so that it would not show in the
+    /// scores.
+    pub fn is_finite(&self) -> Result<bool> {
+        let sums = self.variables().into_iter().map(|(_, var)| var.as_detached_tensor().sum_all());
+        let sums = Tensor::stack(&sums.collect::<Result<Vec<_>>>()?, 0)?;
+        Ok(sums.to_vec1::<f32>()?.iter().all(|sum| sum.is_finite()))
     }
 
     /// The classes' softmax scores, a row a sample.
@@ -110,17 +133,41 @@ impl Model {
         parameters.into_iter().map(named("parameter")).chain(buffers.into_iter().map(named("buffer"))).collect()
     }
 
-    /// Adds this model's tensors to those of a checkpoint.
-    pub fn save(&self, tensors: &mut BTreeMap<String, Tensor>) {
+    /// Adds this model's tensors to those of a checkpoint, as files hold them.
+    pub fn save(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
         let fold = self.fold;
-        tensors.extend(self.variables().into_iter().map(|(name, var)| (name, var.as_detached_tensor())));
-        tensors.extend(self.optimiser.state().into_iter().map(|(name, t)| (format!("{fold}/optimiser/{name}"), t)));
+        let moments = self.optimiser.state().into_iter().map(|(name, t)| (format!("{fold}/optimiser/{name}"), t));
+        let own = self.variables().into_iter().map(|(name, var)| (name, var.as_detached_tensor()));
+        for (name, tensor) in own.chain(moments) {
+            let stored = match &self.suffix {
+                Some(suffix) => suffix.to_file(parameter(&name), &tensor)?,
+                None => tensor,
+            };
+            tensors.insert(name, stored);
+        }
+        Ok(())
+    }
+
+    /// A checkpoint's tensor, laid out for this model's device.
+    fn stored(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        dims: &[usize],
+    ) -> std::result::Result<Tensor, CheckpointError> {
+        let misfit = || CheckpointError::Tensor { name: name.to_owned(), shape: dims.to_vec() };
+        let stored = checkpoint.tensors.get(name).ok_or_else(misfit)?;
+        let own = match &self.suffix {
+            Some(suffix) => suffix.from_file(parameter(name), stored).map_err(|_| misfit())?,
+            None => stored.clone(),
+        };
+        if own.dims() == dims { Ok(own) } else { Err(misfit()) }
     }
 
     /// Takes up where a checkpoint left off.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> std::result::Result<(), CheckpointError> {
         for (name, var) in self.variables() {
-            var.set(&checkpoint.tensor(&name, var.dims())?)?;
+            var.set(&self.stored(checkpoint, &name, var.dims())?)?;
         }
         let fold = self.fold;
         let steps = checkpoint.note.steps.get(fold as usize).copied();
@@ -128,6 +175,19 @@ impl Model {
             found: format!("{} folds", checkpoint.note.steps.len()),
             wanted: format!("more than {fold}"),
         })?;
-        self.optimiser.restore(steps, |name, shape| checkpoint.tensor(&format!("{fold}/optimiser/{name}"), shape))
+        let mut moments = BTreeMap::new();
+        for (name, own) in self.optimiser.state() {
+            let stored = self.stored(checkpoint, &format!("{fold}/optimiser/{name}"), own.dims())?;
+            moments.insert(name, stored);
+        }
+        self.optimiser.restore(steps, |name, shape| {
+            let misfit = || CheckpointError::Tensor { name: name.to_owned(), shape: shape.to_vec() };
+            moments.remove(name).ok_or_else(misfit)
+        })
     }
+}
+
+/// The parameter behind a name in a checkpoint, such as `0/optimiser/first/Mixed_7a.branch3x3_1.conv.weight`.
+fn parameter(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
 }

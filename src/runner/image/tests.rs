@@ -91,7 +91,14 @@ fn study() -> StudySpec {
         budget: Budget { n_trials: Some(1), wall_seconds: None, epochs: None, max_failures: None },
         limits: Limits::default(),
         failures: FailurePolicies::default(),
-        run: RunSpec { workers: 1, threads: None, device: "cpu".to_owned(), virtual_workers: 8 },
+        run: RunSpec {
+            workers: 1,
+            threads: None,
+            workers_per_device: None,
+            device: Devices::Cpu,
+            precision: Default::default(),
+            virtual_workers: 8,
+        },
     }
 }
 
@@ -151,7 +158,7 @@ fn resumes_exactly(study: &StudySpec) {
     let mut first = Listener { stop_after: Some(1), ..Listener::default() };
     ImageRunner::new(study, Path::new(".")).run(&order(0, 3), &Start::default(), &slot, &mut first).unwrap();
     assert_eq!(first.reports.len(), 1, "it stops where the sink says");
-    let start = Start { checkpoint: first.reports[0].checkpoint.clone(), epoch: Epoch(1) };
+    let start = Start { checkpoint: first.reports[0].checkpoint.clone(), epoch: Epoch(1), ..Start::default() };
     let second = run(study, &slot, &order(0, 3), &start).unwrap();
 
     let mut broken = traces(&first);
@@ -351,4 +358,23 @@ fn a_forecast_measures_what_a_trial_would_do() {
     let trained = forecast(&all, 75, 2, 1, &Device::Cpu).unwrap();
     assert_eq!((trained.frozen_seconds, trained.feature_bytes), (0.0, 0));
     assert!(trained.checkpoint_bytes > head_only.checkpoint_bytes);
+}
+
+#[test]
+fn a_trial_that_ran_out_of_memory_trains_the_same_by_pieces() {
+    let study = varied(|_, network, _, training, augment| {
+        (network.tap, network.freeze) = ("Mixed_5d".to_owned(), FreezeTo::Stage("Mixed_5b".to_owned()));
+        (training.epochs, training.batch_size) = (2, 6);
+        (augment.strength, augment.views) = (0.5, Views::Fresh);
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let whole = run(&study, &slot(folder.path(), "whole"), &order(0, 2), &Start::default()).unwrap();
+    let halved = Start { halvings: 2, ..Start::default() };
+    let pieces = run(&study, &slot(folder.path(), "pieces"), &order(0, 2), &halved).unwrap();
+    for (whole, pieces) in whole.reports.iter().zip(&pieces.reports) {
+        assert_eq!((whole.at_once, pieces.at_once), (None, Some(2)));
+        assert!(pieces.memory_bytes.is_some_and(|bytes| bytes > 1 << 20));
+        let (a, b) = (whole.train_loss.unwrap(), pieces.train_loss.unwrap());
+        assert!((a - b).abs() < 1e-4 * a, "{a} {b}");
+    }
 }

@@ -2,6 +2,8 @@
 
 use super::ImageError;
 use super::feed::{Feed, Frozen};
+use super::losses::Losses;
+use super::memory;
 use super::model::{Birth, Model};
 use super::plan::{Planner, Sample, batches};
 use crate::data::augment::View;
@@ -79,6 +81,7 @@ impl<'a> Trial<'a> {
                 steps: planner.steps(),
                 class_weights,
                 device: frozen.device,
+                at_once: frozen.at_once,
             };
             folds.push(FoldOfTrial { fold, model: Model::new(settings, birth)?, labels });
         }
@@ -100,11 +103,11 @@ impl<'a> Trial<'a> {
     }
 
     /// What a run needs to go on after `epoch`.
-    pub fn checkpoint(&self, epoch: Epoch) -> Checkpoint {
+    pub fn checkpoint(&self, epoch: Epoch) -> Result<Checkpoint, ImageError> {
         let mut tensors = BTreeMap::new();
-        self.folds.iter().for_each(|f| f.model.save(&mut tensors));
+        self.folds.iter().try_for_each(|f| f.model.save(&mut tensors))?;
         let steps = self.folds.iter().map(|f| f.model.steps()).collect();
-        Checkpoint { note: Note::new(self.number, epoch, self.digest, steps), tensors }
+        Ok(Checkpoint { note: Note::new(self.number, epoch, self.digest, steps), tensors })
     }
 
     /// Prepares the data of the epochs after `from`, up to `to`: training views, and validation images as they are.
@@ -146,6 +149,8 @@ impl<'a> Trial<'a> {
         let (value, metrics) = self.figures(&by_fold)?;
         report.value = Some(value);
         report.metrics = metrics;
+        report.memory_bytes = memory::taken(self.frozen.device);
+        report.at_once = self.frozen.at_once.and_then(|n| u32::try_from(n).ok());
         report.seconds = began.elapsed().as_secs_f64();
         Ok(Trained { report, predictions: self.predictions(pooled) })
     }
@@ -162,22 +167,23 @@ impl<'a> Trial<'a> {
         let FoldOfTrial { fold, labels, model } = &mut self.folds[number];
         let plan = planner(&self.frozen, self.number, number as u32, fold, labels).epoch(epoch);
         let total: u64 = plan.iter().map(|b| b.len() as u64).sum();
-        let (mut sum, mut done) = (0.0, 0u64);
+        let (mut losses, mut done) = (Losses::new(epoch), 0u64);
         let waited = feed.pass(&plan, |step, x| {
             if sink.interrupted() {
                 return Err(ImageError::Interrupted);
             }
             let batch = &plan[step];
             let labels: Vec<u32> = batch.iter().map(|s| records[s.image].class).collect();
-            let value = model.step(&x, &labels, epoch, done)?;
-            if !value.is_finite() {
-                return Err(ImageError::Diverged { what: "loss", value, epoch: epoch.0, step: model.steps() + 1 });
-            }
-            sum += f64::from(value) * batch.len() as f64;
+            let number = model.steps() + 1;
+            losses.add(model.step(&x, &labels, epoch, done)?, batch.len(), number)?;
             done += batch.len() as u64;
             sink.progress("train", done, total);
             Ok(())
         })?;
+        let sum = losses.sum()?;
+        if !self.frozen.device.is_cpu() && !model.is_finite()? {
+            return Err(ImageError::Diverged { what: "weights", value: f32::NAN, epoch: epoch.0, step: model.steps() });
+        }
         Ok((sum, total, waited.as_secs_f64()))
     }
 
@@ -208,6 +214,7 @@ impl<'a> Trial<'a> {
     ) -> Result<Vec<Vec<f32>>, ImageError> {
         let at_once =
             if self.settings.network.head_only() { SCORED_AT_ONCE } else { self.settings.training.batch_size as usize };
+        let at_once = self.frozen.at_once.map_or(at_once, |n| n.min(at_once));
         let samples: Vec<Sample> = originals(images).collect();
         let plan: Vec<Vec<Sample>> = batches(samples.len(), at_once).map(|range| samples[range].to_vec()).collect();
         let mut all = Vec::with_capacity(images.len());

@@ -1,0 +1,148 @@
+//! From the devices that are asked for to those that are there, and how workers share them.
+
+use crate::nn::cuda;
+use crate::spec::Devices;
+use candle_core::Device;
+
+/// Why a device cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// Built for the CPU alone.
+    #[error(
+        "use device `{devices}`: this program was built without CUDA\nhint: build it with `--features cuda`, or use \
+         `--device cpu`"
+    )]
+    NotBuilt {
+        /// What was asked for.
+        devices: Devices,
+    },
+    /// No driver, or no GPU behind it.
+    #[error(
+        "use device `{devices}`: no NVIDIA GPU can be used here ({reason})\nhint: `nvidia-smi` must list one; \
+         `--device cpu` works without"
+    )]
+    NoGpu {
+        /// What was asked for.
+        devices: Devices,
+        /// What the driver says.
+        reason: String,
+    },
+    /// Fewer GPUs than that.
+    #[error("use device `cuda:{number}`: there are {there} GPUs, counted from 0")]
+    NoSuch {
+        /// The number asked for.
+        number: usize,
+        /// GPUs there are.
+        there: usize,
+    },
+    /// It is there and cannot be opened.
+    #[error("open device `cuda:{number}`")]
+    Open {
+        /// Its number.
+        number: usize,
+        /// What candle says.
+        source: candle_core::Error,
+    },
+}
+
+/// The GPUs that the driver offers; no context is made, so none of their memory is taken.
+///
+/// # Errors
+/// Where there is no driver or no GPU, in the driver's words.
+#[cfg(feature = "cuda")]
+fn gpus() -> Result<usize, String> {
+    use candle_core::cuda_backend::cudarc::driver::CudaContext;
+    // Some ways of linking find out that the driver's library is missing by a panic.
+    match std::panic::catch_unwind(CudaContext::device_count) {
+        Ok(Ok(n)) if n > 0 => Ok(n as usize),
+        Ok(Ok(_)) => Err("the driver lists none".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the driver's library cannot be loaded".to_owned()),
+    }
+}
+
+/// The devices that workers take turns on, each by its own name (`cpu`, `cuda:N`); at least one.
+///
+/// # Errors
+/// If a GPU is asked for that cannot be had.
+pub fn resolve(devices: &Devices) -> Result<Vec<String>, DeviceError> {
+    #[cfg(feature = "cuda")]
+    let there = || gpus().map_err(|reason| DeviceError::NoGpu { devices: devices.clone(), reason });
+    #[cfg(not(feature = "cuda"))]
+    let there = || Err(DeviceError::NotBuilt { devices: devices.clone() });
+    match devices {
+        Devices::Cpu => Ok(vec!["cpu".to_owned()]), // the driver is not even asked for
+        other => chosen(other, there()),
+    }
+}
+
+fn chosen(devices: &Devices, there: Result<usize, DeviceError>) -> Result<Vec<String>, DeviceError> {
+    let name = |number: &usize| format!("cuda:{number}");
+    match (devices, there) {
+        (Devices::Cpu, _) | (Devices::Auto, Err(_)) => Ok(vec!["cpu".to_owned()]),
+        (Devices::Auto, Ok(there)) => Ok((0..there).map(|n| name(&n)).collect()),
+        (Devices::Cuda(_), Err(error)) => Err(error),
+        (Devices::Cuda(numbers), Ok(there)) => match numbers.iter().find(|&&n| n >= there) {
+            Some(&number) => Err(DeviceError::NoSuch { number, there }),
+            None => Ok(numbers.iter().map(name).collect()),
+        },
+    }
+}
+
+/// Opens the first of the devices.
+///
+/// # Errors
+/// If it cannot be had.
+pub fn open(devices: &Devices) -> Result<Device, DeviceError> {
+    match resolve(devices)?[0].strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
+        Some(number) => cuda::device::open(number).map_err(|source| DeviceError::Open { number, source }),
+        None => Ok(Device::Cpu),
+    }
+}
+
+/// Worker processes: `per_device` on each of the devices; without it `workers` in all, but one a device at least.
+pub fn workers(workers: u32, per_device: Option<u32>, devices: usize) -> u32 {
+    let devices = u32::try_from(devices).unwrap_or(u32::MAX).max(1);
+    per_device.map_or(workers.max(devices), |n| n.saturating_mul(devices)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str, there: Option<usize>) -> Result<Vec<String>, DeviceError> {
+        let devices: Devices = text.parse().unwrap();
+        let missing = DeviceError::NoGpu { devices: devices.clone(), reason: "no driver".to_owned() };
+        chosen(&devices, there.ok_or(missing))
+    }
+
+    #[test]
+    fn auto_takes_every_gpu_or_else_the_cpu() {
+        assert_eq!(names("auto", Some(2)).unwrap(), ["cuda:0", "cuda:1"]);
+        assert_eq!(names("auto", None).unwrap(), ["cpu"]);
+        assert_eq!(names("cpu", Some(2)).unwrap(), ["cpu"]);
+        assert_eq!(names("cpu", None).unwrap(), ["cpu"]);
+    }
+
+    #[test]
+    fn a_gpu_that_is_named_must_be_there() {
+        assert_eq!(names("cuda:3,1", Some(4)).unwrap(), ["cuda:3", "cuda:1"]);
+        assert!(names("cuda", None).unwrap_err().to_string().contains("`nvidia-smi` must list one"));
+        let error = names("cuda:0,4", Some(4)).unwrap_err().to_string();
+        assert!(error.starts_with("use device `cuda:4`: there are 4 GPUs"), "{error}");
+    }
+
+    #[test]
+    fn the_cpu_needs_no_driver_and_a_missing_gpu_is_an_error() {
+        assert!(open(&Devices::Cpu).unwrap().is_cpu());
+        assert!(open(&Devices::Cuda(vec![999])).is_err());
+    }
+
+    #[test]
+    fn workers_are_counted_by_device_where_that_is_wanted() {
+        assert_eq!(workers(1, None, 1), 1);
+        assert_eq!(workers(3, None, 2), 3);
+        assert_eq!(workers(1, None, 4), 4);
+        assert_eq!(workers(7, Some(2), 3), 6);
+    }
+}
