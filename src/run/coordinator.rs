@@ -290,6 +290,9 @@ impl Coordinator<'_> {
                 let Some(job) = self.slots[worker].job.take() else { return Ok(()) };
                 self.ended += 1;
                 match (job.trial, failure) {
+                    (Some(_), Some(failure)) if failure.disk_full => {
+                        return Err(RunError::DiskFull { reason: failure.reason });
+                    }
                     (Some(trial), Some(failure)) => self.lost(worker, trial, failure.class, failure.reason)?,
                     (Some(trial), None) if self.stopping.is_some() => self.study.release(trial),
                     (Some(trial), None) => {

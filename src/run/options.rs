@@ -63,6 +63,11 @@ pub enum RunError {
         "train the trials of a study whose runner is `external`\nhint: the program that uses hpsearch as a library trains them; start that"
     )]
     External,
+    /// There is no room for a checkpoint; what is on record stays, and the same study goes on later.
+    #[error(
+        "go on: the disk is full\n{reason}\nhint: free some space and run it again: it goes on from the last checkpoints"
+    )]
+    DiskFull { reason: String },
     /// No worker process can be started.
     #[error("start a worker process `{}`", program.display())]
     Spawn { program: PathBuf, source: std::io::Error },

@@ -50,6 +50,8 @@ pub enum Reply {
 pub struct Failure {
     pub class: FailureClass,
     pub reason: String,
+    /// Nothing can be written: the run ends, and the order stays open.
+    pub disk_full: bool,
 }
 
 /// Writes one message.

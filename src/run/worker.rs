@@ -119,12 +119,12 @@ fn attempt(
     let result = catch_unwind(AssertUnwindSafe(|| runner.run(order, start, slot, sink)));
     match result {
         Ok(Ok(())) => None,
-        Ok(Err(TrialError { class, reason })) => Some((Failure { class, reason }, false)),
+        Ok(Err(TrialError { class, reason, disk_full })) => Some((Failure { class, reason, disk_full }, false)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
             let reason = format!("the trial panicked: {text}");
-            Some((Failure { class: FailureClass::Crashed, reason }, true))
+            Some((Failure { class: FailureClass::Crashed, reason, disk_full: false }, true))
         }
     }
 }

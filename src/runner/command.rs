@@ -291,7 +291,7 @@ impl Running {
             {
                 Err(ended(Some(status), &explain))
             }
-            (Err(error), _) => Err(TrialError { class: error.class, reason: explain(error.reason) }),
+            (Err(error), _) => Err(TrialError { reason: explain(error.reason), ..error }),
         }
     }
 
@@ -311,10 +311,8 @@ fn ended(status: Option<ExitStatus>, explain: &dyn Fn(String) -> String) -> Tria
         Some(status) => match (status.code(), status.signal()) {
             // 9 without our doing is, nearly always, the kernel's out-of-memory killer.
             (_, Some(9)) => {
-                return TrialError {
-                    class: FailureClass::Oom,
-                    reason: explain("the program was killed by signal 9 (out of memory?)".to_owned()),
-                };
+                let reason = explain("the program was killed by signal 9 (out of memory?)".to_owned());
+                return TrialError::new(FailureClass::Oom, reason);
             }
             (Some(code), _) => format!("the program ended with code {code}"),
             (None, Some(signal)) => format!("the program was ended by signal {signal}"),
@@ -352,11 +350,11 @@ fn write_log(log: &Mutex<File>, text: &str) {
 }
 
 fn crashed(reason: String) -> TrialError {
-    TrialError { class: FailureClass::Crashed, reason }
+    TrialError::new(FailureClass::Crashed, reason)
 }
 
 fn bad_input(reason: String) -> TrialError {
-    TrialError { class: FailureClass::BadInput, reason }
+    TrialError::new(FailureClass::BadInput, reason)
 }
 
 #[cfg(test)]

@@ -84,10 +84,19 @@ pub struct TrialError {
     pub class: FailureClass,
     /// For people: what failed and what to do.
     pub reason: String,
+    /// The disk is full: not the trial's fault, and no reason to give it up.
+    pub disk_full: bool,
+}
+
+impl TrialError {
+    /// A failure of a class.
+    pub fn new(class: FailureClass, reason: impl Into<String>) -> Self {
+        Self { class, reason: reason.into(), disk_full: false }
+    }
 }
 
 impl From<SinkClosed> for TrialError {
     fn from(e: SinkClosed) -> Self {
-        Self { class: FailureClass::Lost, reason: e.to_string() }
+        Self::new(FailureClass::Lost, e.to_string())
     }
 }

@@ -153,7 +153,7 @@ fn load(path: &Path) -> Result<State, TrialError> {
 }
 
 fn crashed(reason: String) -> TrialError {
-    TrialError { class: FailureClass::Crashed, reason }
+    TrialError::new(FailureClass::Crashed, reason)
 }
 
 fn fault<'a>(order: &'a WorkOrder, start: &Start) -> Option<&'a str> {
@@ -169,7 +169,7 @@ fn go_wrong(fault: Option<&str>) -> Result<(), TrialError> {
         Some("error") => Err(crashed("the fault that was asked for".to_owned())),
         Some("oom") => {
             let reason = "out of memory, as was asked for".to_owned();
-            Err(TrialError { class: FailureClass::Oom, reason })
+            Err(TrialError::new(FailureClass::Oom, reason))
         }
         #[allow(clippy::panic)] // what this fault is
         Some("panic") => panic!("the panic that was asked for"),

@@ -129,7 +129,7 @@ impl Study {
     pub fn tell(&mut self, trial: Trial, result: Result<(), TrialError>) -> Result<(), StudyError> {
         match result {
             Ok(()) => self.finish(trial).map(drop)?,
-            Err(TrialError { class, reason }) => self.fail(trial, class, reason).map(drop)?,
+            Err(TrialError { class, reason, .. }) => self.fail(trial, class, reason).map(drop)?,
         }
         self.flush()
     }

@@ -57,7 +57,7 @@ fn every_trial_is_asked_for_once_even_with_several_in_hand() {
 #[test]
 fn failures_follow_their_policies() {
     let mut study = Study::in_memory(&conformance::study("failing"));
-    let failed = |class| Err(TrialError { class, reason: "as a test".to_owned() });
+    let failed = |class| Err(TrialError::new(class, "as a test"));
     let trial = asked(&mut study);
     study.tell(trial, failed(FailureClass::Crashed)).unwrap();
     let trial = asked(&mut study);
@@ -96,7 +96,7 @@ fn an_attempt_that_failed_after_its_last_epoch_is_asked_for_that_epoch_again() {
     for epoch in trial.remaining() {
         study.report(&mut trial, value(epoch, 0.5)).unwrap();
     }
-    study.tell(trial, Err(TrialError { class: FailureClass::Lost, reason: "as a test".to_owned() })).unwrap();
+    study.tell(trial, Err(TrialError::new(FailureClass::Lost, "as a test"))).unwrap();
     let mut trial = asked(&mut study);
     assert_eq!((trial.number(), trial.known()), (TrialNumber(0), Epoch(2)));
     study.report(&mut trial, value(Epoch(3), 0.6)).unwrap();

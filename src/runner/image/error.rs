@@ -5,6 +5,7 @@ use super::super::{SinkClosed, TrialError};
 use crate::data::DataError;
 use crate::data::features::FeatureError;
 use crate::engine::FailureClass;
+use crate::fsx;
 use crate::metrics::PredictionsError;
 use crate::nn::BackboneError;
 use crate::nn::build::BuildError;
@@ -191,7 +192,8 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
 
 impl From<ImageError> for TrialError {
     fn from(error: ImageError) -> Self {
-        Self { class: error.class(), reason: explain(&error) }
+        let full = |e: &(dyn Error + 'static)| e.downcast_ref::<std::io::Error>().is_some_and(fsx::is_disk_full);
+        Self { class: error.class(), reason: explain(&error), disk_full: causes(&error).any(full) }
     }
 }
 
