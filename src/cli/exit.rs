@@ -128,11 +128,10 @@ impl CliError {
             let plain = plain.join("\n");
             // Transparent wrappers repeat their source.
             if !plain.is_empty() && !last.contains(&plain) {
-                text.push_str(&format!("\n  {plain}").replace("\n  ", "\n  because: ").replacen(
-                    "because: because: ",
-                    "because: ",
-                    1,
-                ));
+                for (n, line) in plain.lines().enumerate() {
+                    let before = if n == 0 { "  because: " } else { "    " };
+                    text.push_str(&format!("\n{before}{}", line.trim_start()));
+                }
                 last = plain;
             }
         }
@@ -181,6 +180,15 @@ mod tests {
             "error: failed to open the study\n  because: the database is held by process 7\n  because: no lock\nhint: wait for it, or end it\n"
         );
         assert_eq!(error.code().code(), 5);
+    }
+
+    #[test]
+    fn a_cause_of_several_lines_is_one_cause() {
+        let error = CliError::new("go on", "its file has changed\n  seed: 1 -> 2\n  name: a -> b\nhint: rename it");
+        assert_eq!(
+            error.render(false),
+            "error: failed to go on\n  because: its file has changed\n    seed: 1 -> 2\n    name: a -> b\nhint: rename it\n"
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::runner::image::{ImageError, ImageRunner};
 use crate::runner::{Continue, DeviceSlot, EpochSink, SinkClosed};
 use crate::space::Params;
 use crate::spec::{Change, Devices, RunnerSpec};
-use crate::store::{OpenedTrial, Opening, SqliteReader, SqliteStore};
+use crate::store::{OpenedTrial, SqliteReader, SqliteStore};
 use crate::study::{self, Study, StudyError};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -56,7 +56,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         return Err(CliError::new(doing(), why).exit(Exit::Missing));
     }
     let opening = SqliteReader::open(&database).and_then(|r| r.opening()).map_err(|e| CliError::new(doing(), e))?;
-    match opening {
+    match opening.filter(|o| !o.results.is_empty()) {
         Some(opening) if !global.quiet => {
             let when = clock::utc(opening.unix_ms);
             complain(&format!("note: the test images were opened on {when}; these are the figures of that time\n"));
@@ -124,11 +124,15 @@ fn open(args: &Args, name: &str, global: &Global) -> Result<(), Boxed> {
     if !matches!(spec.runner, RunnerSpec::Image { .. }) {
         return Err(Refusal::NotImages.into());
     }
+    let reader = SqliteReader::open(&dir.join("study.db"))?;
+    let begun = reader.opening()?;
+    if begun.as_ref().is_some_and(|o| !o.results.is_empty()) {
+        return Ok(()); // by another process, just now
+    }
     let unfinished = !is_over(&study)?;
-    if unfinished && !args.unfinished {
+    if unfinished && !args.unfinished && begun.is_none() {
         return Err(Refusal::NotOver.into());
     }
-    let reader = SqliteReader::open(&dir.join("study.db"))?;
     let on_record = reader.images()?;
     let base = match &args.study {
         Some(file) if file.ends_with(".toml") => {
@@ -164,6 +168,11 @@ fn open(args: &Args, name: &str, global: &Global) -> Result<(), Boxed> {
     }
     let mut results = Vec::new();
     std::fs::create_dir_all(dir.join("test"))?;
+    let mut store = SqliteStore::open(&dir.join("study.db"))?;
+    // One that was cut short is completed: the same trials give the same figures.
+    if begun.is_none() {
+        store.begin_opening(clock::unix_ms(), unfinished)?;
+    }
     for c in &candidates {
         let found = runner.test((c.trial, &c.params), &c.checkpoint, &slot, &mut Silent)?;
         let path = format!("test/{:05}.csv", c.trial.0);
@@ -172,8 +181,7 @@ fn open(args: &Args, name: &str, global: &Global) -> Result<(), Boxed> {
         let file = FileRef { path, digest: crate::digest::Digest::of(&bytes), bytes: bytes.len() as u64 };
         results.push(OpenedTrial { trial: c.trial, threshold: c.threshold, predictions: file });
     }
-    let opening = Opening { unix_ms: clock::unix_ms(), unfinished, results };
-    Ok(SqliteStore::open(&dir.join("study.db"))?.record_opening(&opening)?)
+    Ok(store.record_tested(&results)?)
 }
 
 /// Whether there is nothing left to train, or no time left to do it in.
@@ -188,7 +196,10 @@ fn candidates(study: &Study, most: usize) -> Result<Vec<Candidate>, Boxed> {
     let record = study::record(study.dir(), usize::MAX)?;
     let needed = study.engine().needed_checkpoints();
     let mut candidates = Vec::new();
-    for ranked in record.ranking().into_iter().take(most) {
+    for ranked in record.ranking() {
+        if candidates.len() == most {
+            break;
+        }
         let Some(trial) = study.engine().trial(ranked.number) else { continue };
         let last = ranked.epochs.last().map(|e| e.epoch);
         let checkpoint = needed.iter().find(|n| n.trial == ranked.number && Some(n.epoch) == last);
@@ -200,12 +211,10 @@ fn candidates(study: &Study, most: usize) -> Result<Vec<Candidate>, Boxed> {
                 checkpoint: checkpoint.file.clone(),
                 threshold: metrics::threshold_at(&validation.validation, &study.spec().objective.operating_point),
             }),
+            // That what was given up on the way has no checkpoint is no news.
+            _ if trial.state == TrialState::Stopped => {}
             (None, _) => {
-                let why = match trial.state {
-                    TrialState::Stopped => "it was given up early, so its checkpoint is not kept",
-                    _ => "its checkpoint is not kept",
-                };
-                complain(&format!("note: trial {} cannot be tested: {why}\n", ranked.number));
+                complain(&format!("note: trial {} cannot be tested: its checkpoint is not kept\n", ranked.number));
             }
             (_, None) => {
                 complain(&format!("note: trial {} cannot be tested: its predictions are gone\n", ranked.number));

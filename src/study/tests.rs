@@ -170,7 +170,12 @@ fn a_state_that_was_saved_is_where_a_promoted_trial_goes_on() {
 fn a_changed_study_is_refused_with_the_difference_and_a_raised_budget_goes_on() {
     let state = tempfile::tempdir().unwrap();
     let spec = conformance::study("changed");
-    drop(Study::open(state.path(), &spec).unwrap());
+    drop(Study::open(state.path(), &StudySpec { seed: 1, ..spec.clone() }).unwrap());
+    // Nothing is on record yet that a change could spoil.
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    let Ask::Trial(mut trial) = study.ask().unwrap() else { panic!("no trial") };
+    study.report(&mut trial, EpochReport::new(Epoch(1), 0.5)).unwrap();
+    drop((study, trial));
     let mut other = spec.clone();
     other.seed = 8;
     let Err(error) = Study::open(state.path(), &other) else { panic!("opened") };

@@ -37,7 +37,7 @@ pub struct Opening {
     pub unix_ms: u64,
     /// Whether the study was still going on.
     pub unfinished: bool,
-    /// The trials that were evaluated, best on validation first.
+    /// The trials that were evaluated, best on validation first; none if that was cut short.
     pub results: Vec<OpenedTrial>,
 }
 
@@ -53,18 +53,28 @@ pub struct OpenedTrial {
 }
 
 impl SqliteStore {
-    /// Records the opening, durably.
+    /// Records that the test images are being opened, durably, before the first of them is looked at.
     ///
     /// # Errors
     /// If the test images have been opened before, or the database fails.
-    pub fn record_opening(&mut self, opening: &Opening) -> Result<(), StoreError> {
+    pub fn begin_opening(&mut self, unix_ms: u64, unfinished: bool) -> Result<(), StoreError> {
         self.transact(|t| {
             t.execute_batch(TABLES)?;
             t.execute(
                 "INSERT INTO test_opening (opening, opened_ms, unfinished) VALUES (1, ?, ?)",
-                params![opening.unix_ms as i64, opening.unfinished],
+                params![unix_ms as i64, unfinished],
             )?;
-            for (place, result) in opening.results.iter().enumerate() {
+            Ok(())
+        })
+    }
+
+    /// Records what the opening gave, best on validation first.
+    ///
+    /// # Errors
+    /// If that is on record already, or the database fails.
+    pub fn record_tested(&mut self, results: &[OpenedTrial]) -> Result<(), StoreError> {
+        self.transact(|t| {
+            for (place, result) in results.iter().enumerate() {
                 let file = &result.predictions;
                 t.execute(
                     "INSERT INTO test_result (trial, place, threshold, path, digest, bytes) VALUES (?, ?, ?, ?, ?, ?)",

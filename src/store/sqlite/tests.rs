@@ -202,7 +202,14 @@ fn a_database_of_version_1_opens() {
     let mut store = SqliteStore::open(&path).unwrap();
     let mut events = Vec::new();
     store.read(0, &mut |e| events.push(e)).unwrap();
-    assert_eq!(events, conformance::history());
+    let mut expected = conformance::history();
+    for event in &mut expected {
+        // Its program did not measure memory yet.
+        if let Event::EpochReported { report, .. } = event {
+            (report.memory_bytes, report.at_once) = (None, None);
+        }
+    }
+    assert_eq!(events, expected);
     assert_eq!(store.spec().seed, u64::MAX - 6);
     let order = Event::OrderIssued { order: conformance::order(3) };
     store.append(events.len() as u64, &[order]).unwrap();
