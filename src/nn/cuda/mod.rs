@@ -6,7 +6,7 @@
 //! between both.
 //!
 //! *One path.* [`crate::nn::Backbone`] and [`crate::nn::Suffix`] hide the device. [`ops`] are operations of candle's
-//! graph with gradients; each is put together from a few primitives, of which there are two sets: those of [`cudnn`]
+//! graph with gradients; each is put together from a few primitives, of which there are two sets: those of `cudnn`
 //! on a GPU, and naive ones in host memory with which the tests check gradients, shapes and walks through the network
 //! where there is no GPU.
 //!
