@@ -12,6 +12,7 @@ use cudarc::cudnn::result::{self, CudnnError};
 use cudarc::cudnn::sys::{self, cudnnMathType_t as Math, cudnnStatus_t as Status};
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, sys::CUresult};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -361,12 +362,9 @@ impl Engine {
 
     fn plan(&mut self, shape: &ConvShape, dtype: DType) -> Result<&mut ConvPlan> {
         let key = key(shape, dtype, precision());
-        if !self.plans.contains_key(&key) {
-            self.plans.insert(key, ConvPlan::new(shape, dtype, key.2)?);
-        }
-        match self.plans.get_mut(&key) {
-            Some(plan) => Ok(plan),
-            None => bail!("a plan was lost"), // it was just put there
+        match self.plans.entry(key) {
+            Entry::Occupied(plan) => Ok(plan.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(ConvPlan::new(shape, dtype, key.2)?)),
         }
     }
 
