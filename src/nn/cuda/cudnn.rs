@@ -75,8 +75,8 @@ struct ConvPlan {
     bias: TensorOwned,
     w: Owned<sys::cudnnFilterDescriptor_t>,
     conv: Owned<sys::cudnnConvolutionDescriptor_t>,
-    forward: Option<Vec<Offer<Forward, Math>>>,
-    fused: Option<Vec<Offer<Forward, Math>>>,
+    /// For the sums alone, and with bias and ReLU in one piece.
+    forward: Option<[Vec<Offer<Forward, Math>>; 2]>,
     data: Option<Vec<Offer<BackwardData, Math>>>,
     filter: Option<Vec<Offer<BackwardFilter, Math>>>,
 }
@@ -124,7 +124,6 @@ impl ConvPlan {
             w: filter,
             conv,
             forward: None,
-            fused: None,
             data: None,
             filter: None,
         })
@@ -325,6 +324,30 @@ fn attempt(outcome: std::result::Result<(), CudnnError>) -> Result<Attempt> {
     }
 }
 
+/// The plan of a shape, made where there is none.
+fn plan<'a>(plans: &'a mut HashMap<Key, ConvPlan>, shape: &ConvShape, dtype: DType) -> Result<&'a mut ConvPlan> {
+    let key = key(shape, dtype, precision());
+    match plans.entry(key) {
+        Entry::Occupied(plan) => Ok(plan.into_mut()),
+        Entry::Vacant(place) => Ok(place.insert(ConvPlan::new(shape, dtype, key.2)?)),
+    }
+}
+
+/// Has the first offer that can be taken up computed by `run`, which is given the workspace.
+fn run_first<A: Copy>(
+    offers: &mut Vec<Offer<A, Math>>,
+    (workspace, stream): (&mut Workspace, &Arc<CudaStream>),
+    conv: sys::cudnnConvolutionDescriptor_t,
+    run: impl Fn(&Offer<A, Math>, *mut c_void) -> std::result::Result<(), CudnnError>,
+) -> std::result::Result<bool, Option<Error>> {
+    first_that_runs(offers, |o| {
+        let Some(space) = workspace.take(stream, o.workspace)? else { return Ok(Attempt::NoRoom) };
+        // SAFETY: `conv` is the descriptor of a plan that lives.
+        let set = unsafe { result::set_convolution_math_type(conv, o.math) };
+        attempt(set.and_then(|()| run(o, space)))
+    })
+}
+
 fn none_runs(op: &str, shape: &ConvShape) -> impl Fn(Option<Error>) -> Error {
     let text = format!("{op}: cuDNN computes no {shape:?}");
     move |e| e.unwrap_or_else(|| Error::Msg(text.clone()).bt())
@@ -360,14 +383,6 @@ impl Engine {
         Ok((storage, address))
     }
 
-    fn plan(&mut self, shape: &ConvShape, dtype: DType) -> Result<&mut ConvPlan> {
-        let key = key(shape, dtype, precision());
-        match self.plans.entry(key) {
-            Entry::Occupied(plan) => Ok(plan.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(ConvPlan::new(shape, dtype, key.2)?)),
-        }
-    }
-
     /// The convolution of `[N, H, W, I]` with `[O, KH, KW, I]`; with `bias` `[O]`, `relu(sums + bias)`.
     pub fn convolve(
         &mut self,
@@ -383,62 +398,23 @@ impl Engine {
         let (x, w) = (x.address(op, &self.stream)?, w.address(op, &self.stream)?);
         let bias = bias.map(|b| b.address(op, &self.stream)).transpose()?;
         let (handle, relu, relu_alone, exact) = (self.handle.0, self.relu.0, self.relu_alone.0, exact(dtype));
-        self.plan(shape, dtype)?;
         let Self { plans, workspace, stream, .. } = self;
-        let Some(plan) = plans.get_mut(&key(shape, dtype, precision())) else { bail!("a plan was lost") };
-        if plan.forward.is_none() {
-            // SAFETY: the engine's handle and the plan's descriptors live.
-            let all = unsafe { forward_offers(handle, plan.x.0, plan.w.0, plan.conv.0, plan.y.0) }?;
-            let list = eligible(&all, WORKSPACE, exact);
-            plan.fused = Some(list.clone());
-            plan.forward = Some(list);
-        }
+        let plan = plan(plans, shape, dtype)?;
         let (dx, dw, dc, dy, db) = (plan.x.0, plan.w.0, plan.conv.0, plan.y.0, plan.bias.0);
-        if let (Some(bias), Some(offers)) = (bias, &mut plan.fused) {
-            let fused = first_that_runs(offers, |o| {
-                let Some(space) = workspace.take(stream, o.workspace)? else { return Ok(Attempt::NoRoom) };
-                // SAFETY: descriptors tell the shapes that `ConvShape` checked, addresses are those of live memory.
-                attempt(unsafe {
-                    result::set_convolution_math_type(dc, o.math).and_then(|()| {
-                        result::convolution_bias_activation_forward(
-                            handle,
-                            factor(&ONE),
-                            dx,
-                            x,
-                            dw,
-                            w,
-                            dc,
-                            o.algorithm,
-                            space,
-                            o.workspace,
-                            factor(&ZERO),
-                            dy,
-                            y,
-                            db,
-                            bias,
-                            relu,
-                            dy,
-                            y,
-                        )
-                    })
-                })
-            });
-            match fused {
-                Ok(done) => {
-                    ran(op, done)?;
-                    return Ok(out);
-                }
-                Err(Some(e)) => return Err(e),
-                Err(None) => {} // there is no such thing in one piece: in three, then
+        let [alone, fused] = match &mut plan.forward {
+            Some(offers) => offers,
+            none => {
+                // SAFETY: the engine's handle and the plan's descriptors live.
+                let all = unsafe { forward_offers(handle, dx, dw, dc, dy) }?;
+                let list = eligible(&all, WORKSPACE, exact);
+                none.insert([list.clone(), list])
             }
-        }
-        let Some(offers) = &mut plan.forward else { bail!("a plan was lost") };
-        let done = first_that_runs(offers, |o| {
-            let Some(space) = workspace.take(stream, o.workspace)? else { return Ok(Attempt::NoRoom) };
-            // SAFETY: as above.
-            attempt(unsafe {
-                result::set_convolution_math_type(dc, o.math).and_then(|()| {
-                    result::convolution_forward(
+        };
+        if let Some(bias) = bias {
+            let fused = run_first(fused, (workspace, stream), dc, |o, space| {
+                // SAFETY: descriptors tell the shapes that `ConvShape` checked, addresses are those of live memory.
+                unsafe {
+                    result::convolution_bias_activation_forward(
                         handle,
                         factor(&ONE),
                         dx,
@@ -452,9 +428,42 @@ impl Engine {
                         factor(&ZERO),
                         dy,
                         y,
+                        db,
+                        bias,
+                        relu,
+                        dy,
+                        y,
                     )
-                })
-            })
+                }
+            });
+            match fused {
+                Ok(done) => {
+                    ran(op, done)?;
+                    return Ok(out);
+                }
+                Err(Some(e)) => return Err(e),
+                Err(None) => {} // there is no such thing in one piece: in three, then
+            }
+        }
+        let done = run_first(alone, (workspace, stream), dc, |o, space| {
+            // SAFETY: as above.
+            unsafe {
+                result::convolution_forward(
+                    handle,
+                    factor(&ONE),
+                    dx,
+                    x,
+                    dw,
+                    w,
+                    dc,
+                    o.algorithm,
+                    space,
+                    o.workspace,
+                    factor(&ZERO),
+                    dy,
+                    y,
+                )
+            }
         });
         ran(op, done.map_err(none_runs(op, shape))?)?;
         if let Some(bias) = bias {
@@ -475,38 +484,36 @@ impl Engine {
         let (out, dx) = self.room(dtype, (shape.batch, h, wide, shape.cin))?;
         let (w, dy) = (w.address(op, &self.stream)?, dy.address(op, &self.stream)?);
         let (handle, exact) = (self.handle.0, exact(dtype));
-        self.plan(shape, dtype)?;
         let Self { plans, workspace, stream, .. } = self;
-        let Some(plan) = plans.get_mut(&key(shape, dtype, precision())) else { bail!("a plan was lost") };
+        let plan = plan(plans, shape, dtype)?;
         let (x_of, w_of, conv, y_of) = (plan.x.0, plan.w.0, plan.conv.0, plan.y.0);
-        if plan.data.is_none() {
-            // SAFETY: the engine's handle and the plan's descriptors live.
-            let all = unsafe { data_offers(handle, w_of, y_of, conv, x_of) }?;
-            plan.data = Some(eligible(&all, WORKSPACE, exact));
-        }
-        let Some(offers) = &mut plan.data else { bail!("a plan was lost") };
-        let done = first_that_runs(offers, |o| {
-            let Some(space) = workspace.take(stream, o.workspace)? else { return Ok(Attempt::NoRoom) };
+        let offers = match &mut plan.data {
+            Some(offers) => offers,
+            none => {
+                // SAFETY: the engine's handle and the plan's descriptors live.
+                let all = unsafe { data_offers(handle, w_of, y_of, conv, x_of) }?;
+                none.insert(eligible(&all, WORKSPACE, exact))
+            }
+        };
+        let done = run_first(offers, (workspace, stream), conv, |o, space| {
             // SAFETY: descriptors tell the shapes that `ConvShape` checked, addresses are those of live memory.
-            attempt(unsafe {
-                result::set_convolution_math_type(conv, o.math).and_then(|()| {
-                    result::convolution_backward_data(
-                        handle,
-                        factor(&ONE),
-                        w_of,
-                        w,
-                        y_of,
-                        dy,
-                        conv,
-                        o.algorithm,
-                        space,
-                        o.workspace,
-                        factor(&ZERO),
-                        x_of,
-                        dx,
-                    )
-                })
-            })
+            unsafe {
+                result::convolution_backward_data(
+                    handle,
+                    factor(&ONE),
+                    w_of,
+                    w,
+                    y_of,
+                    dy,
+                    conv,
+                    o.algorithm,
+                    space,
+                    o.workspace,
+                    factor(&ZERO),
+                    x_of,
+                    dx,
+                )
+            }
         });
         ran(op, done.map_err(none_runs(op, shape))?)?;
         Ok(out)
@@ -520,38 +527,36 @@ impl Engine {
         let (out, dw) = self.room(dtype, (shape.cout, kh, kw, shape.cin))?;
         let (x, dy) = (x.address(op, &self.stream)?, dy.address(op, &self.stream)?);
         let (handle, exact) = (self.handle.0, exact(dtype));
-        self.plan(shape, dtype)?;
         let Self { plans, workspace, stream, .. } = self;
-        let Some(plan) = plans.get_mut(&key(shape, dtype, precision())) else { bail!("a plan was lost") };
+        let plan = plan(plans, shape, dtype)?;
         let (x_of, w_of, conv, y_of) = (plan.x.0, plan.w.0, plan.conv.0, plan.y.0);
-        if plan.filter.is_none() {
-            // SAFETY: the engine's handle and the plan's descriptors live.
-            let all = unsafe { filter_offers(handle, x_of, y_of, conv, w_of) }?;
-            plan.filter = Some(eligible(&all, WORKSPACE, exact));
-        }
-        let Some(offers) = &mut plan.filter else { bail!("a plan was lost") };
-        let done = first_that_runs(offers, |o| {
-            let Some(space) = workspace.take(stream, o.workspace)? else { return Ok(Attempt::NoRoom) };
+        let offers = match &mut plan.filter {
+            Some(offers) => offers,
+            none => {
+                // SAFETY: the engine's handle and the plan's descriptors live.
+                let all = unsafe { filter_offers(handle, x_of, y_of, conv, w_of) }?;
+                none.insert(eligible(&all, WORKSPACE, exact))
+            }
+        };
+        let done = run_first(offers, (workspace, stream), conv, |o, space| {
             // SAFETY: descriptors tell the shapes that `ConvShape` checked, addresses are those of live memory.
-            attempt(unsafe {
-                result::set_convolution_math_type(conv, o.math).and_then(|()| {
-                    result::convolution_backward_filter(
-                        handle,
-                        factor(&ONE),
-                        x_of,
-                        x,
-                        y_of,
-                        dy,
-                        conv,
-                        o.algorithm,
-                        space,
-                        o.workspace,
-                        factor(&ZERO),
-                        w_of,
-                        dw,
-                    )
-                })
-            })
+            unsafe {
+                result::convolution_backward_filter(
+                    handle,
+                    factor(&ONE),
+                    x_of,
+                    x,
+                    y_of,
+                    dy,
+                    conv,
+                    o.algorithm,
+                    space,
+                    o.workspace,
+                    factor(&ZERO),
+                    w_of,
+                    dw,
+                )
+            }
         });
         ran(op, done.map_err(none_runs(op, shape))?)?;
         Ok(out)
