@@ -74,8 +74,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         }
     }
     if matches!(spec.runner, RunnerSpec::Image { .. }) && !matches!(study.engine().plan(), Plan::Done(_)) {
-        let device = options.devices.first().map_or("cpu", String::as_str);
-        usable(&spec, &options.base, device)
+        usable(&spec, &options.base)
             .map_err(|e| CliError::new(format!("run study `{}`", spec.name), e).exit(Exit::Missing))?;
     }
     look_at_data(&study, &options, global)?;
@@ -147,12 +146,11 @@ fn remember(study: &Study, images: &DataSummary, base: &Path) -> Result<Option<u
     };
     let (on_record, opening) = read().map_err(|e| CliError::new(doing(), e))?;
     match on_record {
-        Some(then) if then.digest != images.digest => {
-            let before: DataSummary = serde_json::from_str(&then.summary).map_err(|e| CliError::new(doing(), e))?;
-            let why = OtherImages(images.difference(&before));
-            return Err(CliError::new(doing(), why).exit(Exit::Missing));
+        Some(then) => {
+            if let Some(why) = OtherImages::among(&then, images).map_err(|e| CliError::new(doing(), e))? {
+                return Err(CliError::new(doing(), why).exit(Exit::Missing));
+            }
         }
-        Some(_) => {}
         None => {
             let summary = serde_json::to_string(images).map_err(|e| CliError::new(doing(), e))?;
             let folder = std::path::absolute(base)?;
@@ -167,7 +165,17 @@ fn remember(study: &Study, images: &DataSummary, base: &Path) -> Result<Option<u
 /// A study is of its images, as it is of its file.
 #[derive(Debug, thiserror::Error)]
 #[error("the images are not those it was trained on: {}\nhint: restore them, or give the study of these another `name`", .0.join("; "))]
-pub(super) struct OtherImages(pub(super) Vec<String>);
+pub(super) struct OtherImages(Vec<String>);
+
+impl OtherImages {
+    /// How `now` differs from the images on record; `None`: it does not.
+    pub(super) fn among(then: &ImagesOnRecord, now: &DataSummary) -> serde_json::Result<Option<Self>> {
+        if then.digest == now.digest {
+            return Ok(None);
+        }
+        serde_json::from_str(&then.summary).map(|before| Some(Self(now.difference(&before))))
+    }
+}
 
 /// A study that cannot be opened, with its exit code.
 pub fn open_error(name: &str, error: StudyError) -> CliError {

@@ -4,7 +4,6 @@ use super::args::{Global, complain};
 use super::exit::{CliError, Exit};
 use super::run::{OtherImages, study_exit};
 use crate::clock;
-use crate::data::DataSummary;
 use crate::engine::{FailureClass, FileRef, Plan, TrialState};
 use crate::ids::TrialNumber;
 use crate::metrics::{self, predictions};
@@ -157,10 +156,9 @@ fn open(args: &Args, name: &str, global: &Global) -> Result<(), Boxed> {
     let mut runner = ImageRunner::new(spec, &base);
     let images = runner.data(&slot, &mut Silent)?;
     if let Some(on_record) = on_record
-        && on_record.digest != images.digest
+        && let Some(other) = OtherImages::among(&on_record, images)?
     {
-        let then: DataSummary = serde_json::from_str(&on_record.summary)?;
-        return Err(OtherImages(images.difference(&then)).into());
+        return Err(other.into());
     }
     let candidates = candidates(&study, args.finalists as usize)?;
     for c in &candidates {

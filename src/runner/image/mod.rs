@@ -302,14 +302,13 @@ fn network_key(network: &NetworkSpec) -> String {
     format!("{:?} {} {:?} {:?}", network.backbone, network.width, network.weights, network.pool_padding)
 }
 
-/// Makes sure that the device, and the weights of every network that the study may ask for, can be had: what is missing
-/// is better told before the first trial than by each.
+/// Makes sure that the weights of every network that the study may ask for can be had: what is missing is better told
+/// before the first trial than by each. Looks on the CPU, so that whoever asks keeps no GPU's memory.
 ///
 /// # Errors
 /// The first that cannot.
-pub fn usable(study: &StudySpec, base: &Path, device_name: &str) -> Result<(), ImageError> {
+pub fn usable(study: &StudySpec, base: &Path) -> Result<(), ImageError> {
     let RunnerSpec::Image { network, .. } = &study.runner else { return Err(ImageError::NotImages) };
-    let device = device(device_name)?;
     let searched = study.space.parameters.iter().find(|p| p.name == "backbone");
     let choices = searched.map_or_else(Vec::new, |p| p.domain.choices().to_vec());
     let asked = choices.iter().filter_map(Value::as_str).filter_map(BackboneKind::from_name);
@@ -318,7 +317,7 @@ pub fn usable(study: &StudySpec, base: &Path, device_name: &str) -> Result<(), I
         networks.push(network.clone());
     }
     for network in networks {
-        build(&located(&network, base), study.seed, &device)?;
+        build(&located(&network, base), study.seed, &Device::Cpu)?;
     }
     Ok(())
 }
