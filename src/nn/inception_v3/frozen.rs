@@ -3,8 +3,9 @@
 
 use super::InceptionV3;
 use super::topology::{Stage, Step};
-use crate::nn::kernel::conv_cpu::{self, Epilogue};
-use crate::nn::kernel::{ConvShape, Target, pool_cpu, target};
+use crate::nn::kernel::conv_cpu::{self, Epilogue, Write};
+use crate::nn::kernel::in_pool;
+use crate::nn::kernel::{ConvShape, Target, pool_cpu, target, winograd};
 use crate::nn::operation::{Host, Operation};
 use crate::nn::tensor::dims4;
 use candle_core::{Result, Shape, bail};
@@ -65,6 +66,12 @@ impl Operation<1> for Prefix<'_> {
     }
 
     fn on_host(&self, [x]: [Host<'_>; 1]) -> Result<(Vec<f32>, Shape)> {
+        in_pool(|| self.compute(x))
+    }
+}
+
+impl Prefix<'_> {
+    fn compute(&self, x: Host<'_>) -> Result<(Vec<f32>, Shape)> {
         let [batch, height, width, channels] = dims4(self.name(), x.dims)?;
         let x = x.values;
         let stages = &self.network.topology.stages[self.from..self.to];
@@ -200,7 +207,14 @@ impl InceptionV3 {
             Step::Unit(unit) => {
                 let w = &self.weights[unit];
                 let epilogue = Epilogue { scale: &w.scale, bias: &w.bias, relu: true };
-                conv_cpu::forward(self.isa, &shape, map.data, &w.packed, epilogue, target);
+                if winograd::pays(&shape) {
+                    let transformed = w.transformed.get_or_init(|| {
+                        winograd::transformed(self.isa, &w.packed, shape.cin, shape.cout, winograd::Taps::Forward)
+                    });
+                    winograd::forward(self.isa, &shape, map.data, transformed, epilogue, Write::Replace, target);
+                } else {
+                    conv_cpu::forward(self.isa, &shape, map.data, &w.packed, epilogue, target);
+                }
             }
         }
     }

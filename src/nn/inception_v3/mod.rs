@@ -22,6 +22,7 @@ use candle_core::{DType, Device, Tensor};
 use on_device::OnDevice;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use topology::Topology;
 
 /// Added to a variance before its root.
@@ -106,6 +107,8 @@ fn describe(missing: &[String], misshapen: &[Misshapen]) -> String {
 struct UnitWeights {
     /// Packed convolution weights.
     packed: Vec<f32>,
+    /// The same for [`super::kernel::winograd`], made when first used.
+    transformed: OnceLock<Vec<f32>>,
     /// Batch norm in inference mode as a factor and a summand, padded to whole panels.
     scale: Vec<f32>,
     bias: Vec<f32>,
@@ -119,7 +122,8 @@ impl UnitWeights {
     fn new(packed: Vec<f32>, [gamma, beta, mean, variance]: [Vec<f32>; 4]) -> Self {
         let scale: Vec<f32> = gamma.iter().zip(rstd(&variance, EPS)).map(|(g, r)| g * r).collect();
         let bias: Vec<f32> = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
-        Self { packed, scale: panel::padded(&scale), bias: panel::padded(&bias), gamma, beta, mean, variance }
+        let (scale, bias) = (panel::padded(&scale), panel::padded(&bias));
+        Self { packed, transformed: OnceLock::new(), scale, bias, gamma, beta, mean, variance }
     }
 }
 

@@ -12,7 +12,8 @@ use crate::nn::Mode;
 use crate::nn::kernel::conv_cpu::{self, Epilogue, Write};
 use crate::nn::kernel::norm_cpu::{self, Fitted, Moments};
 use crate::nn::kernel::pool_cpu::{self, Divisor};
-use crate::nn::kernel::{ConvShape, Isa, Source, Target, Window, panel, target, weight_gradient};
+use crate::nn::kernel::winograd::Taps;
+use crate::nn::kernel::{ConvShape, Isa, Source, Target, Window, in_pool, panel, target, weight_gradient, winograd};
 use crate::nn::norm::rstd;
 use crate::nn::tensor::{dims4, elements, with_elements};
 use crate::spec::BatchNormMode;
@@ -305,9 +306,18 @@ impl Pass {
     ) -> Result<Option<(Vec<f32>, Moments)>> {
         let length = shape.output_pixels() * shape.cout;
         let lanes = panel::panels(shape.cout) * crate::nn::kernel::LANES;
-        let conv = |scale: &[f32], bias: &[f32], relu: bool, out: &Target<'_>| {
+        let conv = |arena: &mut Arena, scale: &[f32], bias: &[f32], relu: bool, out: &Target<'_>| {
+            let epilogue = Epilogue { scale, bias, relu };
             with_elements("conv", &unit.weight, |weights| {
-                conv_cpu::forward(self.isa, shape, x, weights, Epilogue { scale, bias, relu }, out);
+                if winograd::pays(shape) {
+                    let (cin, cout) = (shape.cin, shape.cout);
+                    let mut transformed = arena.take(winograd::transformed_shape(cin, cout).iter().product());
+                    winograd::transform_weights(self.isa, weights, cin, cout, Taps::Forward, &mut transformed);
+                    winograd::forward(self.isa, shape, x, &transformed, epilogue, Write::Replace, out);
+                    arena.give(transformed);
+                } else {
+                    conv_cpu::forward(self.isa, shape, x, weights, epilogue, out);
+                }
                 Ok(())
             })
         };
@@ -319,16 +329,17 @@ impl Pass {
             if pooled {
                 let mut sums = arena.take(length);
                 let columns = Target::columns(&mut sums, shape.cout, 0, shape.cout);
-                conv(&affine.scale, &vec![0.0; lanes], false, &columns)?;
+                conv(arena, &affine.scale, &vec![0.0; lanes], false, &columns)?;
                 pool(&sums, Some(&affine.bias), target);
                 arena.give(sums);
             } else {
-                conv(&affine.scale, &affine.bias, true, target)?;
+                conv(arena, &affine.scale, &affine.bias, true, target)?;
             }
             return Ok(None);
         }
         let mut sums = arena.take(length);
-        conv(&vec![1.0; lanes], &vec![0.0; lanes], false, &Target::columns(&mut sums, shape.cout, 0, shape.cout))?;
+        let columns = Target::columns(&mut sums, shape.cout, 0, shape.cout);
+        conv(arena, &vec![1.0; lanes], &vec![0.0; lanes], false, &columns)?;
         if pooled {
             let mut means = arena.take(length);
             pool(&sums, None, &Target::columns(&mut means, shape.cout, 0, shape.cout));
@@ -474,7 +485,15 @@ impl Pass {
                 panel::transpose_into(weights, taps, shape.cin, c, scale, &mut transposed);
                 let write = if sink.fresh { Write::Replace } else { Write::Add };
                 let target = Target::columns(&mut sink.data, shape.cin, 0, shape.cin);
-                conv_cpu::input_gradient(self.isa, shape, &sums, &transposed, write, &target);
+                if winograd::pays(&winograd::mirrored(shape)) {
+                    let mut transformed = arena.take(winograd::transformed_shape(c, shape.cin).iter().product());
+                    let reversed = Taps::Reversed;
+                    winograd::transform_weights(self.isa, &transposed, c, shape.cin, reversed, &mut transformed);
+                    winograd::input_gradient(self.isa, shape, &sums, &transformed, write, &target);
+                    arena.give(transformed);
+                } else {
+                    conv_cpu::input_gradient(self.isa, shape, &sums, &transposed, write, &target);
+                }
                 arena.give(transposed);
             }
             let mut gradient = target::zeroed(weights.len());
@@ -556,7 +575,7 @@ impl CustomOp2 for Recorded {
 
     fn cpu_fwd(&self, s: &CpuStorage, l: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         let (x, dims) = (elements(self.name(), s, l)?, dims4(self.name(), l.dims())?);
-        let (out, shape, traces) = self.pass.forward(x, dims, self.mode)?;
+        let (out, shape, traces) = in_pool(|| self.pass.forward(x, dims, self.mode))?;
         *lock(&self.traces) = Some(traces);
         Ok((CpuStorage::F32(out), shape))
     }
@@ -567,7 +586,7 @@ impl CustomOp2 for Recorded {
         let gradient = with_elements(self.name(), x, |input| {
             with_elements(self.name(), y, |output| {
                 with_elements(self.name(), &grad.contiguous()?, |grad| {
-                    self.pass.backward(input, output, grad, batch, traces, x.track_op())
+                    in_pool(|| self.pass.backward(input, output, grad, batch, traces, x.track_op()))
                 })
             })
         })?;

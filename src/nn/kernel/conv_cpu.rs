@@ -1,14 +1,18 @@
 //! Convolution and its input gradient: tiles over gathered rows.
 
+// Arrays over the pixels of a tile, side by side.
+#![allow(clippy::needless_range_loop)]
+
 use super::geometry::{Class, ConvShape, Gather, Place};
 use super::tile::{self, Rows, Tile};
 use super::{Isa, LANES, TILE, Target, panel};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Pixels of one task: their source rows stay in the second-level cache while the panels go by.
 const CHUNK_TILES: usize = 12;
-/// Tasks below which the panels are spread too.
-const TASKS: usize = 16;
+/// Tasks a thread below which the panels are spread too.
+const TASKS: usize = 8;
 
 /// What happens to a sum before it is stored: `act(scale * sum + bias)`.
 #[derive(Clone, Copy, Debug)]
@@ -69,18 +73,23 @@ fn gathered(
     assert_eq!(source.len(), gather.batch * gather.source[0] * gather.source[1] * depth);
     assert_eq!(out.pixels(), gather.batch * gather.destination[0] * gather.destination[1]);
     let isa = isa.checked();
-    let zeros = vec![0f32; depth];
-    let job = Job { isa, gather, taps, source, depth, packed, epilogue, write, out, zeros: &zeros };
     for class in &gather.classes {
+        let span = class.span();
+        let zeros = vec![0f32; span * depth];
+        let job = Job { isa, gather, class, span, taps, source, depth, packed, epilogue, write, out, zeros: &zeros };
         let tiles = (gather.batch * class.pixels()).div_ceil(TILE);
         let chunks = tiles.div_ceil(CHUNK_TILES);
-        let groups = TASKS.div_ceil(chunks.max(1)).clamp(1, panels);
+        let tiles_of = |chunk: usize| chunk * CHUNK_TILES..((chunk + 1) * CHUNK_TILES).min(tiles);
+        let groups = (TASKS * rayon::current_num_threads()).div_ceil(chunks.max(1)).clamp(1, panels);
+        if groups == 1 {
+            (0..chunks).into_par_iter().for_each(|chunk| job.multiply(&job.locate(tiles_of(chunk)), 0..panels));
+            continue;
+        }
+        let located: Vec<Located> = (0..chunks).into_par_iter().map(|chunk| job.locate(tiles_of(chunk))).collect();
         let per_group = panels.div_ceil(groups);
         (0..chunks * groups).into_par_iter().for_each(|task| {
             let (chunk, group) = (task / groups, task % groups);
-            let panels = group * per_group..((group + 1) * per_group).min(panels);
-            let tiles = chunk * CHUNK_TILES..((chunk + 1) * CHUNK_TILES).min(tiles);
-            job.run(class, tiles, panels);
+            job.multiply(&located[chunk], group * per_group..((group + 1) * per_group).min(panels));
         });
     }
 }
@@ -88,6 +97,10 @@ fn gathered(
 struct Job<'a> {
     isa: Isa,
     gather: &'a Gather,
+    class: &'a Class,
+    /// Taps side by side that are read as one where no padding comes between them: their sources, and their weights, lie
+    /// one behind the other.
+    span: usize,
     taps: usize,
     source: &'a [f32],
     depth: usize,
@@ -95,88 +108,118 @@ struct Job<'a> {
     epilogue: Epilogue<'a>,
     write: Write,
     out: &'a Target<'a>,
+    /// As long as a span of taps.
     zeros: &'a [f32],
 }
 
+/// Where some tiles find their sources and put their results, as long as the [`Job`] lives.
+struct Located {
+    /// For each tile so many as the class has taps; the first ones are in use where spans are read as one.
+    rows: Vec<Rows>,
+    tiles: Vec<TilePlace>,
+}
+
+// SAFETY: the pointers go to what a `Job` borrows shared, and it is shared between threads itself.
+unsafe impl Send for Located {}
+// SAFETY: as above.
+unsafe impl Sync for Located {}
+
+struct TilePlace {
+    /// Destination pixels.
+    out: [usize; TILE],
+    /// How many of them are in use.
+    pixels: usize,
+    /// Whether spans are read as one.
+    merged: bool,
+}
+
 impl Job<'_> {
-    fn run(&self, class: &Class, tiles: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
-        let offsets: Vec<usize> = class.taps.iter().map(|t| t.index * self.depth).collect();
-        let count = class.taps.len();
+    fn locate(&self, tiles: Range<usize>) -> Located {
+        let count = self.class.taps.len();
+        let last = self.gather.batch * self.class.pixels();
         let mut rows: Vec<Rows> = vec![[self.zeros.as_ptr(); TILE]; count * tiles.len()];
-        let mut outs = vec![[0usize; TILE]; tiles.len()];
-        let last = self.gather.batch * class.pixels();
-        let mut place = class.place(tiles.start * TILE);
-        for (tile, outs) in outs.iter_mut().enumerate() {
-            let pixels = TILE.min(last - (tiles.start + tile) * TILE);
+        let mut place = self.class.place(tiles.start * TILE);
+        let mut found = Vec::with_capacity(tiles.len());
+        for (at, tile) in tiles.enumerate() {
+            let pixels = TILE.min(last - tile * TILE);
             let mut places = [place; TILE];
-            for (i, slot) in places.iter_mut().enumerate() {
-                *slot = place;
-                // Unused places repeat the last used one.
-                if i + 1 < pixels {
-                    place = class.next(place);
+            let mut out = [0; TILE];
+            for i in 0..pixels {
+                places[i] = place;
+                out[i] = self.gather.destination_pixel(self.class, place);
+                place = self.class.next(place);
+            }
+            // Unused places repeat the last used one.
+            let last_used = places[pixels - 1];
+            places[pixels..].fill(last_used);
+            let merged = self.locate_tile(&places, &mut rows[at * count..(at + 1) * count]);
+            found.push(TilePlace { out, pixels, merged });
+        }
+        Located { rows, tiles: found }
+    }
+
+    /// Fills in where each pixel of a tile finds its source, tap by tap or span by span, and says which.
+    fn locate_tile(&self, places: &[Place; TILE], rows: &mut [Rows]) -> bool {
+        let [height, width] = self.gather.source;
+        let step = self.class.source_step;
+        let (mut lines, mut ys, mut xs) = ([0; TILE], [0isize; TILE], [0isize; TILE]);
+        for i in 0..TILE {
+            let p = places[i];
+            lines[i] = (p.image * height) as isize;
+            (ys[i], xs[i]) = ((p.y * step) as isize, (p.x * step) as isize);
+        }
+        let merged = self.span > 1 && {
+            let (first, last) = (self.class.taps[0].dx, self.class.taps[self.span - 1].dx);
+            xs.iter().all(|x| x + first >= 0 && x + last < width as isize)
+        };
+        let every = if merged { self.span } else { 1 };
+        for (rows, tap) in rows.iter_mut().zip(self.class.taps.iter().step_by(every)) {
+            for i in 0..TILE {
+                let (y, x) = (ys[i] + tap.dy, xs[i] + tap.dx);
+                // Below zero is beyond the end as an unsigned number.
+                if (y as usize) < height && (x as usize) < width {
+                    let pixel = (lines[i] + y) * width as isize + x;
+                    rows[i] = self.source.as_ptr().wrapping_offset(pixel * self.depth as isize);
                 }
             }
-            place = class.next(place);
-            for (out, &p) in outs.iter_mut().zip(&places[..pixels]) {
-                *out = self.gather.destination_pixel(class, p);
-            }
-            self.locate(class, &places, &mut rows[tile * count..(tile + 1) * count]);
         }
+        merged
+    }
+
+    fn multiply(&self, located: &Located, panels: Range<usize>) {
+        let count = self.class.taps.len();
+        let all: Vec<usize> = self.class.taps.iter().map(|t| t.index * self.depth).collect();
+        let spans: Vec<usize> = all.iter().copied().step_by(self.span).collect();
         for panel in panels {
-            for (tile, outs) in outs.iter().enumerate() {
-                let pixels = TILE.min(last - (tiles.start + tile) * TILE);
+            let width = LANES.min(self.out.channels() - panel * LANES);
+            for (at, tile) in located.tiles.iter().enumerate() {
+                let rows = &located.rows[at * count..];
+                let (taps, depth) = if tile.merged { (&spans, self.span * self.depth) } else { (&all, self.depth) };
                 // SAFETY: destination pixels of a class are in range, and no two tasks share a pixel and a panel;
-                // row pointers come from `locate`; `gathered` checked the lengths of weights and epilogue.
+                // row pointers come from `locate_tile`: sources inside the image with `depth` floats behind each (a span
+                // lies inside its line), or `zeros`; `gathered` checked the lengths of weights and epilogue.
                 unsafe {
                     let mut out = [std::ptr::null_mut(); TILE];
-                    for (out, &pixel) in out.iter_mut().zip(&outs[..pixels]) {
-                        *out = self.out.row(pixel).add(panel * LANES);
+                    for i in 0..tile.pixels {
+                        out[i] = self.out.row(tile.out[i]).add(panel * LANES);
                     }
                     tile::tile(
                         self.isa,
                         &Tile {
-                            rows: &rows[tile * count..(tile + 1) * count],
-                            taps: &offsets,
-                            depth: self.depth,
+                            rows: &rows[..taps.len()],
+                            taps,
+                            depth,
                             panel: self.packed[panel * self.taps * self.depth * LANES..].as_ptr(),
                             scale: self.epilogue.scale[panel * LANES..].as_ptr(),
                             bias: self.epilogue.bias[panel * LANES..].as_ptr(),
                             relu: self.epilogue.relu,
                             add: self.write == Write::Add,
                             out,
-                            pixels,
-                            width: LANES.min(self.out.channels() - panel * LANES),
+                            pixels: tile.pixels,
+                            width,
                         },
                     );
                 }
-            }
-        }
-    }
-
-    /// Fills in where each pixel of a tile finds its source, tap by tap.
-    fn locate(&self, class: &Class, places: &[Place; TILE], rows: &mut [Rows]) {
-        let (first, last) = (places[0], places[TILE - 1]);
-        let one_line = first.image == last.image && first.y == last.y;
-        let inner = |p: &Place| class.is_inner(*p, self.gather.source);
-        if one_line && inner(&first) && inner(&last) || !one_line && places.iter().all(inner) {
-            // No padding: every tap lies at the same distance from the pixel's own source.
-            let width = self.gather.source[1] as isize;
-            let base: [*const f32; TILE] = std::array::from_fn(|i| {
-                let p = places[i];
-                let y = p.image * self.gather.source[0] + p.y * class.source_step;
-                let pixel = y * self.gather.source[1] + p.x * class.source_step;
-                self.source.as_ptr().wrapping_add(pixel * self.depth)
-            });
-            for (rows, tap) in rows.iter_mut().zip(&class.taps) {
-                let distance = (tap.dy * width + tap.dx) * self.depth as isize;
-                *rows = base.map(|b| b.wrapping_offset(distance));
-            }
-        } else {
-            for (rows, &tap) in rows.iter_mut().zip(&class.taps) {
-                *rows = std::array::from_fn(|i| match self.gather.source_pixel(class, places[i], tap) {
-                    Some(pixel) => self.source[pixel * self.depth..][..self.depth].as_ptr(),
-                    None => self.zeros.as_ptr(),
-                });
             }
         }
     }

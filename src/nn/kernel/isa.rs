@@ -71,3 +71,34 @@ fn with_avx512<A, R>(args: A, body: impl FnOnce(A) -> R) -> R {
 fn with_avx2<A, R>(args: A, body: impl FnOnce(A) -> R) -> R {
     body(args)
 }
+
+/// Calls `body(args)` compiled for this instruction set, whatever the body's size.
+///
+/// [`Isa::vectorised`] passes its body through a call of the standard library that the compiler inlines only if it is
+/// small; here the body, which must be `#[inline(always)]` as there, is named in a function of each instruction set.
+macro_rules! on_isa {
+    ($isa:expr, $body:ident($($name:ident: $kind:ty = $value:expr),* $(,)?)) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+        #[allow(clippy::too_many_arguments)]
+        fn with_avx512($($name: $kind),*) {
+            $body($($name),*)
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        #[allow(clippy::too_many_arguments)]
+        fn with_avx2($($name: $kind),*) {
+            $body($($name),*)
+        }
+        match $isa.checked() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `checked` returns only what the processor has.
+            $crate::nn::kernel::Isa::Avx512 => unsafe { with_avx512($($value),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            $crate::nn::kernel::Isa::Avx2 => unsafe { with_avx2($($value),*) },
+            _ => $body($($value),*),
+        }
+    }};
+}
+pub(super) use on_isa;

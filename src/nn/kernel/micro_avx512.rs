@@ -18,19 +18,26 @@ pub(super) unsafe fn tile(t: &Tile<'_>) {
     // SAFETY: the caller's promise; the row count is rounded up to a kernel's, which reads repeated pointers and
     // stores `pixels` rows only.
     unsafe {
-        match (t.pixels.div_ceil(4), t.width.div_ceil(16)) {
-            (1, 1) => tile_of::<4, 1>(t),
-            (1, _) => tile_of::<4, 2>(t),
-            (2, 1) => tile_of::<8, 1>(t),
-            (2, _) => tile_of::<8, 2>(t),
-            (_, 1) => tile_of::<12, 1>(t),
-            _ => tile_of::<12, 2>(t),
+        match (t.pixels.div_ceil(4), t.width.div_ceil(16), t.taps.len() * t.depth <= BLOCK) {
+            (1, 1, false) => tile_of::<4, 1, false>(t),
+            (1, 1, true) => tile_of::<4, 1, true>(t),
+            (1, _, false) => tile_of::<4, 2, false>(t),
+            (1, _, true) => tile_of::<4, 2, true>(t),
+            (2, 1, false) => tile_of::<8, 1, false>(t),
+            (2, 1, true) => tile_of::<8, 1, true>(t),
+            (2, _, false) => tile_of::<8, 2, false>(t),
+            (2, _, true) => tile_of::<8, 2, true>(t),
+            (_, 1, false) => tile_of::<12, 1, false>(t),
+            (_, 1, true) => tile_of::<12, 1, true>(t),
+            (_, _, false) => tile_of::<12, 2, false>(t),
+            (_, _, true) => tile_of::<12, 2, true>(t),
         }
     }
 }
 
+/// `SHORT`: all products make one block, so that there are no totals to keep.
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-unsafe fn tile_of<const R: usize, const V: usize>(t: &Tile<'_>) {
+unsafe fn tile_of<const R: usize, const V: usize, const SHORT: bool>(t: &Tile<'_>) {
     let mut sums = [[_mm512_setzero_ps(); V]; R];
     let mut totals = sums;
     let mut summed = 0;
@@ -43,7 +50,7 @@ unsafe fn tile_of<const R: usize, const V: usize>(t: &Tile<'_>) {
             let mut weights = t.panel.add(tap * LANES);
             let mut first = 0;
             while first < t.depth {
-                let last = t.depth.min(first + BLOCK - summed);
+                let last = if SHORT { t.depth } else { t.depth.min(first + BLOCK - summed) };
                 for c in first..last {
                     let mut w = [_mm512_setzero_ps(); V];
                     for v in 0..V {
@@ -59,7 +66,7 @@ unsafe fn tile_of<const R: usize, const V: usize>(t: &Tile<'_>) {
                 }
                 summed += last - first;
                 first = last;
-                if summed == BLOCK {
+                if !SHORT && summed == BLOCK {
                     summed = 0;
                     for r in 0..R {
                         for v in 0..V {
@@ -73,7 +80,7 @@ unsafe fn tile_of<const R: usize, const V: usize>(t: &Tile<'_>) {
         // Loops of fixed length touch `sums`: an index known only at run time would put it in memory for good.
         for r in 0..R {
             for v in 0..V {
-                totals[r][v] = _mm512_add_ps(totals[r][v], sums[r][v]);
+                totals[r][v] = if SHORT { sums[r][v] } else { _mm512_add_ps(totals[r][v], sums[r][v]) };
             }
         }
         let floor = _mm512_set1_ps(if t.relu { 0.0 } else { f32::NEG_INFINITY });
