@@ -12,7 +12,7 @@ use serde::Serialize;
 
 /// Part of every key: raised whenever rendering, pooling or the files change, so that no old row is taken for a new
 /// one.
-const VERSION: &str = "hpsearch features 1";
+const VERSION: &str = "hpsearch features 2";
 
 /// Frozen features of some images under one view.
 #[derive(Clone, Copy)]
