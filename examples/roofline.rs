@@ -1,6 +1,9 @@
 //! What this processor can do and what InceptionV3 makes of it: peaks of multiply-adds and of memory traffic, measured, and
 //! the share of them that forward passes and training steps reach. Prints tables for docs/performance.md.
 //!
+//! Operations are those of the definition: 3x3 convolutions take fewer than half of theirs ([`hpsearch::nn::kernel::winograd`]),
+//! so a share can exceed 100 %.
+//!
 //! `cargo run --release --example roofline` (RAYON_NUM_THREADS sets the threads; a machine at rest is assumed)
 
 use candle_core::{Device, Tensor};

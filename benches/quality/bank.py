@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def study(a, name, seed, views):
     source = f'weights = "{a.weights.resolve()}"\npreset = "{a.preset}"' if a.weights else 'weights = "random"'
     positive = f'positive = "{a.positive}"\n' if a.positive else ""
+    source += f'\nscaling = "{a.scaling}"' if a.scaling else ""
     limits = f'device = "{a.device}"\n' if a.device else ""
     return f"""name = "{name}"
 seed = {seed}
@@ -110,6 +111,7 @@ def main():
     parser.add_argument("--positive", help="the class whose AUC it is; needed if the names do not tell")
     parser.add_argument("--weights", type=Path, help="InceptionV3 in safetensors with torchvision names; else random")
     parser.add_argument("--preset", default="keras", help="scaling and padding of the weights")
+    parser.add_argument("--scaling", help="of pixels, where the weights want another than their preset's")
     parser.add_argument("--tap", default="Mixed_5d")
     parser.add_argument("--size", type=int, default=150)
     parser.add_argument("--epochs", type=int, default=12)
