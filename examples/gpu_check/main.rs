@@ -59,7 +59,9 @@ fn main() -> ExitCode {
     let gpu = match device::open(options.gpu) {
         Ok(gpu) => gpu,
         Err(error) => {
-            eprintln!("gpu_check: no GPU {}: {error}", options.gpu);
+            // candle's errors may carry a backtrace.
+            let text = error.to_string();
+            eprintln!("gpu_check: no GPU {}: {}", options.gpu, text.lines().next().unwrap_or_default());
             return ExitCode::from(2);
         }
     };
