@@ -20,8 +20,8 @@ use std::cell::RefCell;
 const POSITIONS: usize = 16;
 /// Tiles of one task: transformed input and products stay in the second-level cache.
 const CHUNK: usize = 4 * TILE;
-/// Tasks below which the panels are spread too.
-const TASKS: usize = 16;
+/// Tasks a thread below which the panels are spread too.
+const TASKS: usize = 8;
 /// Channels handled at a time by the transforms.
 const VECTOR: usize = 16;
 /// Floats between positions beyond what they need: without them their addresses would fall into one set of the cache.
@@ -97,7 +97,7 @@ pub fn forward(
     let tiles = shape.batch * grid[0] * grid[1];
     let job = Job { isa: isa.checked(), shape, grid, x, transformed, epilogue, write, out };
     let chunks = tiles.div_ceil(CHUNK);
-    let groups = TASKS.div_ceil(chunks.max(1)).clamp(1, panels);
+    let groups = (TASKS * rayon::current_num_threads()).div_ceil(chunks.max(1)).clamp(1, panels);
     let per_group = panels.div_ceil(groups);
     (0..chunks * groups).into_par_iter().for_each(|task| {
         let (chunk, group) = (task / groups, task % groups);
