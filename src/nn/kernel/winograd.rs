@@ -3,7 +3,7 @@
 //!
 //! With `d` the 4 x 4 input pixels of a tile, `g` the kernel: `y = A' [(G g G') * (B' d B)] A`. The product in brackets
 //! is, for each of its 16 positions, a matrix product over the input channels, done by the micro-kernels of
-//! [`super::tile`]. All constants of `A` and `B` are 0 or +-1, of `G` halves, so rounding errors stay near those of the
+//! `super::tile`. All constants of `A` and `B` are 0 or +-1, of `G` halves, so rounding errors stay near those of the
 //! direct sum.
 
 // Places in a tile are numbers, and loops of fixed length over them keep arrays in registers.
