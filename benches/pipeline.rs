@@ -19,6 +19,9 @@ fn radiograph(side: u32) -> GrayImage {
 fn decoding(c: &mut Criterion) {
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, 90).encode_image(&radiograph(1500)).expect("a JPEG in memory");
+    // For the peer, which reads the same bytes.
+    let place = concat!(env!("CARGO_TARGET_TMPDIR"), "/radiograph.jpg");
+    std::fs::write(place, &jpeg).expect("the folder for temporary files can be written");
     c.bench_function("decode and resize a grey JPEG of 1500 px to 299", |b| {
         b.iter(|| decode(black_box(&jpeg), 299, ColourMode::Grey))
     });

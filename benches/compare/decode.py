@@ -1,18 +1,20 @@
-"""Pillow's pace at what `cargo bench --bench pipeline` measures: a grey JPEG of 1500 px, decoded and resized to 299."""
+"""Pillow's pace at what `cargo bench --bench pipeline -- decode` measures, on the JPEG that it leaves in
+target/tmp/radiograph.jpg: grey, 1500 px, decoded and resized to 299. One thread.
+
+python3 benches/compare/decode.py [FILE]
+"""
 import io
+import pathlib
 import statistics
+import sys
 import time
 
 import numpy as np
 import PIL
 from PIL import Image
 
-x, y = np.meshgrid(np.arange(1500, dtype=np.uint32), np.arange(1500, dtype=np.uint32))
-wave = 128 + 60 * np.sin(x / 90) + 40 * np.cos(y / 37)
-picture = (wave + (x * np.uint32(7919) ^ y * np.uint32(104729)) % 13).clip(0, 255).astype(np.uint8)
-buffer = io.BytesIO()
-Image.fromarray(picture).save(buffer, "JPEG", quality=90)
-jpeg = buffer.getvalue()
+place = sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parents[2] / "target/tmp/radiograph.jpg"
+jpeg = pathlib.Path(place).read_bytes()
 
 
 def once():
