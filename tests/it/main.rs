@@ -5,6 +5,7 @@ mod crash;
 mod determinism;
 mod golden;
 mod image;
+mod layout;
 mod limits;
 mod network;
 mod opening;
