@@ -61,7 +61,9 @@ fn used(source: &str) -> BTreeSet<&str> {
                 ',' if depth == 1 => begins = true,
                 c if depth == 1 && begins && c.is_alphabetic() => {
                     begins = false;
-                    modules.insert(group[i..].split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default());
+                    modules.insert(
+                        group[i..].split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default(),
+                    );
                 }
                 _ => (),
             }
