@@ -441,9 +441,9 @@ pub static TABLES: &[Table] = &[
             ),
             key(
                 "precision",
-                "`f32`, `tf32`, `bf16`",
+                "`f32`, `tf32`, `bf16`, `amp`",
                 "`tf32`",
-                "How convolutions multiply on a GPU: `tf32` rounds factors to ten bits, `bf16` computes frozen layers in bf16. Results differ by rounding. The CPU computes in f32.",
+                "How convolutions multiply on a GPU: `tf32` rounds factors to ten bits, `bf16` computes frozen layers in bf16, `amp` trained ones too. Results differ by rounding. The CPU computes in f32.",
             ),
             key(
                 "virtual_workers",

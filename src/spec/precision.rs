@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Arithmetic of convolutions on a GPU. Sums are kept in f32 always, and so is everything else: the head, norms,
-/// losses and optimisers. The CPU knows f32 alone.
+/// Arithmetic of a network's layers on a GPU. Sums are kept in f32 always, and so are weights that train, statistics
+/// of norms, the head, losses and optimisers. The CPU knows f32 alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -14,19 +14,28 @@ pub enum Precision {
     Tf32,
     /// The frozen part in bf16, the trained part in TF32.
     Bf16,
+    /// Feature maps and factors in bf16 throughout: automatic mixed precision (Micikevicius et al. 2018), which for
+    /// bf16 needs no scaling of the loss.
+    Amp,
 }
 
 impl Precision {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::F32, Self::Tf32, Self::Bf16];
+    pub const ALL: [Self; 4] = [Self::F32, Self::Tf32, Self::Bf16, Self::Amp];
 
-    /// The name in a study file and in the digest of cached features.
+    /// The name in a study file; that of [`Self::of_frozen`] is in the digest of cached features.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::Tf32 => "tf32",
             Self::Bf16 => "bf16",
+            Self::Amp => "amp",
         }
+    }
+
+    /// How the frozen part alone is computed: those with the same answer share cached features.
+    pub fn of_frozen(self) -> Self {
+        if self == Self::Amp { Self::Bf16 } else { self }
     }
 
     /// The arithmetic of this name.
@@ -52,5 +61,6 @@ mod tests {
         }
         assert_eq!(Precision::named("f16"), None);
         assert!(Precision::Tf32.is_default());
+        assert_eq!(Precision::ALL.map(|p| p.of_frozen().name()), ["f32", "tf32", "bf16", "bf16"]);
     }
 }

@@ -3,7 +3,7 @@
 //! A process drives a GPU by one stream ([`super::device::open`]), so whatever is put on it runs in the order of the
 //! program and events are not needed. The lock keeps threads from using a handle at the same time.
 
-use super::plan::{Attempt, Offer, Precision, WORKSPACE, eligible, first_that_runs, precision};
+use super::plan::{Attempt, COMPUTES_NO, Offer, Precision, WORKSPACE, eligible, first_that_runs, precision};
 use crate::nn::kernel::{ConvShape, Window};
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::{CudaDevice, DeviceId, cudarc};
@@ -349,7 +349,7 @@ fn run_first<A: Copy>(
 }
 
 fn none_runs(op: &str, shape: &ConvShape) -> impl Fn(Option<Error>) -> Error {
-    let text = format!("{op}: cuDNN computes no {shape:?}");
+    let text = format!("{op}: {COMPUTES_NO} {shape:?}");
     move |e| e.unwrap_or_else(|| Error::Msg(text.clone()).bt())
 }
 

@@ -6,10 +6,22 @@ use crate::nn::kernel::pool_cpu::Divisor;
 use crate::nn::pool::PoolKind;
 use crate::nn::reference::{self, f32s};
 use crate::nn::tensor::elements;
-use candle_core::{CpuStorage, Layout, Result};
+use candle_core::{CpuStorage, Layout, Result, bail};
 
 fn lent(op: &str, (storage, layout): (&CpuStorage, &Layout)) -> Result<Vec<f64>> {
+    if let CpuStorage::BF16(all) = storage {
+        let Some((start, end)) = layout.contiguous_offsets() else { bail!("{op}: an operand is not contiguous") };
+        return Ok(all[start..end].iter().map(|v| v.to_f64()).collect());
+    }
     Ok(elements(op, storage, layout)?.iter().map(|&v| f64::from(v)).collect())
+}
+
+/// Results in the type of an operand.
+pub(super) fn like(operand: &CpuStorage, result: Vec<f32>) -> CpuStorage {
+    match operand {
+        CpuStorage::BF16(_) => CpuStorage::BF16(result.into_iter().map(half::bf16::from_f32).collect()),
+        _ => CpuStorage::F32(result),
+    }
 }
 
 /// From `[O, KH, KW, I]` to torch's order.

@@ -8,7 +8,7 @@ use crate::nn::tensor::dims4;
 #[cfg(any(test, feature = "cuda"))]
 use candle_core::Storage;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Tensor, bail,
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Error, Layout, Result, Shape, Tensor, bail,
 };
 use std::sync::{Arc, OnceLock};
 
@@ -97,7 +97,7 @@ impl Primitive {
         {
             let result = super::host::compute(self, operands)?;
             assert_eq!(result.len(), shape.iter().product::<usize>(), "{self:?}");
-            Ok((CpuStorage::F32(result), shape.into()))
+            Ok((super::host::like(operands[0].0, result), shape.into()))
         }
         #[cfg(not(test))]
         bail!("{}: on a GPU only; {shape:?}", self.label())
@@ -110,7 +110,6 @@ impl Primitive {
         use candle_core::backend::{BackendDevice, BackendStorage};
         let dims: Vec<&[usize]> = operands.iter().map(|(_, l)| l.dims()).collect();
         let shape = self.shape(&dims)?;
-        let at = |i: usize| Operand { storage: operands[i].0, layout: operands[i].1 };
         let map = |i: usize| dims4(self.label(), dims[i]);
         let mode = |kind: &PoolKind| match kind {
             PoolKind::Max => PoolMode::Max,
@@ -137,17 +136,32 @@ impl Primitive {
             }
             return Ok((out, shape.into()));
         }
-        let result = cudnn::with(&device, |gpu| match self {
-            Self::Convolve(s) => gpu.convolve(s, at(0), at(1), None),
-            Self::ConvolveBiasRelu(s) => gpu.convolve(s, at(0), at(1), Some(at(2))),
-            Self::DataGradient(s) => gpu.data_gradient(s, at(0), at(1)),
-            Self::FilterGradient(s) => gpu.filter_gradient(s, at(0), at(1)),
-            Self::ReluGradient => gpu.relu_gradient(map(0)?, at(0), at(1)),
-            Self::ChannelSums => gpu.channel_sums(map(0)?, at(0)),
-            Self::Pool(s, kind) => gpu.pool(s, mode(kind), at(0)),
-            Self::PoolGradient(s, kind) => gpu.pool_gradient(s, mode(kind), [at(0), at(1), at(2)]),
-            Self::Concat | Self::Slice { .. } => bail!("{}: not of cuDNN", self.label()),
-        })?;
+        let compute = |operands: &[(&CudaStorage, &Layout)]| {
+            let at = |i: usize| Operand { storage: operands[i].0, layout: operands[i].1 };
+            cudnn::with(&device, |gpu| match self {
+                Self::Convolve(s) => gpu.convolve(s, at(0), at(1), None),
+                Self::ConvolveBiasRelu(s) => gpu.convolve(s, at(0), at(1), Some(at(2))),
+                Self::DataGradient(s) => gpu.data_gradient(s, at(0), at(1)),
+                Self::FilterGradient(s) => gpu.filter_gradient(s, at(0), at(1)),
+                Self::ReluGradient => gpu.relu_gradient(map(0)?, at(0), at(1)),
+                Self::ChannelSums => gpu.channel_sums(map(0)?, at(0)),
+                Self::Pool(s, kind) => gpu.pool(s, mode(kind), at(0)),
+                Self::PoolGradient(s, kind) => gpu.pool_gradient(s, mode(kind), [at(0), at(1), at(2)]),
+                Self::Concat | Self::Slice { .. } => bail!("{}: not of cuDNN", self.label()),
+            })
+        };
+        let result = match compute(operands) {
+            // Which versions know which operation in bf16 is not the same; all know f32.
+            Err(e) if operands[0].0.dtype() == DType::BF16 && super::plan::is_refusal(&e.to_string()) => {
+                let wide = |(storage, layout): &(&CudaStorage, &Layout)| {
+                    Ok((storage.to_dtype(layout, DType::F32)?, Layout::contiguous(layout.shape())))
+                };
+                let wide = operands.iter().map(wide).collect::<Result<Vec<_>>>()?;
+                let result = compute(&wide.iter().map(|(storage, layout)| (storage, layout)).collect::<Vec<_>>())?;
+                result.to_dtype(&Layout::contiguous(shape.as_slice()), DType::BF16)?
+            }
+            result => result?,
+        };
         Ok((result, shape.into()))
     }
 
@@ -274,22 +288,27 @@ fn conv_shape(window: Window, x: &Tensor, cout: usize) -> Result<ConvShape> {
     }
 }
 
-/// The convolution of `x` with `weights`, with gradients of both.
+/// A parameter in the type in which `x` is computed. Its gradient comes back in its own.
+fn like(x: &Tensor, parameter: &Tensor) -> Result<Tensor> {
+    parameter.to_dtype(x.dtype())?.contiguous()
+}
+
+/// The convolution of `x` with `weights`, with gradients of both. It is computed in the type of `x`.
 ///
 /// # Errors
 /// If shapes do not fit, or the device fails.
 pub fn conv(window: Window, x: &Tensor, weights: &Tensor) -> Result<Tensor> {
     let shape = conv_shape(window, x, weights.dim(0)?)?;
-    x.contiguous()?.apply_op2(&weights.contiguous()?, Primitive::Convolve(shape))
+    x.contiguous()?.apply_op2(&like(x, weights)?, Primitive::Convolve(shape))
 }
 
-/// `relu(conv(x, weights) + bias)`, with gradients of all.
+/// `relu(conv(x, weights) + bias)`, with gradients of all. It is computed in the type of `x`.
 ///
 /// # Errors
 /// If shapes do not fit, or the device fails.
 pub fn conv_bias_relu(window: Window, x: &Tensor, weights: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let shape = conv_shape(window, x, weights.dim(0)?)?;
-    x.contiguous()?.apply_op3(&weights.contiguous()?, &bias.contiguous()?, Primitive::ConvolveBiasRelu(shape))
+    x.contiguous()?.apply_op3(&like(x, weights)?, &like(x, bias)?, Primitive::ConvolveBiasRelu(shape))
 }
 
 /// `relu(scale * conv(x, weights) + bias)` by output channel, with gradients of all. The factors are multiplied into
@@ -333,7 +352,8 @@ pub struct BatchMoments {
     pub variance: Tensor,
 }
 
-/// Batch norm with the batch's statistics, then ReLU, with gradients of all; and those statistics.
+/// Batch norm with the batch's statistics, then ReLU, with gradients of all; and those statistics. It is computed in
+/// f32; the result has the type of `x`.
 ///
 /// # Errors
 /// If shapes do not fit, or the device fails.
@@ -344,7 +364,8 @@ pub fn batch_norm_relu(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) -> R
     }
     let stats = Arc::<OnceLock<Tensor>>::default();
     let op = NormRelu { eps, stats: Arc::clone(&stats) };
-    let y = x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?;
+    let wide = x.to_dtype(DType::F32)?.contiguous()?;
+    let y = wide.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?.to_dtype(x.dtype())?;
     let Some(stats) = stats.get() else { bail!("batch norm left no statistics") };
     Ok((y, BatchMoments { mean: stats.get(0)?, variance: stats.get(1)? }))
 }

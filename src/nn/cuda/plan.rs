@@ -21,6 +21,14 @@ pub fn set_precision(precision: Precision) {
     PRECISION.store(index as u8, Ordering::Relaxed);
 }
 
+/// Whether an error says that cuDNN does not know an operation for these types or sizes, rather than that it failed.
+pub fn is_refusal(text: &str) -> bool {
+    ["NOT_SUPPORTED", "BAD_PARAM", COMPUTES_NO].iter().any(|refusal| text.contains(refusal))
+}
+
+/// Of the error where no algorithm is left.
+pub const COMPUTES_NO: &str = "cuDNN computes no";
+
 /// An algorithm that cuDNN offers for a shape, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer<A, M> {
@@ -109,6 +117,17 @@ mod tests {
         assert_eq!(chosen(None), [4, 5]);
         assert_eq!(chosen(Some('t')), [5]);
         assert_eq!(chosen(Some('x')), [0u32; 0]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_a_failure() {
+        assert!(is_refusal("CudnnError(CUDNN_STATUS_NOT_SUPPORTED_SHAPE)"));
+        assert!(is_refusal("CUDNN_STATUS_BAD_PARAM"));
+        assert!(is_refusal(&format!("conv: {COMPUTES_NO} shape")));
+        for failure in ["CUDNN_STATUS_EXECUTION_FAILED", "out of memory for a workspace", "CUDA_ERROR_ILLEGAL_ADDRESS"]
+        {
+            assert!(!is_refusal(failure), "{failure}");
+        }
     }
 
     #[test]

@@ -44,18 +44,33 @@ struct UnitTensors {
 pub(super) struct OnDevice {
     units: Vec<UnitTensors>,
     divisor: Divisor,
-    dtype: DType,
+    precision: Precision,
+}
+
+/// The type of feature maps, and of the weights and biases that they meet.
+fn dtype(bf16: bool) -> DType {
+    if bf16 { DType::BF16 } else { DType::F32 }
 }
 
 impl OnDevice {
-    /// Takes the weights, which were checked, to `device`.
+    /// Takes the weights, which were checked, to `device`, to be used in the process's arithmetic.
     pub(super) fn new(
         topology: &Topology,
         tensors: &BTreeMap<String, Tensor>,
         divisor: Divisor,
         device: &Device,
     ) -> Result<Self> {
-        let dtype = if precision() == Precision::Bf16 { DType::BF16 } else { DType::F32 };
+        Self::with_precision(topology, tensors, divisor, device, precision())
+    }
+
+    fn with_precision(
+        topology: &Topology,
+        tensors: &BTreeMap<String, Tensor>,
+        divisor: Divisor,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self> {
+        let dtype = dtype(precision.of_frozen() == Precision::Bf16);
         let units = topology.units.iter().map(|unit| {
             let [weight, norm @ ..] = unit.tensors().map(|(name, _)| name);
             let take = |name: &String| tensors[name].to_dtype(DType::F32)?.to_device(device);
@@ -66,12 +81,12 @@ impl OnDevice {
             let folded = weight.broadcast_mul(&scale.reshape((unit.cout, 1, 1, 1))?)?;
             Ok(UnitTensors { folded: (folded.to_dtype(dtype)?, bias.to_dtype(dtype)?), weight, norm })
         });
-        Ok(Self { units: units.collect::<Result<_>>()?, divisor, dtype })
+        Ok(Self { units: units.collect::<Result<_>>()?, divisor, precision })
     }
 
     /// Stages without gradients.
     pub(super) fn prefix(&self, topology: &Topology, stages: &[Stage], x: &Tensor) -> Result<Tensor> {
-        let mut x = x.detach().to_dtype(self.dtype)?;
+        let mut x = x.detach().to_dtype(dtype(self.precision.of_frozen() == Precision::Bf16))?;
         for stage in stages {
             x = by_stage(stage, &x, self.divisor, &|unit, x| {
                 let (weight, bias) = &self.units[unit].folded;
@@ -103,7 +118,8 @@ impl OnDevice {
                 );
             }
         }
-        Ok(Trained { stages: stages.to_vec(), units, divisor: self.divisor, batch_norm })
+        let dtype = dtype(self.precision == Precision::Amp);
+        Ok(Trained { stages: stages.to_vec(), units, divisor: self.divisor, batch_norm, dtype })
     }
 }
 
@@ -153,6 +169,8 @@ pub(super) struct Trained {
     units: BTreeMap<usize, Unit>,
     divisor: Divisor,
     batch_norm: BatchNormMode,
+    /// Of feature maps; weights are kept in f32.
+    dtype: DType,
 }
 
 impl Unit {
@@ -197,7 +215,9 @@ impl Trained {
 impl Suffix for Trained {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let unit = |index: usize, x: &Tensor| self.units[&index].forward(x, mode, self.batch_norm);
-        self.stages.iter().try_fold(x.clone(), |x, stage| by_stage(stage, &x, self.divisor, &unit))
+        let y =
+            self.stages.iter().try_fold(x.to_dtype(self.dtype)?, |x, stage| by_stage(stage, &x, self.divisor, &unit));
+        y?.to_dtype(DType::F32)
     }
 
     fn parameters(&self) -> Vec<(String, Var)> {
@@ -244,6 +264,7 @@ mod tests {
         cpu: InceptionV3,
         topology: Topology,
         device: OnDevice,
+        tensors: BTreeMap<String, Tensor>,
     }
 
     /// The narrow network by the CPU's kernels, and by the device's operations on naive primitives.
@@ -259,7 +280,7 @@ mod tests {
         }
         let topology = Topology::new(WIDTH);
         let device = OnDevice::new(&topology, &tensors, padding.into(), &Device::Cpu).unwrap();
-        Both { cpu: InceptionV3::new(&tensors, WIDTH, padding, &Device::Cpu).unwrap(), topology, device }
+        Both { cpu: InceptionV3::new(&tensors, WIDTH, padding, &Device::Cpu).unwrap(), topology, device, tensors }
     }
 
     fn images(batch: usize) -> Tensor {
@@ -315,6 +336,49 @@ mod tests {
             }
             let y = ours.forward(&x, Mode::Eval).unwrap();
             close(&y, &theirs.forward(&x, Mode::Eval).unwrap(), 2e-3, "inference");
+        }
+    }
+
+    /// `|a - b| / |b|`.
+    fn distance(a: &Tensor, b: &Tensor) -> f64 {
+        assert_eq!((a.dims(), a.dtype()), (b.dims(), DType::F32));
+        let norm = |t: &Tensor| elements(t).iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        norm(&(a - b).unwrap()) / norm(b).max(1e-12)
+    }
+
+    #[test]
+    fn in_mixed_precision_maps_are_rounded_and_parameters_and_gradients_are_f32() {
+        let Both { topology, tensors, .. } = both(PoolPadding::Counted);
+        let of = |p| OnDevice::with_precision(&topology, &tensors, Divisor::Window, &Device::Cpu, p).unwrap();
+        let (exact, bf16, amp) = (of(Precision::F32), of(Precision::Bf16), of(Precision::Amp));
+        let prefix = |network: &OnDevice, to| network.prefix(&topology, &topology.stages[..to], &images(3)).unwrap();
+        let error = distance(&prefix(&amp, 14), &prefix(&exact, 14));
+        assert!((1e-4..5e-2).contains(&error), "features are off by {error}");
+        assert_eq!(elements(&prefix(&amp, 14)), elements(&prefix(&bf16, 14)), "frozen layers are those of bf16");
+        // Statistics of few values amplify rounding: with them, stages of many pixels.
+        for (batch_norm, range) in [(BatchNormMode::Frozen, 14..18), (BatchNormMode::Train, 7..9)] {
+            let x = prefix(&exact, range.start);
+            let suffix = |network: &OnDevice| network.suffix(&topology, &topology.stages[range.clone()], batch_norm);
+            let step = |suffix: &Trained| {
+                let y = suffix.forward(&x, Mode::Train).unwrap();
+                let gradients = backward(&y.sqr().unwrap().mean_all().unwrap(), Some(suffix)).unwrap();
+                (y, gradients)
+            };
+            let (theirs, ours) = (suffix(&exact).unwrap(), suffix(&amp).unwrap());
+            let ((y, found), (expected, wanted)) = (step(&ours), step(&theirs));
+            let error = distance(&y, &expected);
+            assert!((1e-4..5e-2).contains(&error), "{batch_norm:?}: the output is off by {error}");
+            let mut errors = Vec::new();
+            for ((_, a), (_, b)) in ours.parameters().iter().zip(theirs.parameters()) {
+                assert_eq!(a.dtype(), DType::F32);
+                errors.push(distance(found.get(a).unwrap(), wanted.get(&b).unwrap()));
+            }
+            errors.sort_by(f64::total_cmp);
+            let (median, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
+            // Eight bits of mantissa, ten layers deep; the batch's statistics amplify them.
+            assert!(median < 0.1 && worst < 0.5, "{batch_norm:?}: gradients are off by {median} and {worst}");
+            // What `bf16` trains it trains in f32.
+            assert_eq!(elements(&step(&suffix(&bf16).unwrap()).0), elements(&expected));
         }
     }
 
