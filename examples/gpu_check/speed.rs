@@ -52,6 +52,7 @@ fn training() -> TrainingSpec {
         focal_gamma: 2.0,
         label_smoothing: 0.0,
         imbalance: ImbalancePolicy::None,
+        ..TrainingSpec::default()
     }
 }
 

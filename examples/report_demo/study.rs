@@ -117,6 +117,7 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
             bracket: 0,
             rung: None,
             failure: None,
+            worse_than_chance: None,
         })
         .collect();
     let mut orders: Vec<OrderRecord> = Vec::new();

@@ -4,9 +4,8 @@ use super::reader::{Section, scalar, suggest};
 use super::search::SHARE;
 use crate::spec::{
     AugmentSpec, BackboneKind, BadFilePolicy, BatchNormMode, Bounds, CachePrecision, ColourMode, DataSource, DataSpec,
-    FreezeTo, HeadKind, HeadSpec, ImbalancePolicy, LossKind, NetworkSpec, OptimiserKind, PixelScaling, PoolPadding,
-    RunnerSpec, ScheduleKind, Setting, SplitSpec, SyntheticSpec, TrainingSpec, TrialSettings, ValidationPolicy, Views,
-    WeightSource,
+    FreezeTo, HeadKind, HeadSpec, NetworkSpec, PixelScaling, PoolPadding, RunnerSpec, Setting, SplitSpec,
+    SyntheticSpec, TrainingSpec, TrialSettings, ValidationPolicy, Views, WeightSource,
 };
 use std::path::PathBuf;
 
@@ -21,18 +20,7 @@ pub(super) fn compile(top: &Section<'_>) -> RunnerSpec {
         head: HeadSpec { kind: HeadKind::Linear, dropout: 0.2, hidden_units: 256 },
         training: TrainingSpec {
             epochs: top.section("training").whole("epochs", 1, 100_000).unwrap_or(10) as u32,
-            batch_size: 32,
-            optimiser: OptimiserKind::AdamW,
-            learning_rate: 1e-3,
-            weight_decay: 1e-4,
-            momentum: 0.9,
-            backbone_rate: 0.1,
-            schedule: ScheduleKind::Cosine,
-            warmup_epochs: 0.0,
-            loss: LossKind::CrossEntropy,
-            focal_gamma: 2.0,
-            label_smoothing: 0.0,
-            imbalance: ImbalancePolicy::Weights,
+            ..TrainingSpec::default()
         },
         augment: AugmentSpec {
             strength: 0.0,

@@ -299,6 +299,19 @@ pub static TABLES: &[Table] = &[
                 "`weights`",
                 "What is done about unequal classes: nothing, class weights from the training split, or drawing.",
             ),
+            key("clip_norm", "number", "`0`", "Gradients are scaled down to this global norm; 0: never."),
+            key(
+                "layer_decay",
+                "number",
+                "`1`",
+                "Learning rate of every unfrozen stage as a multiple of that of the stage above it.",
+            ),
+            key(
+                "norm_statistics",
+                "`running`, `precise`",
+                "`running`",
+                "Statistics with which the head's batch norm judges: moving averages over the steps, or computed anew over training images after each epoch.",
+            ),
         ],
     },
     Table {

@@ -4,6 +4,7 @@
 //! says what to issue next; the caller records the issue as an event and applies it. The sequence of orders depends
 //! on the study file and on outcomes, never on how many workers ran, which was faster or what was killed: see `order`.
 
+mod course;
 mod event;
 mod ledger;
 mod order;
@@ -13,6 +14,7 @@ mod score;
 mod state;
 mod trial;
 
+pub use course::WorseThanChance;
 pub use event::{EarlierResult, EpochReport, Event, FailureClass, FileRef, Outcome, StopCurve, WarmStart, WorkOrder};
 pub use ledger::{Ledger, Observation, Rung};
 pub use plan::{DoneReason, Plan};

@@ -7,6 +7,7 @@ use crate::engine::ledger::Observation;
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::scheduler::Next;
 use crate::space::Params;
+use crate::spec::Metric;
 use std::sync::Arc;
 
 /// An event that does not follow from those before it. The engine is unchanged by it.
@@ -260,7 +261,13 @@ impl Engine {
         }
         self.orders[order.0 as usize].attempt_epoch = Some(report.epoch);
         let trial = &mut self.trials[trial];
-        let point = EpochPoint { value: report.value, train_loss: report.train_loss, seconds: report.seconds };
+        let objective = if self.spec.objective.metric == Metric::RocAuc { report.value } else { None };
+        let point = EpochPoint {
+            value: report.value,
+            train_loss: report.train_loss,
+            roc_auc: report.metrics.get("roc_auc").copied().or(objective),
+            seconds: report.seconds,
+        };
         trial.curve.truncate(report.epoch.0 as usize - 1);
         trial.curve.push(point);
         trial.files.retain(|files| files.epoch < report.epoch);

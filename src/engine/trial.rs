@@ -32,6 +32,8 @@ pub struct EpochPoint {
     pub value: Option<f64>,
     /// Mean training loss.
     pub train_loss: Option<f64>,
+    /// ROC-AUC on validation images, where it was reported.
+    pub roc_auc: Option<f64>,
     /// Seconds of the epoch, all told.
     pub seconds: f64,
 }

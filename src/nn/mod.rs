@@ -9,7 +9,7 @@ pub mod concat;
 pub mod conv;
 pub mod cuda;
 #[cfg(test)]
-mod figures;
+pub(crate) mod figures;
 pub mod head;
 pub mod hub;
 pub mod inception_v3;

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "cuda")]
 use super::cuda::update;
-use super::tensor::elements;
+use super::tensor::{elements, with_elements};
 use crate::spec::{OptimiserKind, TrainingSpec};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -35,6 +35,8 @@ struct Slot {
 pub struct Optimiser {
     kind: OptimiserKind,
     momentum: f64,
+    /// The largest global norm of the gradients; 0: any.
+    clip_norm: f64,
     steps: u64,
     slots: Vec<Slot>,
 }
@@ -45,6 +47,27 @@ pub struct Group {
     pub rate: f64,
     /// Parameters by name. Norms' scales and shifts and biases are not decayed.
     pub parameters: Vec<(String, Var)>,
+}
+
+impl Group {
+    /// The unfrozen stages' parameters, which come in the network's order: those of the last stage at the backbone's
+    /// rate, those of each stage below it at `layer_decay` of the one above.
+    pub fn by_stage(parameters: Vec<(String, Var)>, training: &TrainingSpec) -> Vec<Self> {
+        let mut stages: Vec<(String, Self)> = Vec::new();
+        for (name, var) in parameters {
+            let stage = name.split('.').next().unwrap_or_default().to_owned();
+            match stages.last_mut() {
+                Some((last, group)) if *last == stage => group.parameters.push((name, var)),
+                _ => stages.push((stage, Self { rate: 0.0, parameters: vec![(name, var)] })),
+            }
+        }
+        let mut rate = training.backbone_rate;
+        for (_, group) in stages.iter_mut().rev() {
+            group.rate = rate;
+            rate *= training.layer_decay;
+        }
+        stages.into_iter().map(|(_, group)| group).collect()
+    }
 }
 
 /// Whether weight decay acts on a parameter: on the weights of convolutions and dense layers only.
@@ -71,7 +94,8 @@ impl Optimiser {
                 });
             }
         }
-        Ok(Self { kind: spec.optimiser, momentum: spec.momentum, steps: 0, slots })
+        let TrainingSpec { optimiser: kind, momentum, clip_norm, .. } = *spec;
+        Ok(Self { kind, momentum, clip_norm, steps: 0, slots })
     }
 
     /// Steps taken.
@@ -82,12 +106,42 @@ impl Optimiser {
     /// Moves every parameter that has a gradient, at learning rate `rate` (times its group's).
     pub fn step(&mut self, gradients: &GradStore, rate: f64) -> Result<()> {
         self.steps += 1;
+        let clip = self.clip(gradients)?;
         for slot in &self.slots {
             let Some(gradient) = gradients.get(&slot.var) else { continue };
-            let gradient = gradient.contiguous()?;
-            slot.update(self.kind, &gradient, rate * slot.rate, self.momentum, self.steps)?;
+            let (gradient, scale) = match &clip {
+                Clip::By(scale) => (gradient.contiguous()?, *scale),
+                Clip::ByScalar(scale) => (gradient.broadcast_mul(scale)?, 1.0),
+            };
+            slot.update(self.kind, &gradient, scale, rate * slot.rate, self.momentum, self.steps)?;
         }
         Ok(())
+    }
+
+    /// What the gradients are multiplied with: as torch's `clip_grad_norm_`, over all parameters.
+    fn clip(&self, gradients: &GradStore) -> Result<Clip> {
+        let all = self.slots.iter().filter_map(|slot| gradients.get(&slot.var));
+        if self.clip_norm == 0.0 {
+            return Ok(Clip::By(1.0));
+        }
+        let mut on_device: Option<Tensor> = None;
+        let mut sum = 0.0;
+        for gradient in all {
+            if gradient.device().is_cpu() {
+                sum += squares(&gradient.contiguous()?)?;
+            } else {
+                let squares = gradient.sqr()?.sum_all()?;
+                on_device = Some(match on_device {
+                    Some(sum) => (sum + squares)?,
+                    None => squares,
+                });
+            }
+        }
+        Ok(match on_device {
+            // Never read, so that nobody waits for the device.
+            Some(sum) => Clip::ByScalar((self.clip_norm / (sum.sqrt()? + 1e-6)?)?.minimum(1.0)?),
+            None => Clip::By((self.clip_norm / (sum.sqrt() + 1e-6)).min(1.0) as f32),
+        })
     }
 
     /// What a checkpoint must hold beside the parameters and [`Optimiser::steps`], by name, in a fixed order.
@@ -120,14 +174,37 @@ impl Optimiser {
     }
 }
 
+/// What gradients are multiplied with.
+enum Clip {
+    By(f32),
+    /// A scalar on a device.
+    ByScalar(Tensor),
+}
+
+/// The sum of a contiguous tensor's squares: the same for every number of threads.
+fn squares(gradient: &Tensor) -> Result<f64> {
+    with_elements("clip", gradient, |values| {
+        let parts = values.par_chunks(CHUNK).map(|part| part.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>());
+        Ok(parts.collect::<Vec<f64>>().iter().sum())
+    })
+}
+
 impl Slot {
-    fn update(&self, kind: OptimiserKind, gradient: &Tensor, rate: f64, momentum: f64, steps: u64) -> Result<()> {
+    fn update(
+        &self,
+        kind: OptimiserKind,
+        gradient: &Tensor,
+        scale: f32,
+        rate: f64,
+        momentum: f64,
+        steps: u64,
+    ) -> Result<()> {
         match (kind, &self.second) {
             (OptimiserKind::AdamW, Some(second)) => {
                 let power = i32::try_from(steps).unwrap_or(i32::MAX);
                 let corrections = (1.0 - BETA1.powi(power), 1.0 - BETA2.powi(power));
-                self.first.inplace_op2(gradient, &Blend { keep: BETA1, square: false })?;
-                second.inplace_op2(gradient, &Blend { keep: BETA2, square: true })?;
+                self.first.inplace_op2(gradient, &Blend { keep: BETA1, square: false, scale })?;
+                second.inplace_op2(gradient, &Blend { keep: BETA2, square: true, scale })?;
                 let step = AdamStep {
                     shrink: (1.0 - rate * self.decay) as f32,
                     rate: (rate / corrections.0) as f32,
@@ -136,7 +213,7 @@ impl Slot {
                 self.var.inplace_op3(&self.first, second, &step)
             }
             _ => {
-                let sgd = SgdBuffer { momentum: momentum as f32, decay: self.decay as f32 };
+                let sgd = SgdBuffer { momentum: momentum as f32, decay: self.decay as f32, scale };
                 self.first.inplace_op3(gradient, self.var.as_tensor(), &sgd)?;
                 self.var.inplace_op2(&self.first, &Descend { rate: rate as f32 })
             }
@@ -161,10 +238,20 @@ fn each3(a: &mut [f32], b: &[f32], c: &[f32], f: impl Fn(&mut f32, f32, f32) + S
         .for_each(|(a, (b, c))| a.iter_mut().zip(b.iter().zip(c)).for_each(|(a, (b, c))| f(a, *b, *c)));
 }
 
-/// a = keep a + (1 - keep) g, or g squared.
+/// a = keep a + (1 - keep) g, or g squared, where g is the gradient times `scale`.
 struct Blend {
     keep: f64,
     square: bool,
+    scale: f32,
+}
+
+impl Blend {
+    /// Factors of a and of the gradient or its square.
+    fn factors(&self) -> [f32; 2] {
+        let scale = if self.square { self.scale * self.scale } else { self.scale };
+        // 1 - .999 in f32 is off by 5e-5.
+        [self.keep as f32, (1.0 - self.keep) as f32 * scale]
+    }
 }
 
 impl InplaceOp2 for Blend {
@@ -172,8 +259,7 @@ impl InplaceOp2 for Blend {
         "moment"
     }
     fn cpu_fwd(&self, a: &mut CpuStorage, al: &Layout, g: &CpuStorage, gl: &Layout) -> Result<()> {
-        // 1 - .999 in f32 is off by 5e-5.
-        let (keep, rest) = (self.keep as f32, (1.0 - self.keep) as f32);
+        let [keep, rest] = self.factors();
         let (a, g) = (values(a, al, self.name())?, elements(self.name(), g, gl)?);
         if self.square {
             each2(a, g, |a, g| *a = keep * *a + rest * (g * g));
@@ -185,7 +271,7 @@ impl InplaceOp2 for Blend {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, a: &mut CudaStorage, al: &Layout, g: &CudaStorage, gl: &Layout) -> Result<()> {
         let kernel = if self.square { "moment_of_squares" } else { "moment" };
-        update::run(kernel, (a, al), &[(g, gl)], &[self.keep as f32, (1.0 - self.keep) as f32])
+        update::run(kernel, (a, al), &[(g, gl)], &self.factors())
     }
 }
 
@@ -231,10 +317,12 @@ impl InplaceOp3 for AdamStep {
     }
 }
 
-/// b = momentum b + g + decay p.
+/// b = momentum b + scale g + decay p.
 struct SgdBuffer {
     momentum: f32,
     decay: f32,
+    /// 1 on a device.
+    scale: f32,
 }
 
 impl InplaceOp3 for SgdBuffer {
@@ -250,9 +338,9 @@ impl InplaceOp3 for SgdBuffer {
         p: &CpuStorage,
         pl: &Layout,
     ) -> Result<()> {
-        let Self { momentum, decay } = *self;
+        let Self { momentum, decay, scale } = *self;
         let (g, p) = (elements(self.name(), g, gl)?, elements(self.name(), p, pl)?);
-        each3(values(b, bl, self.name())?, g, p, |b, g, p| *b = momentum * *b + (g + decay * p));
+        each3(values(b, bl, self.name())?, g, p, |b, g, p| *b = momentum * *b + (scale * g + decay * p));
         Ok(())
     }
     #[cfg(feature = "cuda")]
@@ -311,6 +399,7 @@ mod tests {
             focal_gamma: 2.0,
             label_smoothing: 0.0,
             imbalance: ImbalancePolicy::None,
+            ..TrainingSpec::default()
         }
     }
 
@@ -339,6 +428,11 @@ mod tests {
             Optimiser::new(&spec(kind), vec![Group { rate: 1.0, parameters }]).unwrap()
         }
 
+        fn clipping(&self, kind: OptimiserKind) -> Optimiser {
+            let clip_norm = figures()["clip_norm"].as_f64().unwrap();
+            Optimiser { clip_norm, ..self.optimiser(kind) }
+        }
+
         fn step(&self, optimiser: &mut Optimiser, step: u32) {
             let y = self.x.matmul(&self.w.t().unwrap()).unwrap().broadcast_add(&self.b).unwrap();
             let loss = (y - &self.y).unwrap().sqr().unwrap().mean_all().unwrap();
@@ -354,14 +448,16 @@ mod tests {
     /// Twenty steps with a changing learning rate, decay on the weight but not on the bias, against PyTorch in f64.
     #[test]
     fn trajectories_agree_with_pytorch() {
-        for (kind, case) in [(OptimiserKind::AdamW, 0), (OptimiserKind::Sgd, 1)] {
+        use OptimiserKind::{AdamW, Sgd};
+        for (case, (kind, clips)) in [(AdamW, false), (Sgd, false), (AdamW, true), (Sgd, true)].into_iter().enumerate()
+        {
             let problem = Problem::new();
-            let mut optimiser = problem.optimiser(kind);
+            let mut optimiser = if clips { problem.clipping(kind) } else { problem.optimiser(kind) };
             for step in 0..20 {
                 problem.step(&mut optimiser, step);
                 let wanted = list(&figures()["trajectories"][case]["course"][step as usize]);
                 for (ours, theirs) in problem.values().into_iter().zip(wanted) {
-                    assert!((f64::from(ours) - theirs).abs() < 2e-6, "{kind:?}, step {step}: {ours} against {theirs}");
+                    assert!((f64::from(ours) - theirs).abs() < 2e-6, "case {case}, step {step}: {ours}, not {theirs}");
                 }
             }
             assert_eq!(optimiser.steps(), 20);
@@ -403,6 +499,34 @@ mod tests {
         assert_eq!(before[..6], after[..6]);
         assert!(before[6..].iter().zip(&after[6..]).all(|(a, b)| a != b));
         assert_eq!(idle.to_vec1::<f32>().unwrap(), [1.0]);
+    }
+
+    /// Gradients below the limit are left as they are, to the bit.
+    #[test]
+    fn a_limit_that_is_not_reached_changes_nothing() {
+        for kind in [OptimiserKind::AdamW, OptimiserKind::Sgd] {
+            let (free, limited) = (Problem::new(), Problem::new());
+            let mut optimisers = (free.optimiser(kind), Optimiser { clip_norm: 1e3, ..limited.optimiser(kind) });
+            for step in 0..5 {
+                free.step(&mut optimisers.0, step);
+                limited.step(&mut optimisers.1, step);
+            }
+            assert_eq!(free.values(), limited.values());
+        }
+    }
+
+    #[test]
+    fn stages_further_from_the_head_learn_at_lower_rates() {
+        let names = ["Mixed_6d.a.conv.weight", "Mixed_6e.a.conv.weight", "Mixed_6e.a.bn.bias", "Mixed_7a.a.bn.bias"];
+        let var = || Var::zeros(1, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let parameters = || names.iter().map(|&name| (name.to_owned(), var())).collect();
+        let rates = |layer_decay| {
+            let training = TrainingSpec { layer_decay, backbone_rate: 0.4, ..TrainingSpec::default() };
+            let groups = Group::by_stage(parameters(), &training);
+            groups.iter().map(|g| (g.parameters.len(), g.rate)).collect::<Vec<_>>()
+        };
+        assert_eq!(rates(0.5), [(1, 0.1), (2, 0.2), (1, 0.4)]);
+        assert_eq!(rates(1.0), [(1, 0.4), (2, 0.4), (1, 0.4)]);
     }
 
     #[test]

@@ -52,6 +52,10 @@ pub struct TrialRecord {
     pub rung: Option<u32>,
     /// Why it failed, if it did.
     pub failure: Option<FailureRecord>,
+    /// After which epoch its validation ROC-AUC was no better than chance although the training loss fell, and what it
+    /// was.
+    #[serde(default)]
+    pub worse_than_chance: Option<(Epoch, f64)>,
 }
 
 /// Where a trial stands.

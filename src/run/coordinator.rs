@@ -9,7 +9,8 @@ use super::progress::{Observer, Progress, Standing};
 use super::protocol::{self, Reply, Request};
 use super::{faults, signals};
 use crate::crash::{self, Point};
-use crate::engine::{DoneReason, EpochReport, FailureClass, TrialState};
+use crate::engine::{DoneReason, Engine, EpochReport, FailureClass, TrialState, WorseThanChance};
+use crate::ids::TrialNumber;
 use crate::scheduler;
 use crate::spec::RunnerSpec;
 use crate::study::{Ask, Ended, Lost, Study, StudyError, Trial};
@@ -331,6 +332,18 @@ impl Coordinator<'_> {
         job.mark = Instant::now();
         job.seconds += seconds;
         self.news.push(news);
+        if let Some(found) = worse_than_chance(self.study.engine(), number) {
+            let hint = match self.study.spec().runner {
+                RunnerSpec::Image { .. } => "\nhint: lower `backbone_rate`, or set `norm_statistics = \"precise\"`",
+                _ => "",
+            };
+            let text = format!(
+                "trial {number}: the training loss falls, but validation roc_auc is {:.3} after epoch {}, no better than \
+                 chance{hint}",
+                found.roc_auc, found.epoch
+            );
+            self.news.push(Progress::Warning { text });
+        }
         self.outbox.push((worker, Request::Recorded { go: !go.is_stop() }));
         if !go.is_stop() {
             job.trial = Some(trial);
@@ -416,4 +429,10 @@ impl Coordinator<'_> {
         let over = |state| matches!(state, TrialState::Complete | TrialState::Stopped | TrialState::Failed);
         self.study.engine().trials().filter(|trial| over(trial.state)).count() as u32
     }
+}
+
+/// Whether the newest epoch is the first after which a trial is to be warned of.
+fn worse_than_chance(engine: &Engine, trial: TrialNumber) -> Option<WorseThanChance> {
+    let trial = engine.trial(trial)?;
+    WorseThanChance::first(trial.curve.iter().copied()).filter(|found| found.epoch.0 as usize == trial.curve.len())
 }

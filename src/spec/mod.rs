@@ -36,7 +36,7 @@ pub use search::{
     SamplerSpec, SchedulerSpec,
 };
 pub use settings::{Bounds, SETTINGS, Setting, SettingKind, SettingsError};
-pub use training::{ImbalancePolicy, LossKind, OptimiserKind, ScheduleKind, TrainingSpec};
+pub use training::{ImbalancePolicy, LossKind, NormStatistics, OptimiserKind, ScheduleKind, TrainingSpec};
 pub use trial::TrialSettings;
 
 use crate::space::{Params, SearchSpace};

@@ -4,8 +4,8 @@
 //! [`TrialSettings`]; so a range is checked against the same bounds whether a value is fixed or searched.
 
 use super::{
-    BackboneKind, BatchNormMode, FreezeTo, HeadKind, ImbalancePolicy, LossKind, OptimiserKind, ScheduleKind,
-    TrialSettings,
+    BackboneKind, BatchNormMode, FreezeTo, HeadKind, ImbalancePolicy, LossKind, NormStatistics, OptimiserKind,
+    ScheduleKind, TrialSettings,
 };
 use crate::space::Value;
 use std::fmt;
@@ -56,6 +56,11 @@ impl Bounds {
     /// `[low, high)`.
     pub const fn below(low: f64, high: f64) -> Self {
         Self { low, high, low_included: true, high_included: false }
+    }
+
+    /// `(low, high]`.
+    pub const fn above(low: f64, high: f64) -> Self {
+        Self { low, high, low_included: false, high_included: true }
     }
 
     /// `(0, inf)`.
@@ -169,6 +174,15 @@ pub static SETTINGS: &[Setting] = &[
     real("focal_gamma", "training", Bounds::closed(0.0, 10.0), |s, x| s.training.focal_gamma = x),
     real("label_smoothing", "training", Bounds::below(0.0, 1.0), |s, x| s.training.label_smoothing = x),
     choice("imbalance", "training", "imbalance", ImbalancePolicy::NAMES, named!(ImbalancePolicy, training.imbalance)),
+    real("clip_norm", "training", Bounds::NOT_NEGATIVE, |s, x| s.training.clip_norm = x),
+    real("layer_decay", "training", Bounds::above(0.0, 1.0), |s, x| s.training.layer_decay = x),
+    choice(
+        "norm_statistics",
+        "training",
+        "norm_statistics",
+        NormStatistics::NAMES,
+        named!(NormStatistics, training.norm_statistics),
+    ),
     real("strength", "augment", Bounds::UNIT, |s, x| s.augment.strength = x),
     real("flip", "augment", Bounds::UNIT, |s, x| s.augment.flip = x),
     real("rotation", "augment", Bounds::closed(0.0, 180.0), |s, x| s.augment.rotation = x),

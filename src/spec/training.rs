@@ -31,6 +31,56 @@ pub struct TrainingSpec {
     pub label_smoothing: f64,
     /// What is done about unequal classes.
     pub imbalance: ImbalancePolicy,
+    /// Gradients are scaled down to this global norm (Pascanu et al. 2013); 0: never.
+    #[serde(default)]
+    pub clip_norm: f64,
+    /// Learning rate of every unfrozen stage as a multiple of that of the stage above it (discriminative fine-tuning:
+    /// Howard and Ruder 2018).
+    #[serde(default = "one")]
+    pub layer_decay: f64,
+    /// Statistics with which the head's batch norm judges.
+    #[serde(default)]
+    pub norm_statistics: NormStatistics,
+}
+
+impl Default for TrainingSpec {
+    /// What a study file means that says nothing of training.
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            batch_size: 32,
+            optimiser: OptimiserKind::AdamW,
+            learning_rate: 1e-3,
+            weight_decay: 1e-4,
+            momentum: 0.9,
+            backbone_rate: 0.1,
+            schedule: ScheduleKind::Cosine,
+            warmup_epochs: 0.0,
+            loss: LossKind::CrossEntropy,
+            focal_gamma: 2.0,
+            label_smoothing: 0.0,
+            imbalance: ImbalancePolicy::Weights,
+            clip_norm: 0.0,
+            layer_decay: 1.0,
+            norm_statistics: NormStatistics::Running,
+        }
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// Statistics of the head's batch norm outside training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormStatistics {
+    /// Moving averages over the steps of training: they lag behind features that move.
+    #[default]
+    Running,
+    /// Computed anew after each epoch, over training images, with the weights that are judged (precise batch norm: Wu
+    /// and Johnson 2021).
+    Precise,
 }
 
 /// Optimisers.

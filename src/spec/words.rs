@@ -37,6 +37,7 @@ words!(OptimiserKind { AdamW => "adamw", Sgd => "sgd" });
 words!(ScheduleKind { Constant => "constant", Cosine => "cosine", Step => "step" });
 words!(LossKind { CrossEntropy => "cross_entropy", Focal => "focal" });
 words!(ImbalancePolicy { None => "none", Weights => "weights", Oversample => "oversample", Undersample => "undersample" });
+words!(NormStatistics { Running => "running", Precise => "precise" });
 words!(BadFilePolicy { Fail => "fail", Skip => "skip" });
 words!(ColourMode { Grey => "grey", Rgb => "rgb" });
 words!(ValidationPolicy { Auto => "auto", Keep => "keep", Merge => "merge" });
@@ -70,6 +71,7 @@ mod tests {
             ScheduleKind,
             LossKind,
             ImbalancePolicy,
+            NormStatistics,
             BadFilePolicy,
             ColourMode,
             ValidationPolicy,

@@ -2,7 +2,7 @@
 
 use crate::data::{DataSet, DataSummary, Quiet, sheet};
 use crate::digest::Digest;
-use crate::engine::{self, Engine, Event, FileRef, Inconsistent, Outcome};
+use crate::engine::{self, Engine, Event, FileRef, Inconsistent, Outcome, WorseThanChance};
 use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::predictions::{self, PredictionsError};
 use crate::report;
@@ -188,6 +188,7 @@ fn replay(spec: &StudySpec, events: &[Event]) -> Result<(StudyRecord, BTreeMap<T
                 number: view.number,
                 params: (*view.params).clone(),
                 state: state(view.state),
+                worse_than_chance: WorseThanChance::first(view.curve.iter().copied()).map(|w| (w.epoch, w.roc_auc)),
                 value: if view.state == engine::TrialState::Failed { None } else { view.value.or(last) },
                 epochs: own.into_values().collect(),
                 bracket: view.bracket,

@@ -57,10 +57,14 @@ def losses():
     return out
 
 
+CLIP_NORM = 0.25
+
+
 def trajectories():
-    """A weight (decayed) and a bias (not), twenty steps on a quadratic with a changing learning rate."""
+    """A weight (decayed) and a bias (not), twenty steps on a quadratic with a changing learning rate; then the same with
+    the gradients' global norm clipped."""
     out = []
-    for kind in ("adamw", "sgd"):
+    for kind, clips in (("adamw", False), ("sgd", False), ("adamw", True), ("sgd", True)):
         w, b = s("w", 3, 2).requires_grad_(), s("b", 3).requires_grad_()
         x, y = s("x", 8, 2), s("y", 8, 3)
         groups = [dict(params=[w], weight_decay=0.1), dict(params=[b], weight_decay=0.0)]
@@ -71,6 +75,8 @@ def trajectories():
                 group["lr"] = 0.05 / (1 + step / 10)
             optimiser.zero_grad()
             ((x @ w.t() + b - y) ** 2).mean().backward()
+            if clips:
+                torch.nn.utils.clip_grad_norm_([w, b], CLIP_NORM)
             optimiser.step()
             course.append(rounded(w) + rounded(b))
         out.append(dict(kind=kind, course=course))
@@ -155,4 +161,5 @@ def networks():
     return picks
 
 
-print(json.dumps(dict(torch=torch.__version__, losses=losses(), trajectories=trajectories(), networks=networks()), indent=None))
+if __name__ == "__main__":
+    print(json.dumps(dict(torch=torch.__version__, losses=losses(), trajectories=trajectories(), clip_norm=CLIP_NORM, networks=networks()), indent=None))

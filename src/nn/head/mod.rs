@@ -107,9 +107,53 @@ impl Head {
         all
     }
 
+    /// Puts the statistics of a population of pooled features in the place of the running ones.
+    pub fn set_statistics(&self, population: &Population) -> Result<()> {
+        let device = self.norm.parameters()[0].1.device();
+        let [mean, variance] = population.statistics();
+        let tensor = |values: Vec<f32>| Tensor::from_vec(values, population.sums.len(), device);
+        self.norm.set_statistics(&tensor(mean)?, &tensor(variance)?)
+    }
+
     /// Running statistics by name, in a fixed order.
     pub fn buffers(&self) -> Vec<(String, Var)> {
         self.norm.buffers().map(|(name, var)| (format!("head.norm.{name}"), var.clone())).into()
+    }
+}
+
+/// Sums over pooled features, for their mean and variance.
+#[derive(Clone, Debug)]
+pub struct Population {
+    count: usize,
+    /// Of each channel: the sum, and the sum of squares. In f64 the difference of squares loses nothing that matters.
+    sums: Vec<[f64; 2]>,
+}
+
+impl Population {
+    /// Nothing yet, of as many channels as a head has.
+    pub fn new(head: &Head) -> Self {
+        Self { count: 0, sums: vec![[0.0; 2]; head.norm.parameters()[0].1.elem_count()] }
+    }
+
+    /// Adds feature maps `[N, H, W, C]` or pooled features `[N, C]`.
+    pub fn add(&mut self, x: &Tensor) -> Result<()> {
+        let rows: Vec<Vec<f32>> = pool(&x.detach())?.to_vec2()?;
+        for row in &rows {
+            for (sums, &x) in self.sums.iter_mut().zip(row) {
+                *sums = [sums[0] + f64::from(x), sums[1] + f64::from(x) * f64::from(x)];
+            }
+        }
+        self.count += rows.len();
+        Ok(())
+    }
+
+    /// Mean and (sample) variance of every channel.
+    fn statistics(&self) -> [Vec<f32>; 2] {
+        let n = self.count.max(1) as f64;
+        let unbias = n / (n - 1.0).max(1.0);
+        let mean = self.sums.iter().map(|[sum, _]| (sum / n) as f32).collect();
+        let variance = |[sum, squares]: &[f64; 2]| ((squares / n - (sum / n).powi(2)).max(0.0) * unbias) as f32;
+        [mean, self.sums.iter().map(variance).collect()]
     }
 }
 
@@ -163,6 +207,29 @@ mod tests {
         assert_eq!(base, draw(1, 0));
         assert_ne!(base, draw(2, 0));
         assert_ne!(base, draw(1, 1));
+    }
+
+    /// Judging with the statistics of a population normalises that population: means 0, variances 1 (but for the epsilon,
+    /// and a channel without variance), however large the means are.
+    #[test]
+    fn statistics_of_a_population_normalise_it() {
+        let (n, c) = (40, 3);
+        let wave = |i: usize, j: usize| [((i * 7 % 11) as f32).sin(), (i * i % 13) as f32 * 50.0 + 3e4, 2.5][j];
+        let rows: Vec<f32> = (0..n * c).map(|k| wave(k / c, k % c)).collect();
+        let rows = Tensor::from_vec(rows, (n, c), &Device::Cpu).unwrap();
+        let spec = HeadSpec { kind: HeadKind::Linear, dropout: 0.0, hidden_units: 1 };
+        let head = Head::new(&spec, c, 2, 9, (TrialNumber(1), 0), &Device::Cpu).unwrap();
+        let mut population = Population::new(&head);
+        for (start, length) in [(0, 16), (16, 16), (32, 8)] {
+            population.add(&rows.narrow(0, start, length).unwrap()).unwrap();
+        }
+        head.set_statistics(&population).unwrap();
+        let y: Vec<Vec<f32>> = head.norm.forward(&rows, Mode::Eval).unwrap().to_vec2().unwrap();
+        for (j, wanted) in [1.0, 1.0, 0.0].into_iter().enumerate() {
+            let mean = y.iter().map(|row| f64::from(row[j])).sum::<f64>() / n as f64;
+            let variance = y.iter().map(|row| (f64::from(row[j]) - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
+            assert!(mean.abs() < 2e-4 && (variance - wanted).abs() < 2e-4, "channel {j}: {mean}, {variance}");
+        }
     }
 
     #[test]

@@ -44,6 +44,12 @@ impl BatchNorm1d {
         [("running_mean", &self.running_mean), ("running_var", &self.running_var), ("num_batches_tracked", &self.steps)]
     }
 
+    /// Puts statistics in the place of the running ones.
+    pub fn set_statistics(&self, mean: &Tensor, variance: &Tensor) -> Result<()> {
+        self.running_mean.set(mean)?;
+        self.running_var.set(variance)
+    }
+
     /// Normalises `[N, C]` rows: in training with the batch's statistics, else with the running ones.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         match (mode, x.device()) {

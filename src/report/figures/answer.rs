@@ -3,13 +3,13 @@
 use super::evidence::{Evidence, name};
 use crate::report::draw::{Colour, luck, whiskers};
 use crate::report::exhibit::{Exhibit, Section};
-use crate::report::model::{StudyRecord, TrialState};
+use crate::report::model::{StudyRecord, TrialRecord, TrialState};
 use crate::report::table::{Cell, Table};
 use crate::spec::{Direction, Metric};
 use crate::stats::{expected_maximum, hanley_mcneil, holm, quantile};
 
 pub fn section(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence>) -> Section {
-    let mut exhibits = vec![finalists(validation, test)];
+    let mut exhibits = vec![finalists(record, validation, test)];
     exhibits.push(selection(record, validation, test));
     exhibits.push(differences(test.unwrap_or(validation)));
     exhibits.push(trials(record));
@@ -22,10 +22,13 @@ pub fn section(record: &StudyRecord, validation: &Evidence, test: Option<&Eviden
     }
 }
 
+/// Trials that a warning names.
+const NAMED: usize = 8;
+
 const WHY_NONE: &str = "Nothing to compare: no trial left validation predictions (none has finished an epoch yet, \
                         or this kind of runner gives none).";
 
-fn finalists(validation: &Evidence, test: Option<&Evidence>) -> Exhibit {
+fn finalists(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence>) -> Exhibit {
     let (slug, title) = ("finalists", "Finalists side by side");
     let question = "Are the leaders different at all?";
     let main = test.unwrap_or(validation);
@@ -75,10 +78,12 @@ fn finalists(validation: &Evidence, test: Option<&Evidence>) -> Exhibit {
         None => Vec::new(),
     };
     let chart = whiskers(&names, &panels, &values, second.as_deref(), &keys, true);
+    let warning = worse_than_chance(main.entries.iter().filter_map(|e| record.trial(e.trial)));
     let exact = main.entries.iter().any(|e| e.metrics.roc_auc == Some(1.0));
     Exhibit::new(slug, title, question, Some(chart), table)
         .note(main.method())
         .note("Recall and F1 are taken at each trial's operating point, which is fixed on validation images.")
+        .note_if(!warning.is_empty(), warning)
         .note_if(
             test.is_none(),
             "These are the validation images by which the finalists were chosen: the figures flatter the best ones. \
@@ -89,6 +94,26 @@ fn finalists(validation: &Evidence, test: Option<&Evidence>) -> Exhibit {
             "An area of exactly 1 means that these images are separated without error; it has no interval, \
              because resampling perfect separation shows no spread. More images would.",
         )
+}
+
+/// A warning of trials that judged no better than chance while their training loss fell; empty if there is none.
+pub fn worse_than_chance<'a>(trials: impl Iterator<Item = &'a TrialRecord>) -> String {
+    let found: Vec<String> = trials
+        .filter_map(|t| {
+            let (epoch, roc_auc) = t.worse_than_chance?;
+            Some(format!("trial {} after epoch {epoch} ({roc_auc:.3})", t.number))
+        })
+        .collect();
+    if found.is_empty() {
+        return String::new();
+    }
+    let more = found.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "Warning: while the training loss fell, the ROC-AUC on validation images was no better than chance for {}{more}. \
+         Training of this kind is not to be trusted: lower the learning rates.",
+        found[..found.len().min(NAMED)].join(", ")
+    )
 }
 
 /// The standard error of a trial's objective: DeLong's where the objective is the area, else the bootstrap's.

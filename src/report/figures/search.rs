@@ -221,8 +221,10 @@ fn learning_curves(record: &StudyRecord) -> Exhibit {
     };
     let rungs: Vec<f64> = rungs.into_iter().map(f64::from).collect();
     let value = record.spec.objective.metric.to_string();
+    let contradictory = super::answer::worse_than_chance(record.trials.iter());
     Exhibit::new(slug, title, question, Some(learning(&curves, &rungs, &value, &keys)), table)
         .note("Values on the validation images after each epoch.")
+        .note_if(!contradictory.is_empty(), contradictory)
         .note_if(all > CURVES, format!("{CURVES} of {all} other trials are drawn, evenly by number; the CSV has all."))
 }
 

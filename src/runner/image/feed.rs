@@ -100,7 +100,7 @@ pub fn arithmetic(device: &Device) -> String {
         Device::Cpu => format!("cpu {:?}", Isa::best()),
         gpu => {
             let name = cuda::device::name(gpu).unwrap_or_default();
-            format!("gpu {name} {}", cuda::precision().name())
+            format!("gpu {name} {}", cuda::precision().of_frozen().name())
         }
     }
 }

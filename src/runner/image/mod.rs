@@ -20,6 +20,7 @@ mod watch;
 
 pub use error::{ImageError, explain};
 pub use forecast::{Forecast, forecast, forecast_on};
+pub use plan::{Planner, Sample};
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
 use crate::data::features::FeatureCache;

@@ -4,7 +4,7 @@ use super::losses;
 use super::pieces;
 use crate::ids::{Epoch, TrialNumber};
 use crate::nn::checkpoint::{Checkpoint, CheckpointError};
-use crate::nn::head::{DropoutKey, Head};
+use crate::nn::head::{DropoutKey, Head, Population};
 use crate::nn::loss::Loss;
 use crate::nn::optimiser::{Group, Optimiser};
 use crate::nn::schedule::Schedule;
@@ -53,7 +53,7 @@ impl Model {
         let head = Head::new(&settings.head, channels, birth.classes, birth.seed, place, birth.device)?;
         let mut groups = vec![Group { rate: 1.0, parameters: head.parameters() }];
         if let Some(suffix) = &suffix {
-            groups.push(Group { rate: settings.training.backbone_rate, parameters: suffix.parameters() });
+            groups.extend(Group::by_stage(suffix.parameters(), &settings.training));
         }
         Ok(Self {
             fold: birth.fold,
@@ -114,11 +114,27 @@ impl Model {
         softmax(&self.logits(x, Mode::Eval, &self.key)?.detach(), 1)?.to_vec2()
     }
 
+    /// No pooled features yet, for [`Model::add_to`].
+    pub fn population(&self) -> Population {
+        Population::new(&self.head)
+    }
+
+    /// Adds the features on which the head sits to a population.
+    pub fn add_to(&self, population: &mut Population, x: &Tensor) -> Result<()> {
+        population.add(&self.features(x, Mode::Eval)?)
+    }
+
+    /// Judges from now on with the statistics of a population.
+    pub fn set_statistics(&self, population: &Population) -> Result<()> {
+        self.head.set_statistics(population)
+    }
+
+    fn features(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.suffix.as_ref().map_or_else(|| Ok(x.clone()), |suffix| suffix.forward(x, mode))
+    }
+
     fn logits(&self, x: &Tensor, mode: Mode, key: &DropoutKey) -> Result<Tensor> {
-        match &self.suffix {
-            Some(suffix) => self.head.forward(&suffix.forward(x, mode)?, mode, key),
-            None => self.head.forward(x, mode, key),
-        }
+        self.head.forward(&self.features(x, mode)?, mode, key)
     }
 
     /// Every variable with its name in a checkpoint.
@@ -191,3 +207,6 @@ impl Model {
 fn parameter(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,6 +111,7 @@ mod tests {
             focal_gamma: 2.0,
             label_smoothing: 0.0,
             imbalance,
+            ..TrainingSpec::default()
         }
     }
 

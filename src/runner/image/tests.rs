@@ -66,6 +66,7 @@ fn study() -> StudySpec {
         focal_gamma: 2.0,
         label_smoothing: 0.05,
         imbalance: ImbalancePolicy::Weights,
+        ..TrainingSpec::default()
     };
     let augment =
         AugmentSpec { strength: 0.0, flip: 0.5, rotation: 20.0, brightness: 0.2, edges: 0.3, views: Views::Bank(3) };
@@ -186,6 +187,27 @@ fn a_fine_tuned_network_with_training_batch_norm_resumes_to_the_bit() {
         head.kind = HeadKind::Hidden;
         training.optimiser = OptimiserKind::Sgd;
     }));
+}
+
+#[test]
+fn statistics_that_are_computed_anew_resume_to_the_bit() {
+    let study = |norm_statistics| {
+        varied(|_, network, _, training, augment| {
+            network.tap = "Mixed_5c".to_owned();
+            network.freeze = FreezeTo::Stage("Mixed_5b".to_owned());
+            training.norm_statistics = norm_statistics;
+            augment.strength = 0.5;
+        })
+    };
+    resumes_exactly(&study(NormStatistics::Precise));
+    let folder = tempfile::tempdir().unwrap();
+    let course = |name: &str, statistics| {
+        run(&study(statistics), &slot(folder.path(), name), &order(0, 2), &Start::default()).unwrap()
+    };
+    let (running, precise) = (course("running", NormStatistics::Running), course("precise", NormStatistics::Precise));
+    let losses = |l: &Listener| l.reports.iter().map(|r| r.train_loss.unwrap()).collect::<Vec<_>>();
+    assert_eq!(losses(&running), losses(&precise), "training itself is the same");
+    assert_ne!(traces(&running)[0].5, traces(&precise)[0].5, "what is judged is not");
 }
 
 #[test]

@@ -16,12 +16,14 @@ use crate::nn::checkpoint::{Checkpoint, Note};
 use crate::nn::loss::balanced_weights;
 use crate::runner::EpochSink;
 use crate::runner::image::watch::watched;
-use crate::spec::{ImbalancePolicy, Objective, TrialSettings};
+use crate::spec::{ImbalancePolicy, NormStatistics, Objective, TrialSettings};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Images that are scored at once where the trained part is a head alone.
 const SCORED_AT_ONCE: usize = 256;
+/// Images over which statistics are computed anew: Wu and Johnson (2021) found a thousand to be enough.
+const MEASURED: usize = 1024;
 
 /// A trial in training.
 pub struct Trial<'a> {
@@ -139,6 +141,11 @@ impl<'a> Trial<'a> {
             report.data_wait_seconds += waited;
         }
         report.train_loss = Some(loss / report.images as f64);
+        if self.settings.training.norm_statistics == NormStatistics::Precise {
+            for number in 0..self.folds.len() {
+                self.measure(number, epoch, feed, sink)?;
+            }
+        }
         let mut pooled = Vec::new();
         let mut by_fold = Vec::new();
         for number in 0..self.folds.len() {
@@ -187,6 +194,40 @@ impl<'a> Trial<'a> {
         Ok((sum, total, waited.as_secs_f64()))
     }
 
+    /// Computes the statistics of the head's batch norm anew: over the epoch's last samples, whose order is random, as the
+    /// weights are now.
+    fn measure(
+        &self,
+        number: usize,
+        epoch: Epoch,
+        feed: &Feed<'_>,
+        sink: &mut dyn EpochSink,
+    ) -> Result<(), ImageError> {
+        let FoldOfTrial { fold, labels, model } = &self.folds[number];
+        let plan = planner(&self.frozen, self.number, number as u32, fold, labels).epoch(epoch);
+        let samples = plan.concat();
+        let samples = &samples[samples.len().saturating_sub(MEASURED)..];
+        let plan: Vec<Vec<Sample>> = samples.chunks(self.at_once()).map(<[Sample]>::to_vec).collect();
+        let (mut population, mut done) = (model.population(), 0);
+        feed.pass(&plan, |step, x| {
+            if sink.interrupted() {
+                return Err(ImageError::Interrupted);
+            }
+            model.add_to(&mut population, &x)?;
+            done += plan[step].len() as u64;
+            sink.progress("statistics", done, samples.len() as u64);
+            Ok(())
+        })?;
+        Ok(model.set_statistics(&population)?)
+    }
+
+    /// Images that are seen at once where nothing is trained.
+    fn at_once(&self) -> usize {
+        let at_once =
+            if self.settings.network.head_only() { SCORED_AT_ONCE } else { self.settings.training.batch_size as usize };
+        self.frozen.at_once.map_or(at_once, |n| n.min(at_once))
+    }
+
     /// Scores the validation images of fold `number`.
     fn judge(
         &self,
@@ -212,11 +253,9 @@ impl<'a> Trial<'a> {
         sink: &mut dyn EpochSink,
         what: &str,
     ) -> Result<Vec<Vec<f32>>, ImageError> {
-        let at_once =
-            if self.settings.network.head_only() { SCORED_AT_ONCE } else { self.settings.training.batch_size as usize };
-        let at_once = self.frozen.at_once.map_or(at_once, |n| n.min(at_once));
         let samples: Vec<Sample> = originals(images).collect();
-        let plan: Vec<Vec<Sample>> = batches(samples.len(), at_once).map(|range| samples[range].to_vec()).collect();
+        let plan: Vec<Vec<Sample>> =
+            batches(samples.len(), self.at_once()).map(|range| samples[range].to_vec()).collect();
         let mut all = Vec::with_capacity(images.len());
         feed.pass(&plan, |_, x| {
             if sink.interrupted() {

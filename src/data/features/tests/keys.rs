@@ -139,6 +139,7 @@ fn settings() -> TrialSettings {
             focal_gamma: 2.0,
             label_smoothing: 0.0,
             imbalance: ImbalancePolicy::None,
+            ..TrainingSpec::default()
         },
         augment: Bench::new(0).augment,
     }

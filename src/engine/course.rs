@@ -1,0 +1,70 @@
+//! Courses of training that people should look at.
+
+use super::EpochPoint;
+use crate::ids::Epoch;
+
+/// A ROC-AUC so far below one half that chance is no explanation, for as few images as one would validate with: below it
+/// by two standard errors for 50 images of each class (Hanley and McNeil 1982).
+const FAR_BELOW_CHANCE: f64 = 0.4;
+/// A ROC-AUC from which a network that now guesses has sunk.
+const HAD_LEARNT: f64 = 0.6;
+
+/// An epoch after which a trial judges no better than chance although its training loss falls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WorseThanChance {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The validation ROC-AUC there.
+    pub roc_auc: f64,
+}
+
+impl WorseThanChance {
+    /// The first such epoch of a course. The training loss is the lowest so far, and the validation ROC-AUC is far below
+    /// one half, or has sunk to it from well above.
+    ///
+    /// Judging and training disagree then: running statistics of batch norm lag behind features that move too fast, the
+    /// network has learnt its training images by heart, or the classes of the two sets are mixed up.
+    pub fn first(course: impl IntoIterator<Item = EpochPoint>) -> Option<Self> {
+        let (mut lowest, mut highest) = (f64::INFINITY, 0f64);
+        for (epoch, point) in (1..).zip(course) {
+            let falls = point.train_loss.is_some_and(|loss| loss < lowest);
+            lowest = point.train_loss.unwrap_or(lowest).min(lowest);
+            let Some(roc_auc) = point.roc_auc else { continue };
+            if falls && (roc_auc < FAR_BELOW_CHANCE || (roc_auc <= 0.5 && highest >= HAD_LEARNT)) {
+                return Some(Self { epoch: Epoch(epoch), roc_auc });
+            }
+            highest = highest.max(roc_auc);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(course: &[(f64, f64)]) -> Option<u32> {
+        let point = |&(loss, auc): &(f64, f64)| EpochPoint {
+            value: Some(auc),
+            train_loss: Some(loss),
+            roc_auc: Some(auc),
+            seconds: 1.0,
+        };
+        WorseThanChance::first(course.iter().map(point)).map(|found| found.epoch.0)
+    }
+
+    #[test]
+    fn a_validation_auc_that_sinks_to_chance_while_the_loss_falls_is_found() {
+        assert_eq!(first(&[(0.54, 0.87), (0.50, 0.209), (0.45, 0.89)]), Some(2));
+        assert_eq!(first(&[(0.54, 0.87), (0.50, 0.5)]), Some(2));
+        assert_eq!(first(&[(0.54, 0.189)]), Some(1));
+    }
+
+    #[test]
+    fn slow_learners_noise_and_rising_losses_are_not() {
+        assert_eq!(first(&[(0.69, 0.47), (0.68, 0.49), (0.67, 0.55)]), None);
+        assert_eq!(first(&[(0.54, 0.87), (0.80, 0.3)]), None);
+        assert_eq!(first(&[(0.54, 0.87), (0.50, 0.88)]), None);
+        assert_eq!(first(&[]), None);
+    }
+}
