@@ -31,15 +31,16 @@ pub struct TrainingSpec {
     pub label_smoothing: f64,
     /// What is done about unequal classes.
     pub imbalance: ImbalancePolicy,
+    // What came later is written only where it says something, so that what older files mean has the same digest.
     /// Gradients are scaled down to this global norm (Pascanu et al. 2013); 0: never.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub clip_norm: f64,
     /// Learning rate of every unfrozen stage as a multiple of that of the stage above it (discriminative fine-tuning:
     /// Howard and Ruder 2018).
-    #[serde(default = "one")]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub layer_decay: f64,
     /// Statistics with which the head's batch norm judges.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "NormStatistics::is_running")]
     pub norm_statistics: NormStatistics,
 }
 
@@ -71,6 +72,14 @@ fn one() -> f64 {
     1.0
 }
 
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
+}
+
+fn is_one(x: &f64) -> bool {
+    *x == 1.0
+}
+
 /// Statistics of the head's batch norm outside training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,6 +90,12 @@ pub enum NormStatistics {
     /// Computed anew after each epoch, over training images, with the weights that are judged (precise batch norm: Wu
     /// and Johnson 2021).
     Precise,
+}
+
+impl NormStatistics {
+    fn is_running(&self) -> bool {
+        *self == Self::Running
+    }
 }
 
 /// Optimisers.
