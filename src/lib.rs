@@ -9,6 +9,7 @@ pub mod digest;
 pub mod engine;
 pub mod fsx;
 pub mod ids;
+pub mod ledger;
 pub mod metrics;
 pub mod nn;
 pub mod report;

@@ -41,7 +41,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
     trials.iter().for_each(|t| *states.entry(t.state.as_str()).or_default() += 1);
     let best = best(&trials, spec.objective.direction);
-    let planned = crate::scheduler::planned_trials(&spec);
+    let planned = crate::engine::planned_trials(&spec);
     let mut out = std::io::stdout().lock();
     if global.json {
         let json = serde_json::json!({
@@ -116,6 +116,6 @@ fn worker_line(worker: &WorkerRow) -> String {
 /// Trials with a value, longest trained first, then best first: as the engine ranks them.
 fn best(trials: &[TrialRow], direction: crate::spec::Direction) -> Vec<&TrialRow> {
     let mut best: Vec<&TrialRow> = trials.iter().filter(|t| t.value.is_some() && t.state != "failed").collect();
-    best.sort_by_key(|t| (std::cmp::Reverse(t.epochs), crate::engine::Score::new(direction, t.value), t.trial));
+    best.sort_by_key(|t| (std::cmp::Reverse(t.epochs), crate::ledger::Score::new(direction, t.value), t.trial));
     best
 }

@@ -1,8 +1,8 @@
 //! The words in which a study's history is written.
 
 use crate::ids::{Epoch, OrderId, TrialNumber};
+use crate::ledger::{EarlierResult, StopCurve};
 use crate::space::Params;
-use crate::spec::Direction;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -27,23 +27,6 @@ pub struct WorkOrder {
     pub rung: Option<u32>,
     /// How many trials the study was to have when this was decided: a budget raised later replays exactly.
     pub planned_trials: u32,
-}
-
-/// Per epoch, the value that must be reached (in the study's direction) to go on. Carried by the order, so
-/// that the decision is on record and the same wherever it is taken.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct StopCurve(pub BTreeMap<Epoch, f64>);
-
-impl StopCurve {
-    /// Whether a trial stops after `epoch`, its best value so far being `best` (`None`: none is finite).
-    pub fn stops(&self, direction: Direction, epoch: Epoch, best: Option<f64>) -> bool {
-        self.0.get(&epoch).is_some_and(|&threshold| match (best, direction) {
-            (None, _) => true,
-            (Some(best), Direction::Maximize) => best < threshold,
-            (Some(best), Direction::Minimize) => best > threshold,
-        })
-    }
 }
 
 /// How an order ended.
@@ -122,19 +105,6 @@ pub struct WarmStart {
     pub results: Vec<EarlierResult>,
     /// How many trials were left out, by reason.
     pub left_out: BTreeMap<String, u32>,
-}
-
-/// The result of a trial of an earlier study.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EarlierResult {
-    /// Its number there.
-    pub trial: TrialNumber,
-    /// Its configuration, in the form of this study's space.
-    pub params: Params,
-    /// How long it was trained, in epochs of this study.
-    pub epoch: Epoch,
-    /// The objective there.
-    pub value: f64,
 }
 
 impl std::fmt::Display for WarmStart {

@@ -6,29 +6,30 @@
 
 mod course;
 mod event;
-mod ledger;
 mod order;
 mod plan;
 mod read;
-mod score;
 mod state;
+mod states;
+mod table;
 mod trial;
 
 pub use course::WorseThanChance;
-pub use event::{EarlierResult, EpochReport, Event, FailureClass, FileRef, Outcome, StopCurve, WarmStart, WorkOrder};
-pub use ledger::{Ledger, Observation, Rung};
+pub use event::{EpochReport, Event, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
 pub use plan::{DoneReason, Plan};
-pub use read::{Best, NeededCheckpoint, OpenOrder, Retry, TrialView, Why};
-pub use score::{Ranked, Score};
+pub use read::{Best, NeededCheckpoint, OpenOrder, Retry, Why};
 pub use state::Inconsistent;
+pub use table::{Certainty, PlannedBracket, PlannedRung, RungTable, planned_trials, rung_table};
 pub use trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial, TrialState};
 
 use crate::ids::OrderId;
+use crate::ledger::Ledger;
 use crate::sampler::{self, Sampler};
 use crate::scheduler::{self, Needs, Next, Scheduler};
 use crate::space::Params;
 use crate::spec::StudySpec;
 use order::{Slots, VirtualWorkers};
+use states::Race;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -60,6 +61,7 @@ pub struct Engine {
     failures: u32,
     /// What earlier studies have given.
     warm: Vec<WarmStart>,
+    race: Race,
 }
 
 impl Engine {
@@ -68,7 +70,7 @@ impl Engine {
         let scheduler: Arc<dyn Scheduler> = scheduler::build(&spec.scheduler).into();
         let sampler: Arc<dyn Sampler> = sampler::build(&spec.sampler, &spec.space, spec.seed).into();
         let max_epochs = spec.runner.epochs();
-        let target = scheduler::planned_trials(spec).unwrap_or(u32::MAX);
+        let target = planned_trials(spec).unwrap_or(u32::MAX);
         let slots = match (sampler.learns(), scheduler.needs()) {
             (false, Needs::Nothing) => Slots::Blind,
             (false, Needs::Results) => Slots::Endless,
@@ -93,9 +95,11 @@ impl Engine {
             charged: 0,
             failures: 0,
             warm: Vec::new(),
+            race: Race::default(),
         };
         engine.plan_for(engine.target);
         engine.advance();
+        engine.settle_states();
         engine
     }
 

@@ -100,12 +100,13 @@ impl Engine {
             totals.push(total);
         }
         self.planned = total;
+        self.race.replanned = true;
         self.ledger.set_brackets(self.scheduler.brackets(&totals, self.ledger.max_epochs));
     }
 
     pub(super) fn refresh_may_start(&mut self) {
         let exhausted = self.queue.is_empty()
             && self.sampler.lattice().is_some_and(|lattice| self.used_of_lattice >= lattice.len());
-        self.ledger.may_start = !exhausted && (self.trials.len() as u32) < self.planned;
+        self.ledger.set_may_start(!exhausted && (self.trials.len() as u32) < self.planned);
     }
 }

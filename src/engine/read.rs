@@ -1,32 +1,13 @@
 //! What others read from the engine.
 
-use super::score::Score;
 use super::trial::{EpochFiles, OrderRecord, Trial, TrialState};
 use super::{Engine, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
-use crate::engine::Ledger;
 use crate::ids::{Epoch, OrderId, TrialNumber};
-use crate::scheduler::Next;
+use crate::ledger::{Ledger, Score};
 use std::collections::BTreeSet;
-use std::ops::Deref;
 
 /// Complete trials whose last checkpoint is kept, for the opening of the test images.
 const KEPT_FINALS: usize = 5;
-
-/// A trial with its state.
-#[derive(Clone, Copy, Debug)]
-pub struct TrialView<'a> {
-    /// What is known of it.
-    pub trial: &'a Trial,
-    /// Where it stands.
-    pub state: TrialState,
-}
-
-impl Deref for TrialView<'_> {
-    type Target = Trial;
-    fn deref(&self) -> &Trial {
-        self.trial
-    }
-}
 
 /// An order that is issued and has no outcome.
 #[derive(Clone, Debug)]
@@ -92,46 +73,13 @@ pub enum Why {
 
 impl Engine {
     /// All trials by number.
-    pub fn trials(&self) -> impl ExactSizeIterator<Item = TrialView<'_>> {
-        self.trials.iter().map(|trial| self.view(trial))
+    pub fn trials(&self) -> std::slice::Iter<'_, Trial> {
+        self.trials.iter()
     }
 
     /// One trial.
-    pub fn trial(&self, number: TrialNumber) -> Option<TrialView<'_>> {
-        self.trials.get(number.0 as usize).map(|trial| self.view(trial))
-    }
-
-    fn view<'a>(&self, trial: &'a Trial) -> TrialView<'a> {
-        TrialView { trial, state: self.state(trial) }
-    }
-
-    fn state(&self, trial: &Trial) -> TrialState {
-        if trial.failure.is_some() {
-            return TrialState::Failed;
-        }
-        if let Some(order) = trial.orders.last().map(|id| &self.orders[id.0 as usize])
-            && order.outcome.is_none()
-        {
-            return if order.running { TrialState::Running } else { TrialState::Waiting };
-        }
-        if trial.epoch.0 == self.ledger.max_epochs {
-            TrialState::Complete
-        } else if trial.curve_stopped || !self.may_go_on(trial) {
-            TrialState::Stopped
-        } else {
-            TrialState::Paused
-        }
-    }
-
-    /// Whether a trial without an open order may get another one.
-    fn may_go_on(&self, trial: &Trial) -> bool {
-        if self.open.is_empty() && self.next == Next::Idle {
-            return false;
-        }
-        let Some(rung) = trial.rung else { return false };
-        // Until its result retires nothing can be said against it.
-        self.ledger.trials()[trial.number.0 as usize].pending
-            || self.scheduler.may_promote(&self.ledger, trial.number, trial.bracket, rung)
+    pub fn trial(&self, number: TrialNumber) -> Option<&Trial> {
+        self.trials.get(number.0 as usize)
     }
 
     /// Orders issued and not finished, in the order of issue.
@@ -235,13 +183,13 @@ impl Engine {
     pub fn needed_checkpoints(&self) -> Vec<NeededCheckpoint<'_>> {
         let mut finals: Vec<&Trial> = Vec::new();
         let mut needed = Vec::new();
-        for view in self.trials() {
-            match view.state {
+        for trial in self.trials() {
+            match trial.state {
                 TrialState::Waiting | TrialState::Running | TrialState::Paused => {
                     let whys = [Why::Resume, Why::Fallback];
-                    needed.extend(view.trial.checkpoints().zip(whys).map(|(files, why)| need(view.trial, files, why)));
+                    needed.extend(trial.checkpoints().zip(whys).map(|(files, why)| need(trial, files, why)));
                 }
-                TrialState::Complete => finals.push(view.trial),
+                TrialState::Complete => finals.push(trial),
                 TrialState::Stopped | TrialState::Failed => {}
             }
         }
@@ -257,10 +205,10 @@ impl Engine {
     pub fn needed_trials(&self) -> BTreeSet<TrialNumber> {
         let mut finals: Vec<&Trial> = Vec::new();
         let mut needed = BTreeSet::new();
-        for view in self.trials() {
-            match view.state {
-                TrialState::Waiting | TrialState::Running | TrialState::Paused => drop(needed.insert(view.number)),
-                TrialState::Complete => finals.push(view.trial),
+        for trial in self.trials() {
+            match trial.state {
+                TrialState::Waiting | TrialState::Running | TrialState::Paused => drop(needed.insert(trial.number)),
+                TrialState::Complete => finals.push(trial),
                 TrialState::Stopped | TrialState::Failed => {}
             }
         }

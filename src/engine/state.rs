@@ -1,10 +1,10 @@
 //! The one reducer: what every event does to the engine, and which events cannot be.
 
 use super::order::Progress;
-use super::trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial};
+use super::trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial, TrialState};
 use super::{Engine, EpochReport, Event, FailureClass, Outcome, WarmStart, WorkOrder};
-use crate::engine::ledger::Observation;
 use crate::ids::{Epoch, OrderId, TrialNumber};
+use crate::ledger::StopCurve;
 use crate::scheduler::Next;
 use crate::space::Params;
 use crate::spec::Metric;
@@ -62,6 +62,12 @@ impl Engine {
     /// [`Inconsistent`] for an event that does not follow from those before it. It changes nothing, but for one case:
     /// an order of a smaller plan than today's that is [`Inconsistent::NotPlanned`] may leave more results shown.
     pub fn apply(&mut self, event: &Event) -> Result<(), Inconsistent> {
+        self.follow(event)?;
+        self.settle_states();
+        Ok(())
+    }
+
+    fn follow(&mut self, event: &Event) -> Result<(), Inconsistent> {
         match event {
             Event::OrderIssued { order } => self.issue(order),
             Event::AttemptStarted { order, attempt, worker, .. } => self.start(*order, *attempt, *worker),
@@ -86,7 +92,7 @@ impl Engine {
         if warm.results.iter().any(|result| !result.value.is_finite()) {
             return Err(refused("one of its results is not finite"));
         }
-        self.ledger.earlier.extend(warm.results.iter().cloned());
+        self.ledger.learn(&warm.results);
         self.warm.push(warm.clone());
         self.advance();
         Ok(())
@@ -146,22 +152,14 @@ impl Engine {
     fn take(&mut self, order: &WorkOrder) {
         if order.trial.0 as usize == self.trials.len() {
             let params = Arc::new(order.params.clone());
-            self.ledger.used.insert(params.digest());
-            if self.queue.front().is_some_and(|front| **front == *params) {
-                self.ledger.enqueued += 1;
-            }
+            let by_hand = self.queue.front().is_some_and(|front| **front == *params);
             if self.sampler.lattice().is_some_and(|lattice| lattice.contains(&params)) {
                 self.used_of_lattice += 1;
             }
-            self.ledger.trials.push(Observation {
-                params: params.clone(),
-                epoch: Epoch(0),
-                value: None,
-                failed: false,
-                pending: true,
-            });
+            self.ledger.start(params.clone(), by_hand);
             self.trials.push(Trial {
                 number: order.trial,
+                state: TrialState::Waiting,
                 params,
                 bracket: order.bracket,
                 rung: order.rung,
@@ -183,6 +181,7 @@ impl Engine {
         let trial = &mut self.trials[order.trial.0 as usize];
         trial.orders.push(order.order);
         trial.rung = order.rung;
+        self.race.touched.push(order.trial);
         self.ledger.issued(order.trial, order.bracket, order.rung);
         self.workers.fill(order.order, order.to.0 - order.from.0, order.stop.is_some());
         self.open.insert(order.order);
@@ -233,6 +232,8 @@ impl Engine {
         record.running = true;
         record.worker = Some(worker);
         record.attempt_epoch = None;
+        let trial = record.trial;
+        self.race.touched.push(trial);
         Ok(())
     }
 
@@ -285,6 +286,8 @@ impl Engine {
         let record = self.current(order, attempt)?;
         record.running = false;
         *record.losses.entry(class).or_default() += 1;
+        let trial = record.trial;
+        self.race.touched.push(trial);
         Ok(())
     }
 
@@ -294,6 +297,7 @@ impl Engine {
         let record = &mut self.orders[order.0 as usize];
         record.outcome = Some(outcome.clone());
         record.running = false;
+        self.race.touched.push(record.trial);
         let trial = &mut self.trials[record.trial.0 as usize];
         let spent = match outcome {
             Outcome::Reached { value } => {
@@ -386,6 +390,7 @@ impl Engine {
 
     fn retire(&mut self, id: OrderId) {
         let order = &self.orders[id.0 as usize];
+        self.race.touched.push(order.trial);
         match order.outcome {
             Some(Outcome::Reached { value }) => {
                 self.ledger.arrived(order.trial, order.to, value, order.bracket, order.rung);
@@ -404,4 +409,4 @@ impl Engine {
 }
 
 /// Trial, from, to, bracket, rung, stop: all of an order but its number and configuration.
-pub(super) type Decision = (TrialNumber, Epoch, Epoch, u32, Option<u32>, Option<super::StopCurve>);
+pub(super) type Decision = (TrialNumber, Epoch, Epoch, u32, Option<u32>, Option<StopCurve>);

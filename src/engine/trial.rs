@@ -1,7 +1,8 @@
 //! What the engine remembers of a trial and of an order.
 
-use super::{FailureClass, FileRef, Outcome, Score, StopCurve};
+use super::{FailureClass, FileRef, Outcome};
 use crate::ids::{Epoch, OrderId, TrialNumber};
+use crate::ledger::{Score, StopCurve};
 use crate::space::Params;
 use crate::spec::Direction;
 use std::collections::BTreeMap;
@@ -61,6 +62,8 @@ pub struct Failure {
 pub struct Trial {
     /// Its number.
     pub number: TrialNumber,
+    /// Where it stands.
+    pub state: TrialState,
     /// Its configuration.
     pub params: Arc<Params>,
     /// Its bracket (0 without brackets).

@@ -9,9 +9,8 @@ use super::progress::{Observer, Progress, Standing};
 use super::protocol::{self, Reply, Request};
 use super::{faults, signals};
 use crate::crash::{self, Point};
-use crate::engine::{DoneReason, Engine, EpochReport, FailureClass, TrialState, WorseThanChance};
+use crate::engine::{self, DoneReason, Engine, EpochReport, FailureClass, TrialState, WorseThanChance};
 use crate::ids::TrialNumber;
-use crate::scheduler;
 use crate::spec::RunnerSpec;
 use crate::study::{Ask, Ended, Lost, Study, StudyError, Trial};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -112,9 +111,9 @@ impl Coordinator<'_> {
             workers: self.options.workers,
             device: self.options.devices.join(", "),
             finished,
-            planned: scheduler::planned_trials(spec),
+            planned: engine::planned_trials(spec),
             epochs: engine.trials().map(|trial| trial.curve.len() as u64).sum(),
-            planned_epochs: scheduler::rung_table(spec).map(|table| table.epochs_resuming),
+            planned_epochs: engine::rung_table(spec).map(|table| table.epochs_resuming),
             resumed: engine.trials().len() > 0,
             best: engine.best().map(Standing::from),
         });

@@ -1,8 +1,8 @@
 //! Every combination, in the order of the lattice.
 
 use super::{Exhausted, Lattice, Sampler};
-use crate::engine::Ledger;
 use crate::ids::TrialNumber;
+use crate::ledger::Ledger;
 use crate::space::{Params, SearchSpace};
 
 #[derive(Debug)]

@@ -9,8 +9,8 @@ mod tpe;
 
 pub use lattice::Lattice;
 
-use crate::engine::Ledger;
 use crate::ids::TrialNumber;
+use crate::ledger::Ledger;
 use crate::space::{Params, SearchSpace};
 use crate::spec::SamplerSpec;
 

@@ -1,8 +1,8 @@
 //! Independent random draws, keyed by (seed, trial, parameter): adding a parameter leaves the others' draws alone.
 
 use super::{Exhausted, Lattice, Sampler};
-use crate::engine::Ledger;
 use crate::ids::TrialNumber;
+use crate::ledger::Ledger;
 use crate::rng::{Purpose, StreamRng};
 use crate::space::{Params, SearchSpace};
 

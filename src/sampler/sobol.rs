@@ -3,8 +3,8 @@
 
 use super::random::Random;
 use super::{Exhausted, Lattice, Sampler};
-use crate::engine::Ledger;
 use crate::ids::TrialNumber;
+use crate::ledger::Ledger;
 use crate::rng::{Purpose, StreamRng};
 use crate::space::{Params, SearchSpace};
 

@@ -9,8 +9,8 @@
 use super::parzen::Parzen;
 use super::random::Random;
 use super::{Exhausted, Lattice, Sampler};
-use crate::engine::{Ledger, Score};
 use crate::ids::TrialNumber;
+use crate::ledger::{Ledger, Score};
 use crate::rng::{Purpose, StreamRng};
 use crate::space::{Params, SearchSpace};
 use std::cmp::Reverse;
@@ -46,11 +46,11 @@ impl Tpe {
     fn split<'a>(&self, ledger: &'a Ledger) -> Option<Split<'a>> {
         let mut ranked = Vec::new();
         let mut bad: Vec<(usize, &Params)> = Vec::new();
-        for (age, earlier) in ledger.earlier.iter().enumerate() {
+        for (age, earlier) in ledger.earlier().iter().enumerate() {
             let score = Score::new(ledger.direction, Some(earlier.value));
             ranked.push((Reverse(earlier.epoch), score, age, &earlier.params));
         }
-        let before = ledger.earlier.len();
+        let before = ledger.earlier().len();
         let mut known = before;
         for (number, trial) in ledger.trials().iter().enumerate() {
             let score = Score::new(ledger.direction, trial.value);

@@ -3,10 +3,10 @@
 //! Asked for work, from the highest rung down: the best member that was not promoted, if it is among the top
 //! floor(n / eta) of the n that arrived; else a new trial. Failed members count among the n, as the worst.
 
-use super::rungs::{self, Bracket, rung_count};
+use super::rungs::{self, rung_count};
 use super::{Next, Scheduler};
-use crate::engine::Ledger;
-use crate::ids::{Epoch, TrialNumber};
+use crate::ids::Epoch;
+use crate::ledger::{Bracket, Ledger};
 
 #[derive(Debug)]
 pub(super) struct Asha {
@@ -39,10 +39,13 @@ impl Scheduler for Asha {
     }
 
     /// A member's place among those arrived only gets worse, and no more than all planned trials can arrive.
-    fn may_promote(&self, ledger: &Ledger, trial: TrialNumber, bracket: u32, rung: u32) -> bool {
-        let Some((plan, rungs)) = ledger.bracket(bracket) else { return false };
-        let (Some(here), true) = (rungs.get(rung as usize), (rung as usize) < rungs.len() - 1) else { return false };
-        let most = if ledger.may_start() { plan.seats[0] } else { ledger.started() };
-        here.place(&ledger.standing(trial)) < most / self.reduction_factor
+    fn contenders(&self, ledger: &Ledger, bracket: u32, rung: u32) -> u32 {
+        match ledger.bracket(bracket) {
+            Some((plan, rungs)) if (rung as usize) < rungs.len() - 1 => {
+                let most = if ledger.may_start() { plan.seats[0] } else { ledger.started() };
+                most / self.reduction_factor
+            }
+            _ => 0,
+        }
     }
 }

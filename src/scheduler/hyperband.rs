@@ -5,10 +5,9 @@
 //! floor((s_max + 1) / (s + 1)) * eta^s, and ceil((s_max + 1) / (s + 1) * eta^s). Table 1's brackets end with whole
 //! rungs and cost less; they are the default.
 
-use super::rungs::{self, Bracket, rung_count};
+use super::rungs::{self, rung_count};
 use super::{Next, Scheduler, sha};
-use crate::engine::Ledger;
-use crate::ids::TrialNumber;
+use crate::ledger::{Bracket, Ledger};
 
 #[derive(Debug)]
 pub(super) struct Hyperband {
@@ -60,8 +59,8 @@ impl Scheduler for Hyperband {
         sha::next(ledger, self.reduction_factor)
     }
 
-    fn may_promote(&self, ledger: &Ledger, trial: TrialNumber, bracket: u32, rung: u32) -> bool {
-        sha::may_promote(ledger, self.reduction_factor, trial, bracket, rung)
+    fn contenders(&self, ledger: &Ledger, bracket: u32, rung: u32) -> u32 {
+        sha::contenders(ledger, self.reduction_factor, bracket, rung)
     }
 
     fn whole_plan(&self, max_epochs: u32) -> Option<u32> {

@@ -4,9 +4,9 @@
 //! The thresholds known when an order is issued travel in it as a curve, so that the decision is on record and the
 //! same wherever it is taken.
 
-use super::{Bracket, Next, Scheduler};
-use crate::engine::{Ledger, StopCurve};
+use super::{Next, Scheduler};
 use crate::ids::Epoch;
+use crate::ledger::{Bracket, Ledger, StopCurve};
 
 #[derive(Debug)]
 pub(super) struct Median {

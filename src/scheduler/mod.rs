@@ -6,13 +6,11 @@ mod median;
 mod none;
 mod rungs;
 mod sha;
-mod table;
 
-pub use rungs::{Bracket, rung_count};
-pub use table::{Certainty, PlannedBracket, PlannedRung, RungTable, planned_trials, rung_table};
+pub use rungs::rung_count;
 
-use crate::engine::{Ledger, StopCurve};
 use crate::ids::{Epoch, TrialNumber};
+use crate::ledger::{Bracket, Ledger, StopCurve};
 use crate::spec::SchedulerSpec;
 
 /// What a scheduler wants next.
@@ -46,9 +44,9 @@ pub trait Scheduler: std::fmt::Debug + Send + Sync {
     /// The next decision. `Start` only while [`Ledger::may_start`].
     fn next(&self, ledger: &Ledger) -> Next;
 
-    /// Whether a trial that waits in this rung may still be promoted.
-    fn may_promote(&self, _ledger: &Ledger, _trial: TrialNumber, _bracket: u32, _rung: u32) -> bool {
-        false
+    /// How many of the best members of a rung may still be promoted; the rest is out of the race.
+    fn contenders(&self, _ledger: &Ledger, _bracket: u32, _rung: u32) -> u32 {
+        0
     }
 
     /// Trials that make one whole plan, where the scheduler knows (hyperband).

@@ -1,8 +1,8 @@
 //! Every trial runs to the end.
 
-use super::{Bracket, Needs, Next, Scheduler};
-use crate::engine::Ledger;
+use super::{Needs, Next, Scheduler};
 use crate::ids::Epoch;
+use crate::ledger::{Bracket, Ledger};
 
 #[derive(Debug)]
 pub(super) struct RunAll;

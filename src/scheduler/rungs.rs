@@ -1,14 +1,5 @@
 //! Rungs by integers.
 
-/// One bracket of successive halving: seats and epochs of its rungs, lowest first.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Bracket {
-    /// Trials that may enter each rung.
-    pub seats: Vec<u32>,
-    /// Epochs done at each rung, strictly rising; the last is the full number.
-    pub epochs: Vec<u32>,
-}
-
 /// The largest k with `min_resource * eta^k <= max_resource`: how many halvings fit. By integers, because
 /// `floor(log(R / r) / log(eta))` is one too small for (243, 3), (1000, 10) and (59049, 3).
 pub fn rung_count(min_resource: u32, max_resource: u32, eta: u32) -> u32 {

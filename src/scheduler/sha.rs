@@ -4,10 +4,10 @@
 //! then among the best K whatever comes. So nothing waits for the rung's last member without need, and who is
 //! promoted does not depend on who was faster.
 
-use super::rungs::{self, Bracket, rung_count};
+use super::rungs::{self, rung_count};
 use super::{Needs, Next, Scheduler};
-use crate::engine::{Ledger, Rung};
-use crate::ids::{Epoch, TrialNumber};
+use crate::ids::Epoch;
+use crate::ledger::{Bracket, Ledger, Rung};
 
 #[derive(Debug)]
 pub(super) struct Halving {
@@ -40,8 +40,8 @@ impl Scheduler for Halving {
         Needs::Results
     }
 
-    fn may_promote(&self, ledger: &Ledger, trial: TrialNumber, bracket: u32, rung: u32) -> bool {
-        may_promote(ledger, self.reduction_factor, trial, bracket, rung)
+    fn contenders(&self, ledger: &Ledger, bracket: u32, rung: u32) -> u32 {
+        contenders(ledger, self.reduction_factor, bracket, rung)
     }
 }
 
@@ -85,9 +85,8 @@ fn expected(rungs: &[Rung], seats: &[u32], rung: usize) -> u32 {
     fillable.saturating_sub(rungs[rung].known())
 }
 
-/// Whether fewer than K arrived members are better.
-pub(super) fn may_promote(ledger: &Ledger, eta: u32, trial: TrialNumber, bracket: u32, rung: u32) -> bool {
-    let Some((plan, rungs)) = ledger.bracket(bracket) else { return false };
-    let (Some(here), true) = (rungs.get(rung as usize), (rung as usize) < rungs.len() - 1) else { return false };
-    here.place(&ledger.standing(trial)) < seats(ledger, plan, rungs, eta)[rung as usize + 1]
+/// The seats of the rung above.
+pub(super) fn contenders(ledger: &Ledger, eta: u32, bracket: u32, rung: u32) -> u32 {
+    let Some((plan, rungs)) = ledger.bracket(bracket) else { return 0 };
+    seats(ledger, plan, rungs, eta).get(rung as usize + 1).copied().unwrap_or(0)
 }

@@ -2,10 +2,9 @@
 
 use super::{EventStore, RunStart, StoreError};
 use crate::digest::Digest;
-use crate::engine::{
-    EarlierResult, EpochReport, Event, FailureClass, FileRef, Outcome, StopCurve, WarmStart, WorkOrder,
-};
+use crate::engine::{EpochReport, Event, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
 use crate::ids::{Epoch, OrderId, TrialNumber};
+use crate::ledger::{EarlierResult, StopCurve};
 use crate::space::{Domain, Parameter, Params, SearchSpace, Value};
 use crate::spec::{Metric, RunnerSpec, SchedulerSpec, StudySpec};
 use std::collections::BTreeMap;

@@ -49,7 +49,7 @@ impl Files {
         self.stale.retain(|path| *path != file.path);
         let newest: BTreeSet<&str> = engine
             .trial(trial)
-            .map(|view| view.trial.checkpoints().map(|files| files.checkpoint.path.as_str()).collect())
+            .map(|trial| trial.checkpoints().map(|files| files.checkpoint.path.as_str()).collect())
             .unwrap_or_default();
         let own = self.checkpoints.entry(trial).or_default();
         let replaced = own.insert(file.path.clone(), file.bytes).unwrap_or(0);

@@ -160,7 +160,7 @@ impl Study {
         // The outcome rests on a report of this very attempt: one that ended between its last epoch and its outcome
         // is asked for the last epoch again.
         let last = order.to.0.saturating_sub(1);
-        let checkpoints = trial.into_iter().flat_map(|t| t.trial.checkpoints()).filter(|f| f.epoch.0 <= last);
+        let checkpoints = trial.into_iter().flat_map(|t| t.checkpoints()).filter(|f| f.epoch.0 <= last);
         let checkpoints = checkpoints.cloned().collect();
         let known = Epoch(trial.map_or(0, |t| t.curve.len() as u32).min(last));
         Ok(Ask::Trial(Trial { order, attempt, checkpoints, known, diverged: false }))

@@ -5,8 +5,9 @@
 
 use super::{Study, StudyError};
 use crate::clock::unix_ms;
-use crate::engine::{EarlierResult, Engine, Event, Inconsistent, WarmStart};
+use crate::engine::{Engine, Event, Inconsistent, WarmStart};
 use crate::ids::Epoch;
+use crate::ledger::EarlierResult;
 use crate::space::{NotInSpace, Params, SearchSpace};
 use crate::spec::StudySpec;
 use crate::store::{SqliteReader, StoreError};

@@ -1,8 +1,9 @@
 //! Samplers: a conformance suite that each must pass, and what each promises.
 
 use crate::simulation::{Conditions, Simulation, line, mixed_space, numbers, rugged, samplers, schedulers, study};
-use hpsearch::engine::{DoneReason, EarlierResult, Engine, Event, Inconsistent, Plan, WarmStart};
+use hpsearch::engine::{DoneReason, Engine, Event, Inconsistent, Plan, WarmStart};
 use hpsearch::ids::{Epoch, TrialNumber};
+use hpsearch::ledger::EarlierResult;
 use hpsearch::space::{Condition, Domain, Parameter, Params, SearchSpace, Value};
 use hpsearch::spec::{Direction, SamplerSpec, SchedulerSpec, StudySpec};
 use std::collections::{BTreeMap, BTreeSet};

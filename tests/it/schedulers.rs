@@ -1,10 +1,11 @@
 //! Schedulers: the tables of the papers, exact epoch counts, and a conformance suite that each must pass.
 
 use crate::simulation::{Conditions, Simulation, line, mixed_space, numbers, rugged, samplers, schedulers, study};
+use hpsearch::engine::{Certainty, RungTable, rung_table};
 use hpsearch::engine::{DoneReason, Event, FailureClass, Outcome, Plan, TrialState};
 use hpsearch::ids::OrderId;
 use hpsearch::rng::{Purpose, StreamRng};
-use hpsearch::scheduler::{Certainty, RungTable, rung_count, rung_table};
+use hpsearch::scheduler::rung_count;
 use hpsearch::space::{Params, Value};
 use hpsearch::spec::{Budget, Direction, SamplerSpec, SchedulerSpec, StudySpec};
 
@@ -28,7 +29,7 @@ fn table(scheduler: SchedulerSpec, n: Option<u32>, epochs: u32) -> RungTable {
 
 fn texts(table: &RungTable) -> Vec<String> {
     let text =
-        |b: &hpsearch::scheduler::PlannedBracket| b.rungs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        |b: &hpsearch::engine::PlannedBracket| b.rungs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     table.brackets.iter().map(text).collect()
 }
 

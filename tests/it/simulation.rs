@@ -122,7 +122,9 @@ impl<'a> Simulation<'a> {
     }
 
     pub fn apply(&mut self, event: Event) {
+        let before: Vec<TrialState> = self.engine.trials().map(|trial| trial.state).collect();
         self.engine.apply(&event).unwrap_or_else(|e| panic!("failed to {e}\n{event:?}"));
+        self.check_states(&before);
         if let Event::EpochReported { report: EpochReport { checkpoint: Some(file), .. }, .. } = &event {
             self.files.insert(file.path.clone());
         }
@@ -132,6 +134,20 @@ impl<'a> Simulation<'a> {
             self.files.retain(|path| needed.contains(path.as_str()));
         }
         self.log.push(event);
+    }
+
+    /// States are kept as they would be found by looking at everything, and every change of one is told.
+    fn check_states(&self, before: &[TrialState]) {
+        let mut moved = Vec::new();
+        for trial in self.engine.trials() {
+            assert_eq!(trial.state, self.engine.derived_state(trial), "trial {}", trial.number);
+            match before.get(trial.number.0 as usize) {
+                Some(before) if *before == trial.state => {}
+                Some(_) => moved.push(trial.number),
+                None => assert_eq!(trial.state, TrialState::Waiting),
+            }
+        }
+        assert_eq!(self.engine.changed(), moved);
     }
 
     /// Checkpoints on disk.
@@ -244,7 +260,7 @@ impl<'a> Simulation<'a> {
 
     /// What the study came to: every trial's state, epochs and values, and the best one.
     pub fn results(&self) -> Vec<String> {
-        let trial = |t: hpsearch::engine::TrialView<'_>| {
+        let trial = |t: &hpsearch::engine::Trial| {
             let values: Vec<_> = t.values().map(|(_, v)| v.map(f64::to_bits)).collect();
             format!(
                 "{} {:?} {:?} {} {:?} {:?}",

@@ -1,7 +1,8 @@
 //! The rung table that `plan` prints.
 
-use super::{Bracket, build};
+use crate::ledger::Bracket;
 use crate::sampler;
+use crate::scheduler::build;
 use crate::spec::{SchedulerSpec, StudySpec};
 use serde::Serialize;
 
