@@ -8,6 +8,7 @@ pub mod data;
 pub mod digest;
 pub mod engine;
 pub mod fsx;
+pub mod history;
 pub mod ids;
 pub mod ledger;
 pub mod metrics;

@@ -43,21 +43,25 @@
 //! ```
 
 mod files;
+mod images;
 mod lease;
+mod opening;
 mod record;
 mod warm;
 
 pub use files::{FileFault, Swept};
+pub use images::ImagesError;
 pub use lease::{Ask, Ended, Lost, Trial};
+pub use opening::{OpeningError, OpeningOptions};
 pub use record::{PICTURES, RecordError, illustrate, record, tested};
 pub use warm::{WarmStartError, warm_starts};
 
 use crate::crash::{self, Point};
-use crate::engine::{Engine, Event, Inconsistent, TrialState};
-use crate::fsx::{FileLock, Holder, LockError};
+use crate::engine::{Engine, Event, Inconsistent};
+use crate::history::{History, Row};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::spec::{Change, Difference, StudySpec};
-use crate::store::{EventStore, MemoryStore, RunStart, SqliteStore, StoreError};
+use crate::store::{Claim, RunEnd, RunStart, Store, StoreError, in_folder, in_memory};
 use files::Files;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -65,12 +69,6 @@ use std::path::{Path, PathBuf};
 /// Why a study cannot be opened or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StudyError {
-    /// Another run has it.
-    #[error("open study `{name}`: {}\nhint: wait for it or stop it; `hpsearch status` shows how far it is", held(.holder.as_ref()))]
-    Locked { name: String, holder: Option<Holder> },
-    /// The lock file cannot be used.
-    #[error("lock study `{name}`")]
-    Lock { name: String, source: LockError },
     /// The study file is no longer the one of the stored study.
     #[error("go on with study `{name}`: its file has changed\n{}\nhint: give the changed study another `name`, or run it with another --state; only budgets may be raised, and how it is run may change", list(.differences))]
     Changed { name: String, differences: Vec<Difference> },
@@ -103,30 +101,10 @@ pub enum StudyError {
 }
 
 /// Whether there is anything on record that somebody waited for, or put there by hand.
-fn has_results(store: &SqliteStore) -> Result<bool, StudyError> {
+fn has_results(store: &dyn Store) -> Result<bool, StudyError> {
     let mut found = false;
-    store.read(0, &mut |event| found |= matches!(event, Event::EpochReported { .. } | Event::Enqueued { .. }))?;
+    store.events(0, &mut |event| found |= matches!(event, Event::EpochReported { .. } | Event::Enqueued { .. }))?;
     Ok(found)
-}
-
-/// Deletes a database with the files that SQLite keeps beside it.
-fn remove_database(database: &Path) -> Result<(), StudyError> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut path = database.as_os_str().to_owned();
-        path.push(suffix);
-        let path = PathBuf::from(path);
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::Io { path, source }.into());
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn held(holder: Option<&Holder>) -> String {
-    holder.map_or_else(|| "another run holds it".to_owned(), |h| format!("it is held by {h}"))
 }
 
 fn list(differences: &[Difference]) -> String {
@@ -134,24 +112,30 @@ fn list(differences: &[Difference]) -> String {
     lines.join("\n")
 }
 
-/// A study that is open for writing. One at a time: it holds the study's lock.
+/// A study that is open for writing. One at a time: it has the claim to the study.
 pub struct Study {
     dir: PathBuf,
-    engine: Engine,
-    store: Box<dyn EventStore>,
-    /// Applied, not yet durable.
-    pending: Vec<Event>,
+    history: History,
+    /// Applied, not yet durable: events, and the rows that they change.
+    events: Vec<Event>,
+    rows: Vec<Row>,
     /// Open orders that somebody here is working on.
     leased: BTreeSet<OrderId>,
     files: Files,
     broken: bool,
-    _lock: Option<FileLock>,
+    store: Box<dyn Store>,
+    _claim: Box<dyn Claim>,
 }
 
 impl Study {
     /// A study that is forgotten when dropped. It cannot start warm.
+    ///
+    /// # Panics
+    /// Never: memory neither fails nor is it shared.
     pub fn in_memory(spec: &StudySpec) -> Self {
-        Self::assemble(PathBuf::new(), Engine::new(spec), Box::new(MemoryStore::new(spec.clone())), None)
+        let claim = in_memory().claim(&spec.name).expect("nobody else knows this memory");
+        let store = claim.create(spec).expect("it is empty");
+        Self::assemble(PathBuf::new(), spec, store, claim)
     }
 
     /// Opens the study in `STATE/<name>`, or makes it. Relative paths in the study start at the working directory.
@@ -168,37 +152,35 @@ impl Study {
     /// # Errors
     /// As [`Study::open`].
     pub fn open_at(state: &Path, spec: &StudySpec, base: &Path) -> Result<Self, StudyError> {
-        let dir = state.join(&spec.name);
-        if !dir.join("study.db").exists() {
-            // What cannot start is not begun; read again below, under the lock.
+        let backend = in_folder(state);
+        if !backend.exists(&spec.name) {
+            // What cannot start is not begun; read again below, by whoever has the claim.
             warm_starts(state, base, spec)?;
         }
+        let dir = state.join(&spec.name);
         for folder in ["checkpoints", "predictions"] {
             let path = dir.join(folder);
             std::fs::create_dir_all(&path).map_err(|source| StudyError::Folder { path, source })?;
         }
         crash::at(Point::FoldersMade);
-        let lock = lock(&dir, &spec.name)?;
-        let database = dir.join("study.db");
-        let mut stored = if database.exists() { Some(SqliteStore::open(&database)?) } else { None };
-        if let Some(store) = &mut stored {
+        let claim = backend.claim(&spec.name)?;
+        let mut stored = claim.open()?;
+        if let Some(store) = &stored {
             let differences = spec.difference(store.spec());
             if differences.iter().any(|d| d.change != Change::Allowed) {
-                if has_results(store)? {
+                if has_results(&**store)? {
                     return Err(StudyError::Changed { name: spec.name.clone(), differences });
                 }
                 // Nothing is lost, and a mistake in the file is no reason for another name.
                 stored = None;
-                remove_database(&database)?;
-            } else if !differences.is_empty() {
-                store.replace_spec(spec)?;
+                claim.remove()?;
             }
         }
         let store = match stored {
             Some(store) => store,
-            None => SqliteStore::create(&database, spec)?,
+            None => claim.create(spec)?,
         };
-        let mut study = Self::resume(dir, Box::new(store), Some(lock))?;
+        let mut study = Self::resume(dir, spec, store, claim)?;
         study.start_warm(state, base)?;
         Ok(study)
     }
@@ -208,53 +190,72 @@ impl Study {
     /// # Errors
     /// As [`Study::open`]; [`StoreError::Missing`] if there is none.
     pub fn open_existing(state: &Path, name: &str) -> Result<Self, StudyError> {
-        let dir = state.join(name);
-        let database = dir.join("study.db");
-        if !database.exists() {
-            return Err(StoreError::Missing(database).into());
+        let (backend, dir) = (in_folder(state), state.join(name));
+        let missing = || StoreError::Missing(dir.display().to_string());
+        if !backend.exists(name) {
+            return Err(missing().into());
         }
-        let lock = lock(&dir, name)?;
-        let store = SqliteStore::open(&database)?;
-        Self::resume(dir, Box::new(store), Some(lock))
+        let claim = backend.claim(name)?;
+        let store = claim.open()?.ok_or_else(missing)?;
+        let spec = store.spec().clone();
+        Self::resume(dir, &spec, store, claim)
     }
 
-    fn resume(dir: PathBuf, store: Box<dyn EventStore>, lock: Option<FileLock>) -> Result<Self, StudyError> {
-        let mut study = Self::assemble(dir, Engine::new(store.spec()), store, lock);
-        let (engine, files) = (&mut study.engine, &mut study.files);
+    /// `spec`: the study as it is agreed on now.
+    fn resume(
+        dir: PathBuf,
+        spec: &StudySpec,
+        store: Box<dyn Store>,
+        claim: Box<dyn Claim>,
+    ) -> Result<Self, StudyError> {
+        let mut study = Self::assemble(dir, spec, store, claim);
+        let (history, files, rows) = (&mut study.history, &mut study.files, &mut study.rows);
         let mut fault = None;
-        study.store.read(0, &mut |event| {
+        study.store.events(0, &mut |event| {
             if fault.is_none() {
-                fault = engine.apply(&event).err();
-                files.note(engine, &event);
+                fault = history.apply(&event, rows).err();
+                files.note(history.engine(), rows);
+                rows.clear(); // on record
             }
         })?;
-        match fault {
-            Some(fault) => Err(fault.into()),
-            None => study.settle().map(|()| study),
+        if let Some(fault) = fault {
+            return Err(fault.into());
         }
+        if study.store.spec() != spec {
+            study.store.replace_spec(spec, &study.history.trial_rows())?;
+        }
+        study.settle()?;
+        if let Some(run) = study.store.runs()?.last()
+            && run.ended.is_some_and(|end| end != RunEnd::Killed)
+        {
+            study.history.interrupt(run.started_ms, &mut study.rows);
+            study.rows.clear(); // on record since that run's end
+        }
+        Ok(study)
     }
 
     /// Whoever had the study open may have died between an order's last epoch and its outcome.
     fn settle(&mut self) -> Result<(), StudyError> {
-        let open: Vec<OrderId> = self.engine.open_orders().map(|open| open.order.order).collect();
+        let open: Vec<OrderId> = self.engine().open_orders().map(|open| open.order.order).collect();
         for order in open {
-            if let Some(outcome) = self.engine.outcome_due(order) {
+            if let Some(outcome) = self.engine().outcome_due(order) {
                 self.apply(Event::OrderFinished { order, outcome, unix_ms: crate::clock::unix_ms() })?;
             }
         }
         self.flush()
     }
 
-    fn assemble(dir: PathBuf, engine: Engine, store: Box<dyn EventStore>, lock: Option<FileLock>) -> Self {
+    fn assemble(dir: PathBuf, spec: &StudySpec, store: Box<dyn Store>, claim: Box<dyn Claim>) -> Self {
         Self {
             dir,
-            engine,
-            store,
-            pending: Vec::new(),
+            history: History::new(spec),
+            events: Vec::new(),
+            rows: Vec::new(),
             leased: BTreeSet::new(),
             files: Files::default(),
             broken: false,
-            _lock: lock,
+            store,
+            _claim: claim,
         }
     }
 
@@ -265,7 +266,7 @@ impl Study {
 
     /// Where the study stands.
     pub fn engine(&self) -> &Engine {
-        &self.engine
+        self.history.engine()
     }
 
     /// The study's folder: `STATE/<name>`; empty for a study in memory.
@@ -275,32 +276,31 @@ impl Study {
 
     /// Seconds of all its runs, as far as noted.
     pub fn run_seconds(&self) -> Result<f64, StudyError> {
-        Ok(self.store.run_seconds()?)
+        Ok(self.store.runs()?.iter().map(|run| run.seconds).sum())
     }
 
-    /// Notes the beginning of a run.
+    /// Notes the beginning of a run. Attempts that an earlier run has left open are over.
     pub fn begin_run(&mut self, workers: u32, device: &str) -> Result<(), StudyError> {
+        self.flush()?;
         let run = RunStart {
             unix_ms: crate::clock::unix_ms(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
             workers,
             device: device.to_owned(),
         };
-        Ok(self.store.begin_run(&run)?)
+        let mut rows = Vec::new();
+        self.history.interrupt(run.unix_ms, &mut rows);
+        Ok(self.store.begin_run(&run, &rows)?)
     }
 
-    /// Notes how long the run has lasted and, at its end, how it ended and where trials stand.
-    pub fn note_run(&mut self, seconds: f64, ended: Option<&str>) -> Result<(), StudyError> {
+    /// Notes how long the run has lasted and, at its end, how it ended: whatever is open then is interrupted.
+    pub fn note_run(&mut self, seconds: f64, ended: Option<RunEnd>) -> Result<(), StudyError> {
         self.flush()?;
-        self.store.note_run(seconds, ended)?;
+        let mut rows = Vec::new();
         if ended.is_some() {
-            // Trials that are being trained were put back to waiting: nobody trains them any more.
-            let settled = |state| matches!(state, TrialState::Complete | TrialState::Stopped | TrialState::Paused);
-            let states: Vec<_> =
-                self.engine.trials().filter(|t| settled(t.state)).map(|t| (t.number, t.state)).collect();
-            self.store.note_states(&states)?;
+            self.history.interrupt(crate::clock::unix_ms(), &mut rows);
         }
-        Ok(())
+        Ok(self.store.note_run(seconds, ended.map(|end| (end, rows.as_slice())))?)
     }
 
     /// Puts a configuration first: the next new trial takes it. It is brought into the space's form.
@@ -317,9 +317,10 @@ impl Study {
         if self.broken {
             return Err(StudyError::Broken);
         }
-        self.engine.apply(&event)?;
-        self.files.note(&self.engine, &event);
-        self.pending.push(event);
+        let known = self.rows.len();
+        self.history.apply(&event, &mut self.rows)?;
+        self.files.note(self.history.engine(), &self.rows[known..]);
+        self.events.push(event);
         Ok(())
     }
 
@@ -331,14 +332,15 @@ impl Study {
         if self.broken {
             return Err(StudyError::Broken);
         }
-        if self.pending.is_empty() {
+        if self.events.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.store.append(self.store.len(), &self.pending) {
+        if let Err(error) = self.store.append(self.store.len(), &self.events, &self.rows) {
             self.broken = true;
             return Err(error.into());
         }
-        for event in self.pending.drain(..) {
+        self.rows.clear();
+        for event in self.events.drain(..) {
             match event {
                 Event::OrderIssued { .. } => crash::at(Point::OrderIssued),
                 Event::AttemptStarted { .. } => crash::at(Point::AttemptStarted),
@@ -349,13 +351,6 @@ impl Study {
         }
         Ok(())
     }
-}
-
-fn lock(dir: &Path, name: &str) -> Result<FileLock, StudyError> {
-    FileLock::acquire(&dir.join("study.lock")).map_err(|error| match error {
-        LockError::Held(holder) => StudyError::Locked { name: name.to_owned(), holder },
-        source @ LockError::Io { .. } => StudyError::Lock { name: name.to_owned(), source },
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! An invented study: synchronous halving over transfer-learning settings, with plausible values and predictions.
 
-use hpsearch::engine::{FailureClass, Outcome, WorkOrder};
+use hpsearch::engine::{FailureClass, TrialState};
+use hpsearch::history::OutcomeKind;
 use hpsearch::ids::{Epoch, OrderId, TrialNumber};
 use hpsearch::metrics::{Prediction, Predictions, evaluate, threshold_at};
 use hpsearch::report::model::*;
@@ -113,6 +114,8 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
             params: c.params.clone(),
             state: TrialState::Waiting,
             value: None,
+            result: None,
+            result_epochs: Epoch(0),
             epochs: Vec::new(),
             bracket: 0,
             rung: None,
@@ -169,30 +172,26 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
             free[worker] += 900;
             records[i].rung = Some(rung as u32);
             let outcome = match records[i].value {
-                Some(value) => {
+                Some(_) => {
                     records[i].state = if to == 9 { TrialState::Complete } else { TrialState::Stopped };
-                    Outcome::Reached { value }
+                    records[i].result_epochs = Epoch(to);
+                    OutcomeKind::Reached
                 }
                 None => {
                     let reason = "the training loss is NaN after epoch 1".to_owned();
                     records[i].state = TrialState::Failed;
-                    records[i].failure = Some(FailureRecord { class: FailureClass::Diverged, reason: reason.clone() });
-                    Outcome::Failed { class: FailureClass::Diverged, reason }
+                    records[i].failure = Some(FailureRecord { class: FailureClass::Diverged, reason });
+                    OutcomeKind::Failed
                 }
             };
             orders.push(OrderRecord {
-                order: WorkOrder {
-                    order: OrderId(orders.len() as u32),
-                    trial: TrialNumber(i as u32),
-                    params: candidates[i].params.clone(),
-                    from: Epoch(from),
-                    to: Epoch(to),
-                    stop: None,
-                    planned_trials: trials,
-                    bracket: 0,
-                    rung: Some(rung as u32),
-                },
-                outcome: Some(outcome),
+                order: OrderId(orders.len() as u32),
+                trial: TrialNumber(i as u32),
+                from: Epoch(from),
+                to: Epoch(to),
+                bracket: 0,
+                rung: Some(rung as u32),
+                outcome: Some((outcome, Epoch(to))),
                 attempts,
             });
         }
@@ -232,6 +231,9 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
         .iter()
         .map(|&i| Finalist { trial: TrialNumber(i as u32), validation: predictions(1, i as u64, 320, gap(i)) })
         .collect();
+    for record in &mut records {
+        record.result = record.value;
+    }
     let spec = spec(trials);
     let results = finalists.iter().map(|f| TestResult {
         trial: f.trial,

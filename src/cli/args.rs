@@ -2,6 +2,7 @@
 
 use super::exit::{CliError, Exit};
 use crate::config::{self, Loaded};
+use crate::store::{self, Backend};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -81,13 +82,12 @@ impl Global {
 
     /// Names of the studies in the state folder, in order.
     pub fn studies(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.state).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries
-            .filter(|e| e.path().join("study.db").is_file())
-            .filter_map(|e| e.file_name().into_string().ok())
-            .collect();
-        names.sort_unstable();
-        names
+        self.backend().names()
+    }
+
+    /// The studies of the state folder.
+    pub fn backend(&self) -> Box<dyn Backend> {
+        store::in_folder(&self.state)
     }
 }
 

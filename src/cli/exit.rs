@@ -1,5 +1,7 @@
 //! How the program ends: exit codes and the form of errors.
 
+use crate::store::StoreError;
+use crate::study::RecordError;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -51,6 +53,21 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// The exit code of a store's failure: a study that is not there, or no longer one, is missing data.
+pub fn store_exit(error: &StoreError) -> Exit {
+    match error {
+        StoreError::Locked { .. } => Exit::Locked,
+        StoreError::Missing(_)
+        | StoreError::NotAStudy(_)
+        | StoreError::Newer { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Codec { .. }
+        | StoreError::UnknownEvent { .. }
+        | StoreError::Inconsistent { .. } => Exit::Missing,
+        _ => Exit::Error,
+    }
+}
+
 /// A failed command: what was being done, why it failed, and the exit code.
 #[derive(Debug)]
 pub struct CliError {
@@ -64,6 +81,18 @@ impl CliError {
     /// A failure with exit code 1. `doing` fits after "failed to": `open the study`.
     pub fn new(doing: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { doing: doing.into(), source: source.into(), exit: Exit::Error }
+    }
+
+    /// A store's failure, with its exit code.
+    pub fn store(doing: impl Into<String>, error: StoreError) -> Self {
+        let exit = store_exit(&error);
+        Self::new(doing, error).exit(exit)
+    }
+
+    /// A study that cannot be read for a report, with its exit code.
+    pub fn record(doing: impl Into<String>, error: RecordError) -> Self {
+        let exit = if let RecordError::Store(error) = &error { store_exit(error) } else { Exit::Error };
+        Self::new(doing, error).exit(exit)
     }
 
     /// The same with another exit code.

@@ -2,8 +2,8 @@
 
 use super::args::Global;
 use super::exit::{CliError, Exit};
-use crate::store::{SqliteReader, TrialRow};
-use std::collections::BTreeSet;
+use crate::history::Tables;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -23,17 +23,19 @@ pub struct Args {
 /// If the study cannot be read or the file cannot be written.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let name = global.find_study(args.study.as_deref())?;
-    let trials = SqliteReader::open(&global.study_dir(&name).join("study.db"))
-        .and_then(|reader| reader.trials())
-        .map_err(|e| CliError::new(format!("read study `{name}`"), e))?;
-    let bytes = table(&trials).map_err(|e| CliError::new("make the table", e))?;
+    let tables = global
+        .backend()
+        .read(&name)
+        .and_then(|reader| reader.tables())
+        .map_err(|e| CliError::store(format!("read study `{name}`"), e))?;
+    let bytes = table(&tables).map_err(|e| CliError::new("make the table", e))?;
     if args.csv == Path::new("-") {
         std::io::stdout().lock().write_all(&bytes)?;
     } else {
         let doing = || format!("write `{}`", args.csv.display());
         crate::fsx::write_atomic(&args.csv, &bytes).map_err(|e| CliError::new(doing(), e))?;
         if !global.quiet && !global.json {
-            writeln!(std::io::stdout(), "{} trials in {}", trials.len(), args.csv.display())?;
+            writeln!(std::io::stdout(), "{} trials in {}", tables.trials.len(), args.csv.display())?;
         }
     }
     Ok(Exit::Done)
@@ -41,10 +43,13 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
 
 /// CSV with a head; columns of parameters and metrics that a trial does not have are empty. Where a metric has the
 /// name of a parameter or a fixed column, it is called `metric.NAME` (parameters: `param.NAME`).
-fn table(trials: &[TrialRow]) -> Result<Vec<u8>, csv::Error> {
+fn table(tables: &Tables) -> Result<Vec<u8>, csv::Error> {
     const FIXED: [&str; 7] = ["number", "state", "value", "epochs", "seconds", "failure", "reason"];
-    let params: BTreeSet<&str> = trials.iter().flat_map(|t| t.params.0.keys().map(String::as_str)).collect();
-    let metrics: BTreeSet<&str> = trials.iter().flat_map(|t| t.metrics.keys().map(String::as_str)).collect();
+    let none = BTreeMap::new();
+    let last = |trial| tables.epochs_of(trial).next_back().map_or(&none, |epoch| &epoch.metrics);
+    let params: BTreeSet<&str> = tables.configurations.values().flat_map(|p| p.0.keys().map(String::as_str)).collect();
+    let metrics: BTreeSet<&str> =
+        tables.trials.keys().flat_map(|&trial| last(trial).keys().map(String::as_str)).collect();
     let mut csv = csv::Writer::from_writer(Vec::new());
     let param = |name: &&str| if FIXED.contains(name) { format!("param.{name}") } else { (*name).to_owned() };
     let metric = |name: &&str| {
@@ -52,20 +57,22 @@ fn table(trials: &[TrialRow]) -> Result<Vec<u8>, csv::Error> {
     };
     let head = FIXED.iter().map(|&n| n.to_owned()).chain(params.iter().map(param)).chain(metrics.iter().map(metric));
     csv.write_record(head)?;
-    for trial in trials {
-        let (class, reason) = trial.failure.clone().unwrap_or_default();
+    for row in tables.trials.values() {
+        let failure = tables.failure_of(row.trial);
         let number = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
         let fixed = [
-            trial.trial.to_string(),
-            trial.state.clone(),
-            number(trial.value),
-            trial.epochs.to_string(),
-            trial.seconds.to_string(),
-            class,
-            reason,
+            row.trial.to_string(),
+            row.state.to_string(),
+            number(row.value),
+            row.epochs.to_string(),
+            row.seconds.to_string(),
+            failure.map_or_else(String::new, |f| f.class.to_string()),
+            failure.map_or_else(String::new, |f| f.reason.clone()),
         ];
-        let params = params.iter().map(|name| trial.params.get(name).map_or_else(String::new, ToString::to_string));
-        let metrics = metrics.iter().map(|&name| number(trial.metrics.get(name).copied()));
+        let own = tables.configurations.get(&row.trial);
+        let params =
+            params.iter().map(|name| own.and_then(|p| p.get(name)).map_or_else(String::new, ToString::to_string));
+        let metrics = metrics.iter().map(|&name| number(last(row.trial).get(name).copied()));
         csv.write_record(fixed.into_iter().chain(params).chain(metrics))?;
     }
     csv.into_inner().map_err(|e| csv::Error::from(std::io::Error::other(e.to_string())))
@@ -74,31 +81,47 @@ fn table(trials: &[TrialRow]) -> Result<Vec<u8>, csv::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::TrialNumber;
-    use crate::space::{Params, Value};
+    use crate::engine::{EpochReport, Event, FailureClass, Outcome};
+    use crate::ids::{Epoch, OrderId};
+    use crate::space::Value;
+    use crate::spec::SchedulerSpec;
+    use crate::store::conformance;
 
     #[test]
     fn a_table_has_a_column_for_everything_that_any_trial_has() {
-        let trial = |number, state: &str, params: &[(&str, Value)], metrics: &[(&str, f64)]| TrialRow {
-            trial: TrialNumber(number),
-            state: state.to_owned(),
-            value: metrics.first().map(|m| m.1),
-            epochs: 3,
-            bracket: 0,
-            rung: None,
-            seconds: 1.5,
-            params: Params(params.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect()),
-            metrics: metrics.iter().map(|&(k, v)| (k.to_owned(), v)).collect(),
-            failure: metrics.is_empty().then(|| ("crashed".to_owned(), "a, \"b\"".to_owned())),
+        let mut spec = conformance::study("export");
+        (spec.scheduler, spec.runner) = (SchedulerSpec::None, crate::spec::RunnerSpec::External { epochs: 1 });
+        let by_hand = |params: &[(&str, Value)]| {
+            crate::space::Params(params.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect())
         };
-        let trials = [
-            trial(0, "complete", &[("f1", Value::Int(3)), ("lr", Value::Float(1e-5))], &[("f1", 0.25)]),
-            trial(1, "failed", &[("value", Value::Text("x".to_owned()))], &[]),
-        ];
-        let text = String::from_utf8(table(&trials).unwrap()).unwrap();
+        let first = by_hand(&[("f1", Value::Int(3)), ("lr", Value::Float(1e-5))]);
+        let second = by_hand(&[("value", Value::Text("x".to_owned()))]);
+        let (mut engine, mut events) = (crate::engine::Engine::new(&spec), Vec::new());
+        let mut tell = |engine: &mut crate::engine::Engine, event: Event| {
+            engine.apply(&event).unwrap();
+            events.push(event);
+        };
+        for (number, params) in [first, second].into_iter().enumerate() {
+            let order = OrderId(number as u32);
+            tell(&mut engine, Event::Enqueued { params, unix_ms: 1 });
+            let crate::engine::Plan::Issue(issued) = engine.plan() else { panic!("no order") };
+            tell(&mut engine, Event::OrderIssued { order: issued });
+            tell(&mut engine, Event::AttemptStarted { order, attempt: 1, worker: 0, unix_ms: 2 });
+            let outcome = if number == 0 {
+                let metrics = [("f1".to_owned(), 0.25)].into();
+                let report = EpochReport { metrics, seconds: 1.5, ..EpochReport::new(Epoch(1), 0.25) };
+                tell(&mut engine, Event::EpochReported { order, attempt: 1, report, unix_ms: 3 });
+                Outcome::Reached { value: 0.25 }
+            } else {
+                Outcome::Failed { class: FailureClass::Crashed, reason: "a, \"b\"".to_owned() }
+            };
+            tell(&mut engine, Event::OrderFinished { order, outcome, unix_ms: 4 });
+        }
+        let tables = Tables::replay(&spec, &events).unwrap();
+        let text = String::from_utf8(table(&tables).unwrap()).unwrap();
         let expected = "number,state,value,epochs,seconds,failure,reason,f1,lr,param.value,metric.f1\n\
-                        0,complete,0.25,3,1.5,,,3,1e-5,,0.25\n\
-                        1,failed,,3,1.5,crashed,\"a, \"\"b\"\"\",,,x,\n";
+                        0,complete,0.25,1,1.5,,,3,1e-5,,0.25\n\
+                        1,failed,,0,0,crashed,\"a, \"\"b\"\"\",,,x,\n";
         assert_eq!(text, expected);
     }
 }

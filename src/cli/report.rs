@@ -27,8 +27,10 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let name = global.find_study(args.study.as_deref())?;
     let doing = || format!("report on study `{name}`");
     let dir = global.study_dir(&name);
-    let mut record = study::record(&dir, args.finalists as usize).map_err(|e| CliError::new(doing(), e))?;
-    study::illustrate(&mut record, &dir, &global.cache_dir()).map_err(|e| CliError::new(doing(), e))?;
+    let reader = global.backend().read(&name).map_err(|e| CliError::store(doing(), e))?;
+    let mut record =
+        study::record(&*reader, &dir, args.finalists as usize).map_err(|e| CliError::record(doing(), e))?;
+    study::illustrate(&mut record, &*reader, &global.cache_dir()).map_err(|e| CliError::record(doing(), e))?;
     let out = args.out.unwrap_or_else(|| PathBuf::from("reports").join(&name));
     let written = report::write(&record, &out).map_err(|e| CliError::new(doing(), e))?;
     let mut stdout = std::io::stdout().lock();

@@ -1,19 +1,16 @@
 //! `hpsearch run`: trains what a study file asks for and is not on record yet.
 
 use super::args::{Global, complain};
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, Exit, store_exit};
 use super::progress;
 use crate::clock;
-use crate::data::{DataSet, DataSummary, sheet};
+use crate::data::{DataSet, sheet};
 use crate::engine::Plan;
-use crate::fsx;
-use crate::report::contact_sheet;
 use crate::run::{self, RunError, RunOptions, Verdict};
 use crate::runner::device;
 use crate::runner::image::usable;
 use crate::spec::{Devices, RunnerSpec, StudySpec};
-use crate::store::{ImagesOnRecord, SqliteReader, SqliteStore, StoreError};
-use crate::study::{self, Study, StudyError, WarmStartError};
+use crate::study::{ImagesError, Study, StudyError, WarmStartError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -77,7 +74,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         usable(&spec, &options.base)
             .map_err(|e| CliError::new(format!("run study `{}`", spec.name), e).exit(Exit::Missing))?;
     }
-    look_at_data(&study, &options, global)?;
+    look_at_data(&mut study, &options, global)?;
     let mut observer = progress::observer(global);
     let verdict = run::run(&mut study, &options, observer.as_mut()).map_err(|e| run_error(&spec.name, e))?;
     drop(observer);
@@ -99,14 +96,14 @@ fn devices(spec: &StudySpec) -> Result<Vec<String>, CliError> {
 
 /// Opens the images of an image study before any worker starts, so that bad data ends the run here and not trial by
 /// trial; says what they are, and leaves their counts and two pictures for the report.
-fn look_at_data(study: &Study, options: &RunOptions, global: &Global) -> Result<(), CliError> {
-    let spec = study.spec();
-    let RunnerSpec::Image { data, augment, .. } = &spec.runner else { return Ok(()) };
-    let data = DataSet::open(data, spec.seed, &options.base, &options.cache_dir, &progress::Images::new(global))
+fn look_at_data(study: &mut Study, options: &RunOptions, global: &Global) -> Result<(), CliError> {
+    let RunnerSpec::Image { data, augment, .. } = study.spec().runner.clone() else { return Ok(()) };
+    let (name, seed) = (study.spec().name.clone(), study.spec().seed);
+    let data = DataSet::open(&data, seed, &options.base, &options.cache_dir, &progress::Images::new(global))
         .map_err(|e| CliError::new("open the data", e).exit(Exit::Missing))?;
     if !global.quiet && !global.json {
         let mut out = std::io::stdout().lock();
-        for strip in sheet::samples(&data, 1, spec.seed) {
+        for strip in sheet::samples(&data, 1, seed) {
             writeln!(out, "{}", strip.heading)?;
         }
         for remark in data.summary().remarks() {
@@ -116,65 +113,20 @@ fn look_at_data(study: &Study, options: &RunOptions, global: &Global) -> Result<
     for skipped in data.skipped() {
         complain(&format!("warning: skipped {}: {}\n", skipped.path, skipped.reason));
     }
-    if let Some(when) = remember(study, data.summary(), &options.base)? {
+    let doing = || format!("go on with study `{name}`");
+    study.identify_images(data.summary(), &options.base).map_err(|e| images_error(doing(), e))?;
+    if let Some(when) = study.tested_ms().map_err(|e| CliError::store(doing(), e))? {
         let when = clock::utc(when);
         complain(&format!(
             "warning: the test images were opened on {when}; what is trained now can no longer be tested on them\n"
         ));
     }
-    let keep = |file: &str, bytes: &[u8]| {
-        let path = study.dir().join(file);
-        fsx::write_atomic(&path, bytes).map_err(|e| CliError::new(format!("write `{}`", path.display()), e))
-    };
-    let draw =
-        |strips: &[sheet::Strip]| contact_sheet(&spec.name, strips).map_err(|e| CliError::new("draw samples", e));
-    if !study.dir().join(study::PICTURES[1].0).exists() {
-        keep(study::PICTURES[0].0, &draw(&sheet::samples(&data, 6, spec.seed))?)?;
-        keep(study::PICTURES[1].0, &draw(&sheet::strengths(&data, augment, 3, spec.seed))?)?;
-    }
-    Ok(())
+    study.keep_pictures(&data, &augment).map_err(|e| images_error(doing(), e))
 }
 
-/// Puts on record what the images are, or makes sure that they are still the same. Returns when the test images were
-/// opened, if they were.
-fn remember(study: &Study, images: &DataSummary, base: &Path) -> Result<Option<u64>, CliError> {
-    let doing = || format!("go on with study `{}`", study.spec().name);
-    let database = study.dir().join("study.db");
-    let read = || -> Result<_, StoreError> {
-        let reader = SqliteReader::open(&database)?;
-        Ok((reader.images()?, reader.opening()?))
-    };
-    let (on_record, opening) = read().map_err(|e| CliError::new(doing(), e))?;
-    match on_record {
-        Some(then) => {
-            if let Some(why) = OtherImages::among(&then, images).map_err(|e| CliError::new(doing(), e))? {
-                return Err(CliError::new(doing(), why).exit(Exit::Missing));
-            }
-        }
-        None => {
-            let summary = serde_json::to_string(images).map_err(|e| CliError::new(doing(), e))?;
-            let folder = std::path::absolute(base)?;
-            let images = ImagesOnRecord { folder, digest: images.digest, summary };
-            let record = || SqliteStore::open(&database)?.record_images(&images);
-            record().map_err(|e| CliError::new(doing(), e))?;
-        }
-    }
-    Ok(opening.map(|o| o.unix_ms))
-}
-
-/// A study is of its images, as it is of its file.
-#[derive(Debug, thiserror::Error)]
-#[error("the images are not those it was trained on: {}\nhint: restore them, or give the study of these another `name`", .0.join("; "))]
-pub(super) struct OtherImages(Vec<String>);
-
-impl OtherImages {
-    /// How `now` differs from the images on record; `None`: it does not.
-    pub(super) fn among(then: &ImagesOnRecord, now: &DataSummary) -> serde_json::Result<Option<Self>> {
-        if then.digest == now.digest {
-            return Ok(None);
-        }
-        serde_json::from_str(&then.summary).map(|before| Some(Self(now.difference(&before))))
-    }
+fn images_error(doing: String, error: ImagesError) -> CliError {
+    let exit = if matches!(error, ImagesError::Others(_)) { Exit::Missing } else { Exit::Error };
+    CliError::new(doing, error).exit(exit)
 }
 
 /// A study that cannot be opened, with its exit code.
@@ -186,10 +138,9 @@ pub fn open_error(name: &str, error: StudyError) -> CliError {
 /// The exit code that a study's error means.
 pub fn study_exit(error: &StudyError) -> Exit {
     match error {
-        StudyError::Locked { .. } => Exit::Locked,
         StudyError::Changed { .. } => Exit::Usage,
         StudyError::WarmStart(error) => warm_start_exit(error),
-        StudyError::Store(StoreError::Missing(_)) => Exit::Missing,
+        StudyError::Store(error) => store_exit(error),
         _ => Exit::Error,
     }
 }

@@ -5,8 +5,10 @@ use super::exit::{CliError, Exit};
 use crate::clock;
 use crate::data::DataSummary;
 use crate::data::features::{CacheStats, FeatureCache};
-use crate::fsx::FileLock;
-use crate::store::{RunRow, SqliteReader, TrialRow, WorkerRow};
+use crate::engine::{Event, WarmStart};
+use crate::history::{Tables, TrialRow};
+use crate::ids::TrialNumber;
+use crate::store::{Reader, RunEnd, RunRow, StoreError};
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -23,31 +25,31 @@ pub struct Args {
 /// If the study cannot be found or read.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let name = global.find_study(args.study.as_deref())?;
-    let dir = global.study_dir(&name);
     let doing = || format!("read study `{name}`");
-    let reader =
-        SqliteReader::open(&dir.join("study.db")).map_err(|e| CliError::new(doing(), e).exit(Exit::Missing))?;
-    let read = || -> Result<_, crate::store::StoreError> {
-        Ok((reader.spec()?, reader.trials()?, reader.runs()?, reader.workers()?))
+    let backend = global.backend();
+    let read = || -> Result<_, StoreError> {
+        let reader = backend.read(&name)?;
+        let starts = warm_starts(&*reader)?;
+        Ok((reader.spec()?, reader.tables()?, reader.runs()?, reader.images()?, reader.opening()?, starts))
     };
-    let (spec, trials, runs, workers) = read().map_err(|e| CliError::new(doing(), e))?;
-    let images = reader.images().map_err(|e| CliError::new(doing(), e))?;
+    let (spec, tables, runs, images, opened, starts) = read().map_err(|e| CliError::store(doing(), e))?;
     let images: Option<DataSummary> = images.and_then(|i| serde_json::from_str(&i.summary).ok());
     let cache = (images.is_some() && global.cache_dir().join("features").is_dir())
         .then(|| FeatureCache::open(&global.cache_dir(), None).and_then(|cache| cache.stats()).ok())
         .flatten();
-    let opened = reader.opening().map_err(|e| CliError::new(doing(), e))?;
-    let holder = FileLock::holder(&dir.join("study.lock"));
+    let holder = backend.holder(&name);
+    let workers: Vec<Worker> = if holder.is_some() { workers(&tables) } else { Vec::new() };
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
-    trials.iter().for_each(|t| *states.entry(t.state.as_str()).or_default() += 1);
-    let best = best(&trials, spec.objective.direction);
+    tables.trials.values().for_each(|t| *states.entry(t.state.as_ref()).or_default() += 1);
+    let best = tables.ranking(spec.objective.direction);
     let planned = crate::engine::planned_trials(&spec);
     let mut out = std::io::stdout().lock();
     if global.json {
         let json = serde_json::json!({
             "study": name, "planned": planned, "states": states, "metric": spec.objective.metric.to_string(),
-            "best": best.first(), "running": holder, "workers": if holder.is_some() { workers } else { Vec::new() },
-            "runs": runs, "trials": trials, "images": images,
+            "best": best.first().map(|t| trial_json(&tables, t)), "running": holder, "workers": workers,
+            "runs": runs, "images": images, "warm_starts": starts,
+            "trials": tables.trials.values().map(|t| trial_json(&tables, t)).collect::<Vec<_>>(),
             "cached_feature_bytes": cache.as_ref().map(CacheStats::bytes),
             "test_opened_ms": opened.as_ref().map(|o| o.unix_ms),
         });
@@ -57,7 +59,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let seconds: f64 = runs.iter().map(|r| r.seconds).sum();
     let of = planned.map_or_else(String::new, |n| format!(" of {n}"));
     let states: Vec<String> = states.iter().map(|(state, n)| format!("{n} {state}")).collect();
-    writeln!(out, "study {name}: {}{of} trials ({})", trials.len(), states.join(", "))?;
+    writeln!(out, "study {name}: {}{of} trials ({})", tables.trials.len(), states.join(", "))?;
     match &holder {
         Some(holder) => writeln!(out, "running: {holder}")?,
         None => writeln!(out, "not running; {}", last_run(&runs))?,
@@ -76,19 +78,21 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
             writeln!(out, "cached features: {sets} sets, {bytes:.1} GB, of all studies here")?;
         }
     }
-    if holder.is_some() {
-        workers.iter().try_for_each(|worker| writeln!(out, "{}", worker_line(worker)))?;
+    for warm in &starts {
+        writeln!(out, "the search {warm}")?;
     }
+    workers.iter().try_for_each(|worker| writeln!(out, "{}", worker_line(worker)))?;
     if !best.is_empty() {
         writeln!(out, "best by {}:", spec.objective.metric)?;
     }
     for trial in best.iter().take(5) {
-        let value = trial.value.map_or_else(|| "undefined".to_owned(), |v| format!("{v:.4}"));
-        writeln!(out, "  trial {:<5} {value} after {} epochs ({})", trial.trial, trial.epochs, trial.state)?;
+        let value = trial.result.map_or_else(|| "undefined".to_owned(), |v| format!("{v:.4}"));
+        writeln!(out, "  trial {:<5} {value} after {} epochs ({})", trial.trial, trial.result_epochs, trial.state)?;
     }
-    let failed: Vec<_> = trials.iter().filter_map(|t| Some((t.trial, t.failure.as_ref()?))).collect();
-    for (trial, (class, reason)) in failed.iter().take(5) {
-        writeln!(out, "  trial {trial:<5} failed ({class}): {}", reason.lines().next().unwrap_or_default())?;
+    let failed: Vec<_> = tables.failures.values().filter(|f| f.is_final).collect();
+    for f in failed.iter().take(5) {
+        let reason = f.reason.lines().next().unwrap_or_default();
+        writeln!(out, "  trial {:<5} failed ({}): {reason}", f.trial, f.class)?;
     }
     if failed.len() > 5 {
         writeln!(out, "  and {} more failed", failed.len() - 5)?;
@@ -98,24 +102,74 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
 
 fn last_run(runs: &[RunRow]) -> String {
     match runs.last() {
+        Some(RunRow { ended: Some(RunEnd::Killed), .. }) | Some(RunRow { ended: None, .. }) => {
+            "the last run was killed; the same `hpsearch run` goes on".to_owned()
+        }
         Some(RunRow { ended: Some(how), .. }) => format!("the last run ended: {how}"),
-        Some(_) => "the last run was killed; the same `hpsearch run` goes on".to_owned(),
         None => "no run has begun".to_owned(),
     }
 }
 
-fn worker_line(worker: &WorkerRow) -> String {
+/// What earlier studies gave at the start.
+fn warm_starts(reader: &dyn Reader) -> Result<Vec<WarmStart>, StoreError> {
+    let mut starts = Vec::new();
+    if !reader.spec()?.sampler.warm_start().is_empty() {
+        reader.events(0, &mut |event| {
+            if let Event::EarlierResults { warm, .. } = event {
+                starts.push(warm);
+            }
+        })?;
+    }
+    Ok(starts)
+}
+
+/// A trial with all that its row and its latest epoch say.
+fn trial_json(tables: &Tables, row: &TrialRow) -> serde_json::Value {
+    let mut json = serde_json::json!(row);
+    json["params"] = serde_json::json!(tables.configurations.get(&row.trial));
+    json["metrics"] = serde_json::json!(tables.epochs_of(row.trial).next_back().map(|e| &e.metrics));
+    json["failure"] = serde_json::json!(tables.failure_of(row.trial).map(|f| (f.class, &f.reason)));
+    json
+}
+
+/// An attempt that is going on.
+#[derive(Debug, serde::Serialize)]
+struct Worker {
+    worker: u32,
+    trial: TrialNumber,
+    /// Epochs the trial has.
+    epochs: u32,
+    /// Epochs it is sent to.
+    to: u32,
+    started_ms: u64,
+    /// The objective after its latest epoch.
+    value: Option<f64>,
+}
+
+fn workers(tables: &Tables) -> Vec<Worker> {
+    let going_on = tables.attempts.values().filter(|attempt| attempt.ended.is_none());
+    let worker = |attempt: &crate::history::AttemptRow| {
+        let order = tables.orders.get(&attempt.order)?;
+        let trial = tables.trials.get(&order.trial)?;
+        Some(Worker {
+            worker: attempt.worker,
+            trial: trial.trial,
+            epochs: trial.epochs,
+            to: order.to.0,
+            started_ms: attempt.started_ms,
+            value: trial.value,
+        })
+    };
+    let mut workers: Vec<Worker> = going_on.filter_map(worker).collect();
+    workers.sort_by_key(|worker| worker.worker);
+    workers
+}
+
+fn worker_line(worker: &Worker) -> String {
     let value = worker.value.map_or_else(String::new, |v| format!(", {v:.4} so far"));
     let since = clock::span(clock::unix_ms().saturating_sub(worker.started_ms) as f64 / 1000.0);
     format!(
         "  worker {}: trial {} epoch {}/{} for {since}{value}",
         worker.worker, worker.trial, worker.epochs, worker.to
     )
-}
-
-/// Trials with a value, longest trained first, then best first: as the engine ranks them.
-fn best(trials: &[TrialRow], direction: crate::spec::Direction) -> Vec<&TrialRow> {
-    let mut best: Vec<&TrialRow> = trials.iter().filter(|t| t.value.is_some() && t.state != "failed").collect();
-    best.sort_by_key(|t| (std::cmp::Reverse(t.epochs), crate::ledger::Score::new(direction, t.value), t.trial));
-    best
 }

@@ -1,7 +1,8 @@
 //! Courses of training that people should look at.
 
-use super::EpochPoint;
 use crate::ids::Epoch;
+use crate::spec::Metric;
+use std::collections::BTreeMap;
 
 /// A ROC-AUC so far below one half that chance is no explanation, for as few images as one would validate with: below it
 /// by two standard errors for 50 images of each class (Hanley and McNeil 1982).
@@ -24,12 +25,14 @@ impl WorseThanChance {
     ///
     /// Judging and training disagree then: running statistics of batch norm lag behind features that move too fast, the
     /// network has learnt its training images by heart, or the classes of the two sets are mixed up.
-    pub fn first(course: impl IntoIterator<Item = EpochPoint>) -> Option<Self> {
+    ///
+    /// `course`: training loss and validation ROC-AUC after every epoch, from epoch 1.
+    pub fn first(course: impl IntoIterator<Item = (Option<f64>, Option<f64>)>) -> Option<Self> {
         let (mut lowest, mut highest) = (f64::INFINITY, 0f64);
-        for (epoch, point) in (1..).zip(course) {
-            let falls = point.train_loss.is_some_and(|loss| loss < lowest);
-            lowest = point.train_loss.unwrap_or(lowest).min(lowest);
-            let Some(roc_auc) = point.roc_auc else { continue };
+        for (epoch, (train_loss, roc_auc)) in (1..).zip(course) {
+            let falls = train_loss.is_some_and(|loss| loss < lowest);
+            lowest = train_loss.unwrap_or(lowest).min(lowest);
+            let Some(roc_auc) = roc_auc else { continue };
             if falls && (roc_auc < FAR_BELOW_CHANCE || (roc_auc <= 0.5 && highest >= HAD_LEARNT)) {
                 return Some(Self { epoch: Epoch(epoch), roc_auc });
             }
@@ -39,18 +42,18 @@ impl WorseThanChance {
     }
 }
 
+/// The validation ROC-AUC of an epoch's report: among its metrics, or its objective.
+pub fn roc_auc(metrics: &BTreeMap<String, f64>, value: Option<f64>, objective: &Metric) -> Option<f64> {
+    metrics.get("roc_auc").copied().or(value.filter(|_| *objective == Metric::RocAuc))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn first(course: &[(f64, f64)]) -> Option<u32> {
-        let point = |&(loss, auc): &(f64, f64)| EpochPoint {
-            value: Some(auc),
-            train_loss: Some(loss),
-            roc_auc: Some(auc),
-            seconds: 1.0,
-        };
-        WorseThanChance::first(course.iter().map(point)).map(|found| found.epoch.0)
+        let known = course.iter().map(|&(loss, auc)| (Some(loss), Some(auc)));
+        WorseThanChance::first(known).map(|found| found.epoch.0)
     }
 
     #[test]

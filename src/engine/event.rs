@@ -5,6 +5,7 @@ use crate::ledger::{EarlierResult, StopCurve};
 use crate::space::Params;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use strum::{AsRefStr, Display, EnumString};
 
 /// One contiguous stretch of training of one trial: the unit that is leased, run and retired.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,8 +58,11 @@ impl Outcome {
 }
 
 /// Why an attempt failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, AsRefStr, Display, EnumString,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum FailureClass {
     /// Out of memory.
     Oom,

@@ -14,7 +14,7 @@ mod states;
 mod table;
 mod trial;
 
-pub use course::WorseThanChance;
+pub use course::{WorseThanChance, roc_auc};
 pub use event::{EpochReport, Event, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
 pub use plan::{DoneReason, Plan};
 pub use read::{Best, NeededCheckpoint, OpenOrder, Retry, Why};

@@ -3,7 +3,7 @@
 use super::trial::{EpochFiles, OrderRecord, Trial, TrialState};
 use super::{Engine, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
 use crate::ids::{Epoch, OrderId, TrialNumber};
-use crate::ledger::{Ledger, Score};
+use crate::ledger::{Ledger, Place};
 use std::collections::BTreeSet;
 
 /// Complete trials whose last checkpoint is kept, for the opening of the test images.
@@ -164,18 +164,24 @@ impl Engine {
         }
     }
 
-    /// The best trial: among those trained longest, the best value; ties by number. Failed trials and such that
-    /// their curve stopped never count.
+    /// The trials with a result, best first (see [`Place`]), failed ones left out.
+    pub fn ranking(&self) -> Vec<&Trial> {
+        let mut ranked: Vec<(Place, &Trial)> =
+            self.trials.iter().filter_map(|trial| Some((self.place(trial)?, trial))).collect();
+        ranked.sort_by_key(|(place, _)| *place);
+        ranked.into_iter().map(|(_, trial)| trial).collect()
+    }
+
+    /// The first of the ranking.
     pub fn best(&self) -> Option<Best> {
-        let place = |best: &Best| {
-            let score = Score::new(self.ledger.direction, Some(best.value));
-            (std::cmp::Reverse(best.epoch), score, best.trial)
-        };
-        self.trials
-            .iter()
-            .filter(|trial| trial.failure.is_none() && !trial.curve_stopped)
-            .filter_map(|trial| Some(Best { trial: trial.number, value: trial.value?, epoch: trial.epoch }))
-            .min_by_key(place)
+        let placed = self.trials.iter().filter_map(|trial| Some((self.place(trial)?, trial)));
+        let (_, trial) = placed.min_by_key(|(place, _)| *place)?;
+        Some(Best { trial: trial.number, value: trial.value?, epoch: trial.epoch })
+    }
+
+    fn place(&self, trial: &Trial) -> Option<Place> {
+        let result = trial.value.filter(|_| trial.failure.is_none())?;
+        Some(Place::new(self.ledger.direction, trial.epoch, result, trial.number))
     }
 
     /// The checkpoints that something may still need; every other one may be deleted. The newest one of every trial

@@ -1,5 +1,6 @@
 //! The one reducer: what every event does to the engine, and which events cannot be.
 
+use super::course::roc_auc;
 use super::order::Progress;
 use super::trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial, TrialState};
 use super::{Engine, EpochReport, Event, FailureClass, Outcome, WarmStart, WorkOrder};
@@ -7,7 +8,6 @@ use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::StopCurve;
 use crate::scheduler::Next;
 use crate::space::Params;
-use crate::spec::Metric;
 use std::sync::Arc;
 
 /// An event that does not follow from those before it. The engine is unchanged by it.
@@ -262,11 +262,10 @@ impl Engine {
         }
         self.orders[order.0 as usize].attempt_epoch = Some(report.epoch);
         let trial = &mut self.trials[trial];
-        let objective = if self.spec.objective.metric == Metric::RocAuc { report.value } else { None };
         let point = EpochPoint {
             value: report.value,
             train_loss: report.train_loss,
-            roc_auc: report.metrics.get("roc_auc").copied().or(objective),
+            roc_auc: roc_auc(&report.metrics, report.value, &self.spec.objective.metric),
             seconds: report.seconds,
         };
         trial.curve.truncate(report.epoch.0 as usize - 1);

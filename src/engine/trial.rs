@@ -5,12 +5,17 @@ use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::{Score, StopCurve};
 use crate::space::Params;
 use crate::spec::Direction;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use strum::{AsRefStr, Display, EnumString};
 
 /// Where a trial stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, AsRefStr, Display, EnumString,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum TrialState {
     /// An order is issued, no attempt is under way.
     Waiting,

@@ -13,7 +13,7 @@ mod writing;
 pub use bracket::Bracket;
 pub use observation::{EarlierResult, Observation};
 pub use rung::Rung;
-pub use score::{Ranked, Score};
+pub use score::{Place, Ranked, Score};
 pub use stop_curve::StopCurve;
 
 use crate::digest::Digest;

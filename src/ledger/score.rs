@@ -1,8 +1,8 @@
 //! How values are compared, once for everybody.
 
-use crate::ids::TrialNumber;
+use crate::ids::{Epoch, TrialNumber};
 use crate::spec::Direction;
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 
 /// A value turned so that smaller is better in either direction. What is not finite, or absent, is worst in both.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +59,32 @@ pub struct Ranked {
     pub trial: TrialNumber,
 }
 
+/// A trial's place among all others; smaller is better. Those trained longest come first, among them the best result,
+/// among equals the earlier trial: results after different numbers of epochs never compete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    epochs: Reverse<Epoch>,
+    ranked: Ranked,
+}
+
+impl Place {
+    /// The place that a result after so many epochs gives.
+    pub fn new(direction: Direction, epochs: Epoch, result: f64, trial: TrialNumber) -> Self {
+        Self { epochs: Reverse(epochs), ranked: Ranked { score: Score::new(direction, Some(result)), trial } }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_after_different_numbers_of_epochs_do_not_compete() {
+        let place = |epochs, result, trial| Place::new(Direction::Maximize, Epoch(epochs), result, TrialNumber(trial));
+        assert!(place(9, 0.93, 1) < place(1, 0.95, 0), "a complete trial stands above one stopped at epoch 1");
+        assert!(place(9, 0.94, 2) < place(9, 0.93, 1));
+        assert!(place(9, 0.93, 0) < place(9, 0.93, 1));
+    }
 
     #[test]
     fn what_is_not_finite_loses_in_both_directions() {

@@ -3,8 +3,9 @@
 use super::draw::DrawError;
 use super::exhibit::{Exhibit, Section};
 use super::figures::Evidence;
-use super::model::{StudyRecord, TrialState};
+use super::model::StudyRecord;
 use super::table::Table;
+use crate::engine::TrialState;
 use base64::Engine as _;
 use std::fmt::Write as _;
 

@@ -2,8 +2,10 @@
 //! nothing below looks at a clock, a database or a network, so the same record gives the same bytes.
 
 use crate::data::DataSummary;
-use crate::engine::{FailureClass, Outcome, WorkOrder};
-use crate::ids::{Epoch, TrialNumber};
+use crate::engine::{FailureClass, TrialState};
+use crate::history::OutcomeKind;
+use crate::ids::{Epoch, OrderId, TrialNumber};
+use crate::ledger::Place;
 use crate::metrics::Predictions;
 use crate::space::Params;
 use crate::spec::StudySpec;
@@ -44,6 +46,9 @@ pub struct TrialRecord {
     pub state: TrialState,
     /// The objective after its latest epoch, if defined.
     pub value: Option<f64>,
+    /// The objective after its latest finished order: what it is ranked by, after [`TrialRecord::result_epochs`] epochs.
+    pub result: Option<f64>,
+    pub result_epochs: Epoch,
     /// Finished epochs, in order (of several attempts at one epoch, the one that counts).
     pub epochs: Vec<EpochRecord>,
     /// The scheduler's bracket.
@@ -56,24 +61,6 @@ pub struct TrialRecord {
     /// was.
     #[serde(default)]
     pub worse_than_chance: Option<(Epoch, f64)>,
-}
-
-/// Where a trial stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TrialState {
-    /// Issued and not begun.
-    Waiting,
-    /// In training.
-    Running,
-    /// Trained to a rung, neither promoted nor given up yet.
-    Paused,
-    /// Trained to the end.
-    Complete,
-    /// Given up by the scheduler.
-    Stopped,
-    /// Ended by a failure.
-    Failed,
 }
 
 /// A finished epoch.
@@ -107,10 +94,20 @@ pub struct FailureRecord {
 /// An order and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OrderRecord {
-    /// The order.
-    pub order: WorkOrder,
-    /// Its end; `None` while open.
-    pub outcome: Option<Outcome>,
+    /// Its number.
+    pub order: OrderId,
+    /// The trial it trains.
+    pub trial: TrialNumber,
+    /// Epochs done before.
+    pub from: Epoch,
+    /// Epochs done at its end.
+    pub to: Epoch,
+    /// The scheduler's bracket.
+    pub bracket: u32,
+    /// The rung reached at its end, if the scheduler has rungs.
+    pub rung: Option<u32>,
+    /// How it ended, after how many epochs of the trial; `None` while open.
+    pub outcome: Option<(OutcomeKind, Epoch)>,
     /// Attempts at it, in order.
     pub attempts: Vec<AttemptRecord>,
 }
@@ -242,22 +239,15 @@ impl StudyRecord {
         }
     }
 
-    /// Trials with a value, best first: those trained longest come first, among them the best value, among equals the
-    /// earlier, so that values after different numbers of epochs never compete. Failed trials take no part.
+    /// Trials with a result, best first (see [`Place`]). Failed trials take no part.
     pub fn ranking(&self) -> Vec<&TrialRecord> {
-        let mut ranked: Vec<(Epoch, f64, &TrialRecord)> = self
-            .trials
-            .iter()
-            .filter(|t| t.state != TrialState::Failed)
-            .filter_map(|t| {
-                let epochs = t.epochs.last().map_or(Epoch(0), |e| e.epoch);
-                Some((epochs, t.value.filter(|v| v.is_finite())?, t))
-            })
-            .collect();
-        let sign = if self.better(1.0, 0.0) { -1.0 } else { 1.0 };
-        ranked.sort_by(|a, b| {
-            b.0.cmp(&a.0).then((sign * a.1).total_cmp(&(sign * b.1))).then(a.2.number.cmp(&b.2.number))
-        });
-        ranked.into_iter().map(|r| r.2).collect()
+        let direction = self.spec.objective.direction;
+        let place = |t: &TrialRecord| {
+            let result = t.result.filter(|_| t.state != TrialState::Failed)?;
+            Some(Place::new(direction, t.result_epochs, result, t.number))
+        };
+        let mut ranked: Vec<(Place, &TrialRecord)> = self.trials.iter().filter_map(|t| Some((place(t)?, t))).collect();
+        ranked.sort_by_key(|(place, _)| *place);
+        ranked.into_iter().map(|(_, trial)| trial).collect()
     }
 }

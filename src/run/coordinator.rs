@@ -12,6 +12,7 @@ use crate::crash::{self, Point};
 use crate::engine::{self, DoneReason, Engine, EpochReport, FailureClass, TrialState, WorseThanChance};
 use crate::ids::TrialNumber;
 use crate::spec::RunnerSpec;
+use crate::store::RunEnd;
 use crate::study::{Ask, Ended, Lost, Study, StudyError, Trial};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -68,9 +69,9 @@ pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer)
     study.tidy()?;
     crash::at(Point::RunEnding);
     let ended = match (signal, out_of_time, done) {
-        (Some(_), ..) => "interrupted",
-        (None, true, _) => "out of time",
-        (None, false, _) => "done",
+        (Some(_), ..) => RunEnd::Interrupted,
+        (None, true, _) => RunEnd::OutOfTime,
+        (None, false, _) => RunEnd::Done,
     };
     study.note_run(seconds, Some(ended))?;
     let best = study.engine().best().map(Standing::from);
@@ -432,6 +433,7 @@ impl Coordinator<'_> {
 
 /// Whether the newest epoch is the first after which a trial is to be warned of.
 fn worse_than_chance(engine: &Engine, trial: TrialNumber) -> Option<WorseThanChance> {
-    let trial = engine.trial(trial)?;
-    WorseThanChance::first(trial.curve.iter().copied()).filter(|found| found.epoch.0 as usize == trial.curve.len())
+    let curve = &engine.trial(trial)?.curve;
+    let course = curve.iter().map(|point| (point.train_loss, point.roc_auc));
+    WorseThanChance::first(course).filter(|found| found.epoch.0 as usize == curve.len())
 }

@@ -1,8 +1,12 @@
-//! What every store must do.
+//! What every backend must do: a second one is run through the same checks, unchanged.
 
-use super::{EventStore, RunStart, StoreError};
+use super::{Backend, ImagesOnRecord, OpenedTrial, Opening, RunEnd, RunStart, Store, StoreError};
 use crate::digest::Digest;
-use crate::engine::{EpochReport, Event, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
+use crate::engine::{EpochReport, Event, FailureClass, FileRef, Outcome, TrialState, WarmStart, WorkOrder};
+use crate::history::{
+    AttemptEnd, AttemptRow, ConfigurationRow, EarlierRow, EnqueuedRow, EpochRow, FailureRow, FileKind, FileRow,
+    OrderRow, OutcomeKind, Row, Tables, TrialRow,
+};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::{EarlierResult, StopCurve};
 use crate::space::{Domain, Parameter, Params, SearchSpace, Value};
@@ -105,52 +109,272 @@ pub(crate) fn history() -> Vec<Event> {
     ]
 }
 
-fn all(store: &dyn EventStore, after: u64) -> Vec<Event> {
+/// A row of every kind, and some that replace others.
+pub(crate) fn rows() -> Vec<Row> {
+    let trial = |number: u32, state, value| TrialRow {
+        trial: TrialNumber(number),
+        state,
+        value,
+        epochs: 2,
+        result: value,
+        result_epochs: 2,
+        bracket: 1,
+        rung: Some(1),
+        seconds: 0.1 + 0.2,
+        issued_ms: Some(1_700_000_000_000),
+        finished_ms: None,
+    };
+    let order = |outcome: Option<OutcomeKind>| {
+        Row::Order(OrderRow {
+            order: OrderId(0),
+            trial: TrialNumber(0),
+            from: Epoch(0),
+            to: Epoch(3),
+            bracket: 0,
+            rung: None,
+            outcome,
+            at: outcome.map(|_| Epoch(3)),
+            value: outcome.map(|_| 0.875),
+            finished_ms: outcome.map(|_| 9),
+        })
+    };
+    let attempt = |ended: Option<AttemptEnd>| {
+        let ended_ms = ended.map(|_| 8);
+        Row::Attempt(AttemptRow { order: OrderId(0), attempt: 1, worker: 3, started_ms: 7, ended_ms, ended })
+    };
+    let epoch = |number: u32| {
+        let report = report(0, number, Some(0.25));
+        Row::Epoch(EpochRow {
+            trial: TrialNumber(0),
+            epoch: Epoch(number),
+            value: report.value,
+            train_loss: report.train_loss,
+            seconds: report.seconds,
+            data_wait_seconds: report.data_wait_seconds,
+            images: report.images,
+            order: OrderId(0),
+            attempt: 1,
+            reported_ms: 5,
+            metrics: report.metrics,
+        })
+    };
+    let file = |kind, path: &str| {
+        let file = FileRef { path: path.to_owned(), digest: Digest::of(path.as_bytes()), bytes: 1 << 40 };
+        Row::File(FileRow { file, kind, trial: TrialNumber(0), epoch: Epoch(1) })
+    };
+    vec![
+        Row::Configuration(ConfigurationRow { trial: TrialNumber(0), params: self::order(0).params }),
+        Row::Trial(trial(0, TrialState::Running, Some(0.5))),
+        Row::Trial(trial(0, TrialState::Complete, None)),
+        order(None),
+        order(Some(OutcomeKind::Reached)),
+        attempt(None),
+        attempt(Some(AttemptEnd::Failed(FailureClass::BadInput))),
+        epoch(1),
+        epoch(2),
+        epoch(3),
+        Row::Retrained { trial: TrialNumber(0), from: Epoch(2) },
+        epoch(2),
+        Row::Failure(FailureRow {
+            seq: 4,
+            trial: TrialNumber(0),
+            order: OrderId(0),
+            attempt: None,
+            class: FailureClass::Oom,
+            reason: "no \"room\"\n".to_owned(),
+            is_final: true,
+            at_ms: 6,
+        }),
+        file(FileKind::Checkpoint, "checkpoints/0-1"),
+        file(FileKind::Predictions, "predictions/0-1"),
+        Row::Earlier(EarlierRow {
+            seq: 1,
+            study: "old".to_owned(),
+            trial: TrialNumber(7),
+            epoch: Epoch(3),
+            value: -0.0,
+            params: self::order(1).params,
+        }),
+        Row::Enqueued(EnqueuedRow { seq: 2, params: self::order(2).params, at_ms: 3 }),
+    ]
+}
+
+fn all(store: &dyn Store, after: u64) -> Vec<Event> {
     let mut events = Vec::new();
-    store.read(after, &mut |e| events.push(e)).unwrap();
+    store.events(after, &mut |e| events.push(e)).unwrap();
     events
 }
 
-/// Checks a store; `make` gives a fresh, empty one of a study.
-pub(crate) fn check(make: &mut dyn FnMut(StudySpec) -> Box<dyn EventStore>) {
-    let spec = study("conformance");
-    let mut store = make(spec.clone());
+/// Checks a backend that holds no studies yet.
+pub(crate) fn check(backend: &dyn Backend) {
+    events_are_kept_or_refused(backend);
+    rows_come_back_as_they_went_in(backend);
+    one_writer_at_a_time(backend);
+    runs_and_files_are_noted(backend);
+    what_goes_on_record_once_does_so_for_good(backend);
+    a_reader_sees_one_moment_during_a_write(backend);
+    let names = ["events", "files", "once", "reader", "rows", "writers"];
+    assert_eq!(backend.names(), names);
+}
+
+fn events_are_kept_or_refused(backend: &dyn Backend) {
+    let spec = study("events");
+    assert!(!backend.exists("events"));
+    assert!(matches!(backend.read("events"), Err(StoreError::Missing(_))));
+    let claim = backend.claim("events").unwrap();
+    assert!(claim.open().unwrap().is_none());
+    let mut store = claim.create(&spec).unwrap();
+    assert!(backend.exists("events"));
     assert_eq!(store.spec(), &spec);
     assert!(store.is_empty() && all(&*store, 0).is_empty());
+    assert!(matches!(claim.create(&spec), Err(StoreError::Exists(_))));
 
     let history = history();
     let (first, rest) = history.split_at(3);
-    store.append(0, first).unwrap();
+    store.append(0, first, &[]).unwrap();
     assert!(
-        matches!(store.append(0, rest), Err(StoreError::Conflict { expected: 0, found: 3 })),
+        matches!(store.append(0, rest, &rows()), Err(StoreError::Conflict { expected: 0, found: 3 })),
         "a writer that has not seen the latest events is refused"
     );
     assert_eq!(store.len(), 3, "a refused append leaves nothing");
-    store.append(3, rest).unwrap();
-    store.append(store.len(), &[]).unwrap();
+    assert_eq!(backend.read("events").unwrap().tables().unwrap(), Tables::default(), "nor any row");
+    store.append(3, rest, &[]).unwrap();
+    store.append(store.len(), &[], &[]).unwrap();
     assert_eq!(store.len(), history.len() as u64);
     assert_eq!(all(&*store, 0), history, "events come back as they went in, floats to the bit");
     assert_eq!(all(&*store, 14), history[14..]);
     assert!(all(&*store, 99).is_empty());
 
-    assert_eq!(store.run_seconds().unwrap(), 0.0);
-    let run = RunStart { unix_ms: 1, program: "0".to_owned(), workers: 2, device: "cpu".to_owned() };
-    store.begin_run(&run).unwrap();
-    store.note_run(1.5, None).unwrap();
-    store.note_run(2.0, Some("done")).unwrap();
-    store.begin_run(&run).unwrap();
-    store.note_run(0.25, None).unwrap();
-    assert_eq!(store.run_seconds().unwrap(), 2.25, "wall time adds up over runs");
-
     let mut raised = spec;
     raised.budget.n_trials = Some(40);
-    store.replace_spec(&raised).unwrap();
+    store.replace_spec(&raised, &[]).unwrap();
     assert_eq!(store.spec(), &raised);
-    store.forget_files(&["checkpoints/0-1".to_owned()]).unwrap();
-    assert_eq!(all(&*store, 0), history);
     let earlier = earlier_results();
-    store.append(store.len(), std::slice::from_ref(&earlier)).unwrap();
+    store.append(store.len(), std::slice::from_ref(&earlier), &[]).unwrap();
+
+    // Opened again, all is there; removed, it is gone.
+    drop(store);
+    let store = claim.open().unwrap().unwrap();
+    assert_eq!(store.spec(), &raised);
     assert_eq!(all(&*store, history.len() as u64), [earlier]);
+    drop(store);
+    claim.remove().unwrap();
+    assert!(claim.open().unwrap().is_none());
+    claim.create(&raised).unwrap();
+}
+
+fn rows_come_back_as_they_went_in(backend: &dyn Backend) {
+    let claim = backend.claim("rows").unwrap();
+    let mut store = claim.create(&study("rows")).unwrap();
+    let mut expected = Tables::default();
+    rows().into_iter().for_each(|row| expected.put(row));
+    store.append(0, &history()[..1], &rows()).unwrap();
+    assert_eq!(backend.read("rows").unwrap().tables().unwrap(), expected);
+    let promoted = TrialRow { rung: Some(2), ..rows().into_iter().find_map(trial_row).unwrap() };
+    store.replace_spec(&study("rows"), &[Row::Trial(promoted.clone())]).unwrap();
+    expected.put(Row::Trial(promoted));
+    assert_eq!(backend.read("rows").unwrap().tables().unwrap(), expected);
+    drop(store);
+    drop(claim.open().unwrap());
+    assert_eq!(backend.read("rows").unwrap().tables().unwrap(), expected);
+}
+
+fn one_writer_at_a_time(backend: &dyn Backend) {
+    assert_eq!(backend.holder("writers"), None);
+    let claim = backend.claim("writers").unwrap();
+    assert_eq!(backend.holder("writers").map(|h| h.pid), Some(std::process::id()));
+    assert!(matches!(backend.claim("writers"), Err(StoreError::Locked { .. })));
+    let other = backend.claim("rows").unwrap();
+    drop((claim, other));
+    assert_eq!(backend.holder("writers"), None);
+    backend.claim("writers").unwrap().create(&study("writers")).unwrap();
+}
+
+fn runs_and_files_are_noted(backend: &dyn Backend) {
+    let claim = backend.claim("files").unwrap();
+    let mut store = claim.create(&study("files")).unwrap();
+    store.append(0, &history()[..1], &rows()).unwrap();
+    let run = RunStart { unix_ms: 1, program: "0".to_owned(), workers: 2, device: "cpu".to_owned() };
+    let changed = TrialRow { epochs: 77, ..rows().into_iter().find_map(trial_row).unwrap() };
+    store.begin_run(&run, &[]).unwrap();
+    store.note_run(1.5, None).unwrap();
+    store.note_run(2.0, Some((RunEnd::OutOfTime, &[]))).unwrap();
+    store.begin_run(&run, &[]).unwrap();
+    store.note_run(0.25, None).unwrap();
+    store.begin_run(&run, &[Row::Trial(changed.clone())]).unwrap();
+    let reader = backend.read("files").unwrap();
+    let runs = reader.runs().unwrap();
+    assert_eq!(runs, store.runs().unwrap());
+    let ended: Vec<_> = runs.iter().map(|run| (run.seconds, run.ended)).collect();
+    assert_eq!(ended, [(2.0, Some(RunEnd::OutOfTime)), (0.25, Some(RunEnd::Killed)), (0.0, None)]);
+    assert_eq!(reader.tables().unwrap().trials[&TrialNumber(0)], changed);
+
+    assert_eq!(store.kept_files().unwrap(), ["checkpoints/0-1", "predictions/0-1"]);
+    store.forget_files(&["checkpoints/0-1".to_owned(), "unknown".to_owned()]).unwrap();
+    assert_eq!(store.kept_files().unwrap(), ["predictions/0-1"]);
+    let files: Vec<_> = reader.files().unwrap().into_iter().map(|(row, kept)| (row.file.path, kept)).collect();
+    assert_eq!(files, [("checkpoints/0-1".to_owned(), false), ("predictions/0-1".to_owned(), true)]);
+    // Trained again, the file is there again.
+    let again: Vec<Row> = rows().into_iter().filter(|row| matches!(row, Row::File(_))).collect();
+    store.append(1, &history()[1..2], &again).unwrap();
+    assert_eq!(store.kept_files().unwrap().len(), 2);
+}
+
+fn trial_row(row: Row) -> Option<TrialRow> {
+    if let Row::Trial(row) = row { Some(row) } else { None }
+}
+
+fn what_goes_on_record_once_does_so_for_good(backend: &dyn Backend) {
+    let claim = backend.claim("once").unwrap();
+    let mut store = claim.create(&study("once")).unwrap();
+    store.append(0, &history()[..1], &rows()).unwrap();
+    let reader = backend.read("once").unwrap();
+    assert_eq!((reader.images().unwrap(), reader.opening().unwrap()), (None, None));
+    let images =
+        ImagesOnRecord { folder: "/data".into(), digest: Digest::of(b"images"), summary: "{\"n\":1}".to_owned() };
+    store.record_images(&images).unwrap();
+    let others = ImagesOnRecord { summary: "{}".to_owned(), ..images.clone() };
+    assert!(matches!(store.record_images(&others), Err(StoreError::Recorded { .. })));
+    assert_eq!(reader.images().unwrap(), Some(images.clone()));
+    assert_eq!(store.images().unwrap(), Some(images));
+
+    let tested = OpenedTrial {
+        trial: TrialNumber(0),
+        threshold: Some(0.1 + 0.2),
+        predictions: FileRef { path: "test/0.csv".to_owned(), digest: Digest::of(b"t"), bytes: 12 },
+    };
+    assert!(matches!(store.record_tested(std::slice::from_ref(&tested)), Err(StoreError::Recorded { .. })));
+    store.begin_opening(99, true).unwrap();
+    assert!(matches!(store.begin_opening(100, false), Err(StoreError::Recorded { .. })));
+    assert_eq!(reader.opening().unwrap(), Some(Opening { unix_ms: 99, unfinished: true, results: Vec::new() }));
+    store.record_tested(std::slice::from_ref(&tested)).unwrap();
+    assert!(matches!(store.record_tested(std::slice::from_ref(&tested)), Err(StoreError::Recorded { .. })));
+    let opening = Opening { unix_ms: 99, unfinished: true, results: vec![tested] };
+    assert_eq!(reader.opening().unwrap(), Some(opening.clone()));
+    assert_eq!(store.opening().unwrap(), Some(opening));
+}
+
+fn a_reader_sees_one_moment_during_a_write(backend: &dyn Backend) {
+    let claim = backend.claim("reader").unwrap();
+    let mut store = claim.create(&study("reader")).unwrap();
+    let history = history();
+    store.append(0, &history[..8], &[]).unwrap();
+    let reader = backend.read("reader").unwrap();
+    let mut seen = 0;
+    reader
+        .events(0, &mut |_| {
+            if seen == 2 {
+                store.append(8, &history[8..], &rows()).unwrap();
+            }
+            seen += 1;
+        })
+        .unwrap();
+    assert_eq!(seen, 8, "what is written meanwhile is of another moment");
+    assert_eq!(reader.spec().unwrap(), study("reader"));
+    assert_eq!(reader.tables().unwrap().epochs.len(), 2);
+    let mut later = Vec::new();
+    reader.events(8, &mut |event| later.push(event)).unwrap();
+    assert_eq!(later, history[8..]);
 }
 
 /// Results of another study, as a warm start copies them.

@@ -3,8 +3,9 @@
 use super::{Study, StudyError, Trial};
 use crate::crash::{self, Point};
 use crate::digest::Digest;
-use crate::engine::{Engine, Event, FailureClass, FileRef, TrialState, Why};
+use crate::engine::{Engine, FailureClass, FileRef, TrialState, Why};
 use crate::fsx;
+use crate::history::{FileKind, FileRow, OrderRow, Row};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::runner::{Start, command};
 use crate::spec::RunnerSpec;
@@ -24,23 +25,22 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Follows an event that `engine` has just taken.
-    pub(super) fn note(&mut self, engine: &Engine, event: &Event) {
-        match event {
-            Event::EpochReported { order, report, .. } => {
-                let Some(trial) = engine.orders().get(order.0 as usize).map(|record| record.trial) else { return };
-                if let Some(file) = &report.predictions {
+    /// Follows the rows of an event that `engine` has just taken.
+    pub(super) fn note(&mut self, engine: &Engine, rows: &[Row]) {
+        for row in rows {
+            match row {
+                Row::File(FileRow { kind: FileKind::Predictions, file, trial, .. }) => {
                     // Of predictions only the newest count; those of an epoch trained again have the same name.
-                    let previous = self.predictions.insert(trial, file.path.clone());
+                    let previous = self.predictions.insert(*trial, file.path.clone());
                     self.stale.extend(previous);
                     self.stale.retain(|path| *path != file.path);
                 }
-                if let Some(file) = &report.checkpoint {
-                    self.add_checkpoint(engine, trial, file);
+                Row::File(FileRow { kind: FileKind::Checkpoint, file, trial, .. }) => {
+                    self.add_checkpoint(engine, *trial, file);
                 }
+                Row::Order(OrderRow { outcome: Some(_), .. }) => self.finished += 1,
+                _ => {}
             }
-            Event::OrderFinished { .. } => self.finished += 1,
-            _ => {}
         }
     }
 
@@ -178,8 +178,8 @@ impl Study {
 
     /// Attempts at the trial that were lost for want of memory: each halves what the next one computes at once.
     fn halvings(&self, trial: TrialNumber) -> u32 {
-        let orders = self.engine.trial(trial).map(|t| t.orders.clone()).unwrap_or_default();
-        let record = |order: &OrderId| self.engine.orders().get(order.0 as usize);
+        let orders = self.engine().trial(trial).map(|t| t.orders.clone()).unwrap_or_default();
+        let record = |order: &OrderId| self.engine().orders().get(order.0 as usize);
         orders.iter().filter_map(record).filter_map(|record| record.losses.get(&FailureClass::Oom)).sum()
     }
 
@@ -219,17 +219,17 @@ impl Study {
     /// # Errors
     /// If the store fails. A file that cannot be deleted is left to the next [`Study::tidy`].
     pub fn sweep(&mut self) -> Result<Swept, StudyError> {
-        debug_assert!(self.pending.is_empty(), "sweep follows flush");
+        debug_assert!(self.events.is_empty(), "sweep follows flush");
         // Looking at every trial after every order would be quadratic in long studies.
-        if self.files.finished > self.engine.trials().len() / 64 {
-            self.files.settle(&self.engine);
+        if self.files.finished > self.engine().trials().len() / 64 {
+            self.files.settle(self.history.engine());
         }
         let mut over_quota = 0;
         if let Some(quota) = self.spec().limits.checkpoint_bytes
             && self.files.bytes > quota
         {
-            self.files.settle(&self.engine);
-            over_quota = self.files.honour(&self.engine, quota);
+            self.files.settle(self.history.engine());
+            over_quota = self.files.honour(self.history.engine(), quota);
         }
         let stale = std::mem::take(&mut self.files.stale);
         let mut swept = Swept { over_quota, ..Swept::default() };
@@ -252,7 +252,7 @@ impl Study {
     /// If the store fails or a folder cannot be read.
     pub fn tidy(&mut self) -> Result<Swept, StudyError> {
         self.flush()?;
-        self.files.settle(&self.engine);
+        self.files.settle(self.history.engine());
         self.files.stale.clear(); // found below, with everything else
         let forgotten: Vec<String> =
             self.store.kept_files()?.into_iter().filter(|path| !self.files.is_kept(path)).collect();
@@ -286,7 +286,7 @@ impl Study {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(swept),
             entries => entries.map_err(fault)?,
         };
-        let needed = self.engine.needed_trials();
+        let needed = self.engine().needed_trials();
         for entry in entries {
             let entry = entry.map_err(fault)?;
             let number = entry.file_name().to_str().and_then(|name| name.parse().ok());

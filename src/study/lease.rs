@@ -139,10 +139,10 @@ impl Study {
         if self.is_cold() {
             return Err(WarmStartError::NotOpened.into());
         }
-        let waiting = self.engine.open_orders().find(|open| !self.leased.contains(&open.order.order));
+        let waiting = self.engine().open_orders().find(|open| !self.leased.contains(&open.order.order));
         let id = match waiting {
             Some(open) => open.order.order,
-            None => match self.engine.plan() {
+            None => match self.engine().plan() {
                 Plan::Issue(order) => {
                     let id = order.order;
                     self.apply(Event::OrderIssued { order })?;
@@ -152,11 +152,11 @@ impl Study {
                 Plan::Done(reason) => return Ok(Ask::Done(reason)),
             },
         };
-        let Some(order) = self.engine.order(id) else { return Ok(Ask::Wait) };
-        let attempt = self.engine.orders()[id.0 as usize].attempts + 1;
+        let Some(order) = self.engine().order(id) else { return Ok(Ask::Wait) };
+        let attempt = self.engine().orders()[id.0 as usize].attempts + 1;
         self.apply(Event::AttemptStarted { order: id, attempt, worker, unix_ms: unix_ms() })?;
         self.leased.insert(id);
-        let trial = self.engine.trial(order.trial);
+        let trial = self.engine().trial(order.trial);
         // The outcome rests on a report of this very attempt: one that ended between its last epoch and its outcome
         // is asked for the last epoch again.
         let last = order.to.0.saturating_sub(1);
@@ -175,7 +175,7 @@ impl Study {
         let (order, attempt) = (trial.order.order, trial.attempt);
         self.apply(Event::EpochReported { order, attempt, report, unix_ms: unix_ms() })?;
         trial.diverged = value.is_none();
-        let over = trial.diverged || self.engine.outcome_due(order).is_some();
+        let over = trial.diverged || self.engine().outcome_due(order).is_some();
         Ok(if over { Continue::Stop } else { Continue::Go })
     }
 
@@ -183,7 +183,7 @@ impl Study {
     /// diverged.
     pub fn finish(&mut self, trial: Trial) -> Result<Ended, StudyError> {
         let id = trial.order.order;
-        let outcome = match self.engine.outcome_due(id) {
+        let outcome = match self.engine().outcome_due(id) {
             Some(Outcome::Failed { class, reason }) => {
                 self.fail(trial, class, reason.clone())?;
                 return Ok(Ended::Finished(Outcome::Failed { class, reason }));
@@ -208,7 +208,7 @@ impl Study {
     /// [`Study::tell`] of a failure, durable only after the next flush.
     pub fn fail(&mut self, trial: Trial, class: FailureClass, reason: String) -> Result<Lost, StudyError> {
         let (order, attempt) = (trial.order.order, trial.attempt);
-        let (event, lost) = match self.engine.after_failure(order, class) {
+        let (event, lost) = match self.engine().after_failure(order, class) {
             Retry::Retry => (Event::AttemptLost { order, attempt, class, reason, unix_ms: unix_ms() }, Lost::Again),
             Retry::Fail => {
                 let outcome = Outcome::Failed { class, reason };

@@ -2,16 +2,17 @@
 
 use crate::data::{DataSet, DataSummary, Quiet, sheet};
 use crate::digest::Digest;
-use crate::engine::{self, Engine, Event, FileRef, Inconsistent, Outcome, WorseThanChance};
-use crate::ids::{Epoch, TrialNumber};
+use crate::engine::{WorseThanChance, roc_auc};
+use crate::history::{AttemptEnd, FailureRow, OrderRow, Tables, TrialRow};
+use crate::ids::Epoch;
 use crate::metrics::predictions::{self, PredictionsError};
 use crate::report;
 use crate::report::model::{
     AttemptRecord, EpochRecord, FailureRecord, Finalist, OrderRecord, Picture, Png, StudyRecord, TestOpening,
-    TestResult, TrialRecord, TrialState,
+    TestResult, TrialRecord,
 };
 use crate::spec::{RunnerSpec, StudySpec};
-use crate::store::{Opening, SqliteReader, StoreError};
+use crate::store::{Opening, Reader, StoreError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -21,9 +22,6 @@ pub enum RecordError {
     /// The database fails.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What is on record does not follow from the study.
-    #[error(transparent)]
-    Inconsistent(#[from] Inconsistent),
     /// What is on record about the images cannot be understood.
     #[error("read what the images were")]
     Images(#[source] serde_json::Error),
@@ -38,21 +36,19 @@ pub enum RecordError {
     Damaged { path: PathBuf },
 }
 
-/// Reads the study in `dir`, with the predictions of at most `finalists` leading trials. Takes no lock and changes
-/// nothing. Predictions whose file is gone are left out; what the data held and pictures are for the caller to add.
+/// Reads the study whose folder is `dir`, with the predictions of at most `finalists` leading trials. Takes no lock and
+/// changes nothing. Predictions whose file is gone are left out; small pictures are for [`illustrate`] to add.
 ///
 /// # Errors
-/// If there is no study, it cannot be read, or a file of predictions is damaged.
-pub fn record(dir: &Path, finalists: usize) -> Result<StudyRecord, RecordError> {
-    let reader = SqliteReader::open(&dir.join("study.db"))?;
-    let mut events = Vec::new();
-    reader.events(0, &mut |event| events.push(event))?;
-    let (mut record, files) = replay(&reader.spec()?, &events)?;
+/// If the study cannot be read, or a file of predictions is damaged.
+pub fn record(reader: &dyn Reader, dir: &Path, finalists: usize) -> Result<StudyRecord, RecordError> {
+    let tables = reader.tables()?;
+    let mut record = arranged(reader.spec()?, &tables);
     for number in record.ranking().into_iter().map(|t| t.number).collect::<Vec<_>>() {
         if record.finalists.len() == finalists {
             break;
         }
-        let Some(file) = files.get(&number) else { continue };
+        let Some(file) = tables.predictions_of(number) else { continue };
         let path = dir.join(&file.path);
         if !path.exists() {
             continue;
@@ -80,9 +76,9 @@ pub fn record(dir: &Path, finalists: usize) -> Result<StudyRecord, RecordError> 
 
 /// Adds small pictures of what the leading trial calls wrongly, if the images are still where they were and the same.
 /// A report without them is a report, so that they are gone is no error. `cache_dir`: where decoded images are kept.
-pub fn illustrate(record: &mut StudyRecord, dir: &Path, cache_dir: &Path) -> Result<(), RecordError> {
+pub fn illustrate(record: &mut StudyRecord, reader: &dyn Reader, cache_dir: &Path) -> Result<(), RecordError> {
     let RunnerSpec::Image { data, .. } = &record.spec.runner else { return Ok(()) };
-    let Some(images) = SqliteReader::open(&dir.join("study.db"))?.images()? else { return Ok(()) };
+    let Some(images) = reader.images()? else { return Ok(()) };
     let wanted = report::pictured(record);
     if wanted.is_empty() {
         return Ok(());
@@ -125,110 +121,76 @@ pub fn tested(dir: &Path, opening: &Opening) -> Result<TestOpening, RecordError>
     Ok(TestOpening { unix_ms: opening.unix_ms, unfinished: opening.unfinished, results })
 }
 
-/// The record that events tell, and the latest file of predictions of each trial. States are the engine's: no second
-/// reducer decides who was promoted.
-fn replay(spec: &StudySpec, events: &[Event]) -> Result<(StudyRecord, BTreeMap<TrialNumber, FileRef>), RecordError> {
-    let mut engine = Engine::new(spec);
-    let mut orders: Vec<OrderRecord> = Vec::new();
-    let mut epochs: BTreeMap<TrialNumber, BTreeMap<Epoch, EpochRecord>> = BTreeMap::new();
-    let mut files = BTreeMap::new();
-    for event in events {
-        engine.apply(event)?;
-        match event {
-            Event::Enqueued { .. } | Event::EarlierResults { .. } => {}
-            Event::OrderIssued { order } => {
-                orders.push(OrderRecord { order: order.clone(), outcome: None, attempts: Vec::new() });
-            }
-            Event::AttemptStarted { order, worker, unix_ms, .. } => {
-                let attempt = AttemptRecord { worker: *worker, started_ms: *unix_ms, ended_ms: *unix_ms, lost: None };
-                orders[order.0 as usize].attempts.push(attempt);
-            }
-            Event::EpochReported { order, report, unix_ms, .. } => {
-                let order = &mut orders[order.0 as usize];
-                if let Some(attempt) = order.attempts.last_mut() {
-                    attempt.ended_ms = *unix_ms;
-                }
-                if let Some(file) = &report.predictions {
-                    files.insert(order.order.trial, file.clone());
-                }
-                let epoch = EpochRecord {
-                    epoch: report.epoch,
-                    value: report.value.filter(|v| v.is_finite()),
-                    metrics: report.metrics.clone(),
-                    train_loss: report.train_loss.filter(|v| v.is_finite()),
-                    seconds: report.seconds,
-                    data_wait_seconds: report.data_wait_seconds,
-                    unix_ms: *unix_ms,
-                };
-                epochs.entry(order.order.trial).or_default().insert(report.epoch, epoch);
-            }
-            Event::AttemptLost { order, class, reason, unix_ms, .. } => {
-                if let Some(attempt) = orders[order.0 as usize].attempts.last_mut() {
-                    attempt.ended_ms = *unix_ms;
-                    attempt.lost = Some(FailureRecord { class: *class, reason: reason.clone() });
-                }
-            }
-            Event::OrderFinished { order, outcome, unix_ms } => {
-                let order = &mut orders[order.0 as usize];
-                if let Some(attempt) = order.attempts.last_mut() {
-                    attempt.ended_ms = attempt.ended_ms.max(*unix_ms);
-                }
-                order.outcome = Some(outcome.clone());
-            }
-        }
-    }
-    let trials = engine
-        .trials()
-        .map(|view| {
-            let mut own = epochs.remove(&view.number).unwrap_or_default();
-            // Epochs that a lost attempt had reached and nobody trained again are no part of the trial.
-            own.retain(|epoch, _| epoch.0 as usize <= view.curve.len());
-            let last = own.last_key_value().and_then(|(_, e)| e.value);
-            TrialRecord {
-                number: view.number,
-                params: (*view.params).clone(),
-                state: state(view.state),
-                worse_than_chance: WorseThanChance::first(view.curve.iter().copied()).map(|w| (w.epoch, w.roc_auc)),
-                value: if view.state == engine::TrialState::Failed { None } else { view.value.or(last) },
-                epochs: own.into_values().collect(),
-                bracket: view.bracket,
-                rung: view.rung,
-                failure: view
-                    .failure
-                    .as_ref()
-                    .map(|f| FailureRecord { class: f.class, reason: f.reason.clone() })
-                    .or_else(|| failure(&orders, view.number)),
-            }
-        })
-        .collect();
-    let record = StudyRecord {
-        spec: spec.clone(),
-        trials,
-        orders,
+/// The rows of a study as a report has them.
+fn arranged(spec: StudySpec, tables: &Tables) -> StudyRecord {
+    StudyRecord {
+        trials: tables.trials.values().map(|row| trial(&spec, tables, row)).collect(),
+        orders: tables.orders.values().map(|row| order(tables, row)).collect(),
+        spec,
         data: None,
         finalists: Vec::new(),
         test: None,
         pictures: Vec::new(),
         thumbnails: BTreeMap::new(),
         program: concat!("hpsearch ", env!("CARGO_PKG_VERSION")).to_owned(),
-    };
-    Ok((record, files))
-}
-
-fn failure(orders: &[OrderRecord], trial: TrialNumber) -> Option<FailureRecord> {
-    orders.iter().rev().filter(|o| o.order.trial == trial).find_map(|o| match &o.outcome {
-        Some(Outcome::Failed { class, reason }) => Some(FailureRecord { class: *class, reason: reason.clone() }),
-        _ => None,
-    })
-}
-
-fn state(state: engine::TrialState) -> TrialState {
-    match state {
-        engine::TrialState::Waiting => TrialState::Waiting,
-        engine::TrialState::Running => TrialState::Running,
-        engine::TrialState::Paused => TrialState::Paused,
-        engine::TrialState::Complete => TrialState::Complete,
-        engine::TrialState::Stopped => TrialState::Stopped,
-        engine::TrialState::Failed => TrialState::Failed,
     }
+}
+
+fn trial(spec: &StudySpec, tables: &Tables, row: &TrialRow) -> TrialRecord {
+    let metric = &spec.objective.metric;
+    let course = tables.epochs_of(row.trial).map(|e| (e.train_loss, roc_auc(&e.metrics, e.value, metric)));
+    let epochs = tables.epochs_of(row.trial).map(|e| EpochRecord {
+        epoch: e.epoch,
+        value: e.value,
+        metrics: e.metrics.clone(),
+        train_loss: e.train_loss,
+        seconds: e.seconds,
+        data_wait_seconds: e.data_wait_seconds,
+        unix_ms: e.reported_ms,
+    });
+    TrialRecord {
+        number: row.trial,
+        params: tables.configurations.get(&row.trial).cloned().unwrap_or_default(),
+        state: row.state,
+        value: row.value,
+        result: row.result,
+        result_epochs: Epoch(row.result_epochs),
+        epochs: epochs.collect(),
+        bracket: row.bracket,
+        rung: row.rung,
+        failure: tables.failure_of(row.trial).map(failure),
+        worse_than_chance: WorseThanChance::first(course).map(|found| (found.epoch, found.roc_auc)),
+    }
+}
+
+fn order(tables: &Tables, row: &OrderRow) -> OrderRecord {
+    let attempts = tables.attempts.range((row.order, 0)..=(row.order, u32::MAX)).map(|(_, attempt)| {
+        let own = |order, number| order == row.order && number == attempt.attempt;
+        let lost = tables.failures.values().find(|f| !f.is_final && f.attempt.is_some_and(|n| own(f.order, n)));
+        // One that was cut short is known by its last sign of life: when that was noticed says nothing.
+        let ended = attempt.ended_ms.filter(|_| attempt.ended != Some(AttemptEnd::Interrupted)).unwrap_or_else(|| {
+            let reports = tables.epochs_of(row.trial).filter(|e| own(e.order, e.attempt)).map(|e| e.reported_ms);
+            reports.max().unwrap_or(attempt.started_ms)
+        });
+        AttemptRecord {
+            worker: attempt.worker,
+            started_ms: attempt.started_ms,
+            ended_ms: ended,
+            lost: lost.map(failure),
+        }
+    });
+    OrderRecord {
+        order: row.order,
+        trial: row.trial,
+        from: row.from,
+        to: row.to,
+        bracket: row.bracket,
+        rung: row.rung,
+        outcome: row.outcome.zip(row.at),
+        attempts: attempts.collect(),
+    }
+}
+
+fn failure(row: &FailureRow) -> FailureRecord {
+    FailureRecord { class: row.class, reason: row.reason.clone() }
 }

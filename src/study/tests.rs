@@ -196,7 +196,7 @@ fn a_second_opener_is_told_who_holds_the_study() {
     let Err(error) = Study::open(state.path(), &spec) else { panic!("opened twice") };
     let text = error.to_string();
     assert!(text.contains(&format!("held by process {}", std::process::id())), "{text}");
-    assert!(matches!(error, StudyError::Locked { holder: Some(_), .. }));
+    assert!(matches!(error, StudyError::Store(StoreError::Locked { holder: Some(_), .. })));
 }
 
 fn with_files(study: &Study, trial: u32, epoch: u32) -> EpochReport {

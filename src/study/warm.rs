@@ -10,7 +10,7 @@ use crate::ids::Epoch;
 use crate::ledger::EarlierResult;
 use crate::space::{NotInSpace, Params, SearchSpace};
 use crate::spec::StudySpec;
-use crate::store::{SqliteReader, StoreError};
+use crate::store::{StoreError, read_file};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,7 @@ pub fn warm_starts(state: &Path, base: &Path, spec: &StudySpec) -> Result<Vec<Wa
     let own = state.join(&spec.name).join("study.db");
     if !spec.sampler.warm_start().is_empty() && own.exists() {
         let mut recorded = Vec::new();
-        SqliteReader::open(&own)
+        read_file(&own)
             .and_then(|reader| {
                 reader.events(0, &mut |event| {
                     if let Event::EarlierResults { warm, .. } = event {
@@ -89,7 +89,7 @@ fn read(source_name: &str, state: &Path, base: &Path, spec: &StudySpec) -> Resul
         return Err(WarmStartError::Itself(source_name.to_owned()));
     }
     let store = |source| WarmStartError::Store { path: path.clone(), source };
-    let reader = SqliteReader::open(&path).map_err(store)?;
+    let reader = read_file(&path).map_err(store)?;
     let earlier = reader.spec().map_err(store)?;
     same_objective(&earlier, spec)?;
     let mut engine = Engine::new(&earlier);
@@ -192,8 +192,8 @@ impl Study {
     /// Whether results of earlier studies are wanted and not here yet.
     pub(super) fn is_cold(&self) -> bool {
         !self.spec().sampler.warm_start().is_empty()
-            && self.engine.warm_starts().is_empty()
-            && self.engine.orders().is_empty()
+            && self.engine().warm_starts().is_empty()
+            && self.engine().orders().is_empty()
     }
 }
 

@@ -1,9 +1,14 @@
 //! The order sequence, and all that follows from it, is the same for every number of workers, every order of
 //! arrival, and through kills of workers and of the coordinator.
 
-use crate::simulation::{Conditions, Simulation, mixed_space, replay, rugged, samplers, schedulers, study};
+use crate::simulation::{Conditions, Database, Simulation, mixed_space, replay, rugged, samplers, schedulers, study};
 use hpsearch::rng::{Purpose, StreamRng};
 use hpsearch::spec::{Direction, SamplerSpec, SchedulerSpec, StudySpec};
+
+/// Whether the database is asked after every event of every simulated study, and not of every twelfth.
+fn exhaustive() -> bool {
+    std::env::var_os("HPSEARCH_EXHAUSTIVE").is_some()
+}
 
 /// Runs a study in `runs` other ways and compares with the straight run.
 fn same_every_way(spec: &StudySpec, runs: u64) {
@@ -21,7 +26,13 @@ fn same_every_way(spec: &StudySpec, runs: u64) {
             ahead: rng.below(4) as usize,
         };
         let mut other = Simulation::new(spec, &rugged);
+        if exhaustive() || seed % 12 == 0 {
+            other.database = Some(Database::new(spec));
+        }
         assert_eq!(other.run(&how), reason, "{what}, {how:?}");
+        if let Some(database) = &other.database {
+            database.check(&other.tables);
+        }
         assert_eq!(other.missed, 0, "{what}, {how:?}: a checkpoint was deleted too early");
         same(&other.orders(), &orders, &format!("{what}, {how:?}"));
         same(&other.results(), &results, &format!("{what}, {how:?}"));

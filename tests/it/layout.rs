@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Lower floors first; a module may use those of its own floor and below.
-const FLOORS: [&[&str]; 14] = [
+const FLOORS: [&[&str]; 15] = [
     &["ids", "rng", "digest", "fsx", "clock", "stats", "crash"],
     &["space"],
     &["spec"],
@@ -13,7 +13,8 @@ const FLOORS: [&[&str]; 14] = [
     &["ledger"],
     &["sampler", "scheduler"],
     &["engine"],
-    &["store", "nn"],
+    &["history", "nn"],
+    &["store"],
     &["data"],
     &["runner"],
     &["report"],

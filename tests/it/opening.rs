@@ -96,14 +96,16 @@ fn nothing_is_opened_with_a_damaged_checkpoint_or_before_the_end() {
         *bad.last_mut().unwrap() ^= 1;
         std::fs::write(damaged, &bad).unwrap();
         let (exit, said) = code(&test(&bench, &["--finalists", "2"]));
-        assert_eq!(exit, 1, "{said}");
+        assert_eq!(exit, 6, "{said}");
         assert!(!bench.dir().join("test/00000.csv").exists() && !bench.dir().join("test/00001.csv").exists());
         std::fs::write(damaged, &good).unwrap();
     }
     // Cut short between opening and result, it is completed.
-    let mut store = hpsearch::store::SqliteStore::open(&bench.dir().join("study.db")).unwrap();
-    store.begin_opening(1_000_000, false).unwrap();
-    drop(store);
+    let dir = bench.dir();
+    let (state, name) = (dir.parent().unwrap(), dir.file_name().unwrap().to_str().unwrap());
+    let claim = hpsearch::store::in_folder(state).claim(name).unwrap();
+    claim.open().unwrap().unwrap().begin_opening(1_000_000, false).unwrap();
+    drop(claim);
     let completed = test(&bench, &["--finalists", "2"]);
     assert_eq!(code(&completed).0, 0);
     assert_eq!(text(&completed.stdout).matches("recall ").count(), 2);

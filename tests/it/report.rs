@@ -3,9 +3,10 @@
 #[path = "../../examples/report_demo/study.rs"]
 mod study;
 
-use hpsearch::engine::{FailureClass, Outcome};
+use hpsearch::engine::{FailureClass, TrialState};
+use hpsearch::history::OutcomeKind;
 use hpsearch::metrics::{Prediction, Predictions, evaluate};
-use hpsearch::report::model::{FailureRecord, Finalist, StudyRecord, TrialState};
+use hpsearch::report::model::{FailureRecord, Finalist, StudyRecord};
 use hpsearch::report::{self, Written};
 use hpsearch::spec::{Metric, OperatingPoint};
 use std::collections::BTreeMap;
@@ -160,12 +161,12 @@ fn a_study_in_which_everything_failed_has_no_best() {
     record.finalists.clear();
     for t in &mut record.trials {
         t.state = TrialState::Failed;
-        t.value = Some(f64::NAN);
+        (t.value, t.result) = (None, None);
         t.failure = Some(FailureRecord { class: FailureClass::Oom, reason: "3 GiB wanted".into() });
         t.epochs.iter_mut().for_each(|e| e.value = None);
     }
     for o in &mut record.orders {
-        o.outcome = Some(Outcome::Failed { class: FailureClass::Oom, reason: "3 GiB wanted".into() });
+        o.outcome = Some((OutcomeKind::Failed, o.from));
     }
     let report = Report::of(&record);
     assert!(report.page().contains("No trial has a value yet"));
@@ -268,7 +269,8 @@ fn a_stored_study_is_read_as_it_was_told() {
         told.tell(trial, Ok(())).unwrap();
     }
     // Read beside the open study: no lock is wanted.
-    let read = record(&state.path().join(&spec.name), 5).unwrap();
+    let reader = hpsearch::store::in_folder(state.path()).read(&spec.name).unwrap();
+    let read = record(&*reader, &state.path().join(&spec.name), 5).unwrap();
     assert_eq!(read.trials.len(), 9);
     assert_eq!(read.trials.iter().map(|t| t.epochs.len()).sum::<usize>(), epochs);
     let best = told.engine().best().unwrap();

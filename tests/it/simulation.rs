@@ -2,12 +2,14 @@
 //! coordinator. Objectives are functions of (configuration, epoch), so what a study finds is a matter of its orders.
 
 use hpsearch::engine::{
-    DoneReason, Engine, EpochReport, Event, FailureClass, FileRef, Plan, Retry, TrialState, WorkOrder,
+    DoneReason, Engine, EpochReport, Event, FailureClass, FileRef, Plan, Retry, Trial, TrialState, WorkOrder,
 };
-use hpsearch::ids::{Epoch, OrderId};
+use hpsearch::history::{History, Row, Tables};
+use hpsearch::ids::{Epoch, OrderId, TrialNumber};
 use hpsearch::rng::{Purpose, StreamRng};
 use hpsearch::space::{Condition, Domain, Parameter, Params, SearchSpace, Value};
 use hpsearch::spec::{FailurePolicies, SamplerSpec, SchedulerSpec, StudySpec};
+use hpsearch::store::{Claim, Reader, Store, in_folder};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// The objective of a configuration after an epoch; `None`: undefined.
@@ -97,6 +99,11 @@ struct Attempt {
 /// A study under way.
 pub struct Simulation<'a> {
     pub engine: Engine,
+    /// The rows of the log so far, by a history of their own.
+    history: History,
+    pub tables: Tables,
+    /// A database that is given every row, where one is compared.
+    pub database: Option<Database>,
     pub log: Vec<Event>,
     curve: Curve<'a>,
     running: Vec<Attempt>,
@@ -112,6 +119,9 @@ impl<'a> Simulation<'a> {
     pub fn new(spec: &StudySpec, curve: Curve<'a>) -> Self {
         Self {
             engine: Engine::new(spec),
+            history: History::new(spec),
+            tables: Tables::default(),
+            database: None,
             log: Vec::new(),
             curve,
             running: Vec::new(),
@@ -125,6 +135,7 @@ impl<'a> Simulation<'a> {
         let before: Vec<TrialState> = self.engine.trials().map(|trial| trial.state).collect();
         self.engine.apply(&event).unwrap_or_else(|e| panic!("failed to {e}\n{event:?}"));
         self.check_states(&before);
+        self.check_rows(&event);
         if let Event::EpochReported { report: EpochReport { checkpoint: Some(file), .. }, .. } = &event {
             self.files.insert(file.path.clone());
         }
@@ -148,6 +159,43 @@ impl<'a> Simulation<'a> {
             }
         }
         assert_eq!(self.engine.changed(), moved);
+    }
+
+    /// The rows are what the engine says of every trial, and their ranking is the engine's.
+    fn check_rows(&mut self, event: &Event) {
+        let mut rows = Vec::new();
+        self.history.apply(event, &mut rows).unwrap();
+        rows.iter().for_each(|row| self.tables.put(row.clone()));
+        let engine = &self.engine;
+        assert_eq!(self.tables.trials.len(), engine.trials().len());
+        for trial in engine.trials() {
+            let row = &self.tables.trials[&trial.number];
+            let last = latest(trial);
+            assert_eq!((row.state, row.value, row.epochs), (trial.state, last, trial.curve.len() as u32));
+            assert_eq!((row.result, row.result_epochs), (trial.value, trial.epoch.0));
+            assert_eq!((row.bracket, row.rung), (trial.bracket, trial.rung));
+            assert_eq!(row.seconds, trial.curve.iter().map(|point| point.seconds).sum::<f64>());
+            let epochs: Vec<_> = self.tables.epochs_of(trial.number).map(|row| row.value).collect();
+            let curve = trial.curve.iter().map(|point| point.value.filter(|v| v.is_finite()));
+            assert_eq!(epochs, curve.collect::<Vec<_>>());
+            assert_eq!(self.tables.failure_of(trial.number).map(|f| f.class), trial.failure.as_ref().map(|f| f.class));
+        }
+        for (number, order) in engine.orders().iter().enumerate() {
+            let row = &self.tables.orders[&OrderId(number as u32)];
+            assert_eq!((row.trial, row.from, row.to), (order.trial, order.from, order.to));
+            assert_eq!(row.outcome.is_some(), order.outcome.is_some());
+            let attempts = self.tables.attempts.range((row.order, 0)..=(row.order, u32::MAX));
+            let (going_on, ended): (Vec<_>, Vec<_>) = attempts.map(|(_, a)| a).partition(|a| a.ended.is_none());
+            assert_eq!((going_on.len() + ended.len()) as u32, order.attempts);
+            assert_eq!(going_on.len(), usize::from(order.running));
+        }
+        let direction = engine.spec().objective.direction;
+        let ranking: Vec<_> = self.tables.ranking(direction).iter().map(|row| row.trial).collect();
+        assert_eq!(ranking, engine.ranking().iter().map(|trial| trial.number).collect::<Vec<_>>());
+        assert_eq!(ranking.first().copied(), engine.best().map(|best| best.trial));
+        if let Some(database) = &mut self.database {
+            database.follow(event, &rows, engine);
+        }
     }
 
     /// Checkpoints on disk.
@@ -249,6 +297,15 @@ impl<'a> Simulation<'a> {
     pub fn restart(&mut self, spec: &StudySpec) {
         self.running.clear();
         self.engine = replay(spec, &self.log);
+        self.history = History::new(spec);
+        let mut rows = Vec::new();
+        self.log.iter().for_each(|event| self.history.apply(event, &mut rows).unwrap());
+        // What a raised budget changes has no event.
+        let rows = self.history.trial_rows();
+        rows.iter().for_each(|row| self.tables.put(row.clone()));
+        if let Some(database) = &mut self.database {
+            database.store.replace_spec(spec, &rows).unwrap();
+        }
     }
 
     /// The orders, as a text each.
@@ -260,7 +317,7 @@ impl<'a> Simulation<'a> {
 
     /// What the study came to: every trial's state, epochs and values, and the best one.
     pub fn results(&self) -> Vec<String> {
-        let trial = |t: &hpsearch::engine::Trial| {
+        let trial = |t: &Trial| {
             let values: Vec<_> = t.values().map(|(_, v)| v.map(f64::to_bits)).collect();
             format!(
                 "{} {:?} {:?} {} {:?} {:?}",
@@ -291,6 +348,63 @@ impl<'a> Simulation<'a> {
 
     pub fn complete(&self) -> usize {
         self.engine.trials().filter(|trial| trial.state == TrialState::Complete).count()
+    }
+}
+
+/// The objective after a trial's latest epoch, as people see it: what is not finite is undefined, failed trials have none.
+fn latest(trial: &Trial) -> Option<f64> {
+    let value = trial.curve.last()?.value?;
+    (value.is_finite() && trial.failure.is_none()).then_some(value)
+}
+
+/// A study's database beside a simulation.
+pub struct Database {
+    store: Box<dyn Store>,
+    reader: Box<dyn Reader>,
+    sql: rusqlite::Connection,
+    _claim: Box<dyn Claim>,
+    _folder: tempfile::TempDir,
+}
+
+impl Database {
+    pub fn new(spec: &StudySpec) -> Self {
+        // In memory where there is such a folder: nothing here hangs on a disk.
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).unwrap();
+        let backend = in_folder(folder.path());
+        let claim = backend.claim(&spec.name).unwrap();
+        let store = claim.create(spec).unwrap();
+        let reader = backend.read(&spec.name).unwrap();
+        let sql = rusqlite::Connection::open(folder.path().join(&spec.name).join("study.db")).unwrap();
+        Self { store, reader, sql, _claim: claim, _folder: folder }
+    }
+
+    /// After an event, SQL says of every trial what the engine says, and ranks in the same order.
+    fn follow(&mut self, event: &Event, rows: &[Row], engine: &Engine) {
+        self.store.append(self.store.len(), std::slice::from_ref(event), rows).unwrap();
+        let ask = "SELECT state, value, epochs, result, result_epochs FROM trial ORDER BY trial";
+        let mut statement = self.sql.prepare_cached(ask).unwrap();
+        let mut found = statement.query([]).unwrap();
+        for trial in engine.trials() {
+            let row = found.next().unwrap().unwrap();
+            let last = latest(trial);
+            assert_eq!(row.get_ref(0).unwrap().as_str().unwrap(), trial.state.as_ref(), "trial {}", trial.number);
+            assert_eq!(row.get::<_, Option<f64>>(1).unwrap(), last);
+            assert_eq!(row.get::<_, u32>(2).unwrap(), trial.curve.len() as u32);
+            assert_eq!(row.get::<_, Option<f64>>(3).unwrap(), trial.value);
+            assert_eq!(row.get::<_, u32>(4).unwrap(), trial.epoch.0);
+        }
+        assert!(found.next().unwrap().is_none());
+        let ask = "SELECT trial FROM ranking WHERE value IS NOT NULL AND state <> 'failed' ORDER BY place";
+        let mut statement = self.sql.prepare_cached(ask).unwrap();
+        let ranked = statement.query_map([], |row| row.get(0).map(TrialNumber)).unwrap();
+        let ranked: Vec<_> = ranked.collect::<Result<_, _>>().unwrap();
+        assert_eq!(ranked, engine.ranking().iter().map(|trial| trial.number).collect::<Vec<_>>());
+    }
+
+    /// All tables are as they are in memory.
+    pub fn check(&self, tables: &Tables) {
+        assert_eq!(self.reader.tables().unwrap(), *tables);
     }
 }
 

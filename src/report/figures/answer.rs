@@ -1,9 +1,10 @@
 //! What came out: the finalists side by side, whether they differ, and how lucky the winner is.
 
 use super::evidence::{Evidence, name};
+use crate::engine::TrialState;
 use crate::report::draw::{Colour, luck, whiskers};
 use crate::report::exhibit::{Exhibit, Section};
-use crate::report::model::{StudyRecord, TrialRecord, TrialState};
+use crate::report::model::{StudyRecord, TrialRecord};
 use crate::report::table::{Cell, Table};
 use crate::spec::{Direction, Metric};
 use crate::stats::{expected_maximum, hanley_mcneil, holm, quantile};
@@ -152,10 +153,10 @@ fn selection(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
     let (slug, title) = ("selection", "How lucky is the winner?");
     let question = "How much of the best value is skill, and how much is having tried many?";
     let ranked = record.ranking();
-    let Some((best, value)) = ranked.first().and_then(|t| Some((*t, t.value?))) else {
+    let Some((best, value)) = ranked.first().and_then(|t| Some((*t, t.result?))) else {
         return Exhibit::missing(slug, title, question, "No trial has a value yet.");
     };
-    let full: Vec<f64> = ranked.iter().filter(|t| t.state == TrialState::Complete).filter_map(|t| t.value).collect();
+    let full: Vec<f64> = ranked.iter().filter(|t| t.state == TrialState::Complete).filter_map(|t| t.result).collect();
     // Trials cut short were candidates too: all that were measured count as tries.
     let tried = ranked.len();
     let Some((se, how)) = standard_error(record, validation) else {
@@ -173,7 +174,7 @@ fn selection(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
     let metric = &record.spec.objective.metric;
     let tested =
         test.and_then(|t| t.entries.iter().find(|e| e.trial == best.number)).and_then(|e| e.metrics.get(metric));
-    let values: Vec<f64> = ranked.iter().filter_map(|t| t.value).collect();
+    let values: Vec<f64> = ranked.iter().filter_map(|t| t.result).collect();
     let chart = luck(&values, value, gain, se, higher, tested, &metric.to_string());
     let mut table = Table::new(["figure", "value"]);
     let mut row = |name: &str, cell: Cell| table.push([name.into(), cell]);
@@ -298,7 +299,7 @@ fn trials(record: &StudyRecord) -> Exhibit {
     for t in ranked.iter().copied().chain(rest) {
         let mut row = vec![
             t.number.0.into(),
-            Cell::from(state(t.state)),
+            Cell::from(t.state.as_ref()),
             t.epochs.last().map_or(0, |e| e.epoch.0).into(),
             Cell::number(t.value, 4),
         ];
@@ -313,16 +314,4 @@ fn trials(record: &StudyRecord) -> Exhibit {
     }
     Exhibit::new("trials", "All trials", "What was tried, and what came of it?", None, table)
         .note("Best first. Figures are those of the validation images after a trial's latest epoch.")
-}
-
-/// A state in a word.
-pub fn state(s: TrialState) -> &'static str {
-    match s {
-        TrialState::Waiting => "waiting",
-        TrialState::Running => "running",
-        TrialState::Paused => "paused",
-        TrialState::Complete => "complete",
-        TrialState::Stopped => "stopped",
-        TrialState::Failed => "failed",
-    }
 }

@@ -1,9 +1,9 @@
 //! What went in, and what the machine did.
 
-use crate::engine::FailureClass;
+use crate::engine::{FailureClass, TrialState};
 use crate::report::draw::{Colour, Lane, bars, timeline};
 use crate::report::exhibit::{Exhibit, Section};
-use crate::report::model::{StudyRecord, TrialState};
+use crate::report::model::StudyRecord;
 use crate::report::table::{Cell, Table};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -130,17 +130,17 @@ fn workers(record: &StudyRecord) -> Exhibit {
         };
         let lane =
             lanes.entry(a.worker).or_insert_with(|| Lane { name: format!("worker {}", a.worker), spans: Vec::new() });
-        lane.spans.push((at(a.started_ms), at(a.ended_ms), colour, o.order.trial.to_string()));
+        lane.spans.push((at(a.started_ms), at(a.ended_ms), colour, o.trial.to_string()));
         busy += a.ended_ms.saturating_sub(a.started_ms) as f64 / 1000.0;
         table.push([
             a.worker.into(),
-            o.order.order.0.into(),
-            o.order.trial.0.into(),
+            o.order.0.into(),
+            o.trial.0.into(),
             (*i + 1).into(),
             Cell::Number(a.started_ms.saturating_sub(start) as f64 / 1000.0, 1),
             Cell::Number(a.ended_ms.saturating_sub(start) as f64 / 1000.0, 1),
-            o.order.from.0.into(),
-            o.order.to.0.into(),
+            o.from.0.into(),
+            o.to.0.into(),
             a.lost
                 .as_ref()
                 .map_or_else(|| if o.outcome.is_some() { "done" } else { "open" }.into(), |f| class(f.class).into()),
@@ -174,7 +174,7 @@ fn failures(record: &StudyRecord) -> Exhibit {
     for o in &record.orders {
         for lost in o.attempts.iter().filter_map(|a| a.lost.as_ref()) {
             counts.entry(class(lost.class)).or_default().0 += 1;
-            table.push([o.order.trial.0.into(), class(lost.class).into(), "no".into(), lost.reason.as_str().into()]);
+            table.push([o.trial.0.into(), class(lost.class).into(), "no".into(), lost.reason.as_str().into()]);
         }
     }
     for t in record.trials.iter().filter(|t| t.state == TrialState::Failed) {

@@ -1,18 +1,18 @@
 //! How the search went: history, rungs, learning curves.
 
-use super::answer::state;
 use super::evidence::name;
-use crate::engine::Outcome;
+use crate::engine::TrialState;
+use crate::history::OutcomeKind;
 use crate::report::draw::{Colour, Ladder, history, ladder, learning};
 use crate::report::exhibit::{Exhibit, Section};
-use crate::report::model::{StudyRecord, TrialRecord, TrialState};
+use crate::report::model::{StudyRecord, TrialRecord};
 use crate::report::table::{Cell, Table};
 use crate::stats::kendall_tau;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub fn section(record: &StudyRecord) -> Section {
     let mut exhibits = vec![progress(record), learning_curves(record)];
-    if record.orders.iter().any(|o| o.order.rung.is_some()) {
+    if record.orders.iter().any(|o| o.rung.is_some()) {
         exhibits.insert(1, rungs(record));
         exhibits.push(correlations(record));
     }
@@ -85,8 +85,8 @@ fn progress(record: &StudyRecord) -> Exhibit {
 fn rungs(record: &StudyRecord) -> Exhibit {
     let mut by: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
     for (i, o) in record.orders.iter().enumerate() {
-        if let Some(rung) = o.order.rung {
-            by.entry((o.order.bracket, rung)).or_default().push(i);
+        if let Some(rung) = o.rung {
+            by.entry((o.bracket, rung)).or_default().push(i);
         }
     }
     let brackets = by.keys().map(|k| k.0).collect::<BTreeSet<_>>().len();
@@ -104,18 +104,18 @@ fn rungs(record: &StudyRecord) -> Exhibit {
     let mut rows = Vec::new();
     for ((bracket, rung), orders) in &by {
         let next: BTreeSet<u32> =
-            by.get(&(*bracket, rung + 1)).into_iter().flatten().map(|&i| record.orders[i].order.trial.0).collect();
+            by.get(&(*bracket, rung + 1)).into_iter().flatten().map(|&i| record.orders[i].trial.0).collect();
         let last = by.keys().filter(|k| k.0 == *bracket).map(|k| k.1).max() == Some(*rung);
         let mut parts = [0u64; 4];
         let mut epochs = 0;
         for &i in orders {
             let o = &record.orders[i];
-            let state = record.trial(o.order.trial).map(|t| t.state);
-            let full = u64::from(o.order.to.0 - o.order.from.0);
+            let state = record.trial(o.trial).map(|t| t.state);
+            let full = u64::from(o.to.0 - o.from.0);
             let part = match &o.outcome {
                 None => 3,
-                Some(Outcome::Failed { .. }) => 2,
-                Some(_) if next.contains(&o.order.trial.0) => 0,
+                Some((OutcomeKind::Failed, _)) => 2,
+                Some(_) if next.contains(&o.trial.0) => 0,
                 // At the top, reaching it is what going on means; below, paused trials may still be promoted.
                 Some(_) if last && state == Some(TrialState::Complete) => 0,
                 Some(_) if matches!(state, Some(TrialState::Paused | TrialState::Waiting | TrialState::Running)) => 3,
@@ -123,14 +123,14 @@ fn rungs(record: &StudyRecord) -> Exhibit {
             };
             parts[part] += 1;
             epochs += match &o.outcome {
-                Some(Outcome::Reached { .. }) => full,
-                Some(Outcome::Stopped { at, .. }) => u64::from(at.0.saturating_sub(o.order.from.0)),
-                _ => record.trial(o.order.trial).map_or(0, |t| {
-                    t.epochs.iter().filter(|e| e.epoch > o.order.from && e.epoch <= o.order.to).count() as u64
-                }),
+                Some((OutcomeKind::Reached, _)) => full,
+                Some((OutcomeKind::Stopped, at)) => u64::from(at.0.saturating_sub(o.from.0)),
+                _ => record
+                    .trial(o.trial)
+                    .map_or(0, |t| t.epochs.iter().filter(|e| e.epoch > o.from && e.epoch <= o.to).count() as u64),
             };
         }
-        let to = orders.iter().map(|&i| record.orders[i].order.to.0).max().unwrap_or(0);
+        let to = orders.iter().map(|&i| record.orders[i].to.0).max().unwrap_or(0);
         let name = match brackets {
             1 => format!("rung {rung}, to epoch {to}"),
             _ => format!("bracket {bracket}, rung {rung}, to epoch {to}"),
@@ -164,7 +164,7 @@ fn learning_curves(record: &StudyRecord) -> Exhibit {
         for e in &t.epochs {
             table.push([
                 t.number.0.into(),
-                state(t.state).into(),
+                t.state.as_ref().into(),
                 e.epoch.0.into(),
                 Cell::number(e.value, 4),
                 Cell::number(e.train_loss, 4),
@@ -212,11 +212,10 @@ fn learning_curves(record: &StudyRecord) -> Exhibit {
     if curves.iter().all(|c| c.0.is_empty()) {
         return Exhibit::missing(slug, title, question, "No epoch has a defined value yet.");
     }
-    let brackets: BTreeSet<u32> =
-        record.orders.iter().filter(|o| o.order.rung.is_some()).map(|o| o.order.bracket).collect();
+    let brackets: BTreeSet<u32> = record.orders.iter().filter(|o| o.rung.is_some()).map(|o| o.bracket).collect();
     let rungs: BTreeSet<u32> = match brackets.len() {
         // The rungs of several brackets have different epochs: their marks would confuse.
-        1 => record.orders.iter().filter(|o| o.order.rung.is_some()).map(|o| o.order.to.0).collect(),
+        1 => record.orders.iter().filter(|o| o.rung.is_some()).map(|o| o.to.0).collect(),
         _ => BTreeSet::new(),
     };
     let rungs: Vec<f64> = rungs.into_iter().map(f64::from).collect();
@@ -231,7 +230,7 @@ fn learning_curves(record: &StudyRecord) -> Exhibit {
 fn correlations(record: &StudyRecord) -> Exhibit {
     let (slug, title) = ("rung-correlation", "Rank correlation between rungs");
     let question = "Can low rungs be trusted?";
-    let ends: BTreeSet<u32> = record.orders.iter().filter(|o| o.order.rung.is_some()).map(|o| o.order.to.0).collect();
+    let ends: BTreeSet<u32> = record.orders.iter().filter(|o| o.rung.is_some()).map(|o| o.to.0).collect();
     let ends: Vec<u32> = ends.into_iter().collect();
     let value_at = |t: &TrialRecord, epoch: u32| t.epochs.iter().find(|e| e.epoch.0 == epoch).and_then(|e| e.value);
     let mut table = Table::new(["epoch", "later epoch", "trials at both", "Kendall's tau"]);

@@ -1,10 +1,11 @@
 use super::*;
+use crate::history::Tables;
 use crate::ids::TrialNumber;
-use crate::store::conformance;
+use crate::store::{Reader, conformance, in_folder};
 
 fn filled(folder: &Path) -> SqliteStore {
     let mut store = SqliteStore::create(&folder.join("study.db"), &conformance::study("filled")).unwrap();
-    store.append(0, &conformance::history()).unwrap();
+    store.append(0, &conformance::history(), &conformance::rows()).unwrap();
     store
 }
 
@@ -29,25 +30,9 @@ fn text(connection: &Connection, sql: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_sqlite_store_keeps_the_contract() {
+fn a_folder_of_databases_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
-    let mut number = 0;
-    conformance::check(&mut |spec| {
-        number += 1;
-        Box::new(SqliteStore::create(&folder.path().join(format!("{number}.db")), &spec).unwrap())
-    });
-}
-
-#[test]
-fn what_was_appended_is_there_after_reopening() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = filled(folder.path()).path().to_owned();
-    let store = SqliteStore::open(&path).unwrap();
-    let mut events = Vec::new();
-    store.read(0, &mut |e| events.push(e)).unwrap();
-    assert_eq!(events, conformance::history());
-    assert_eq!(store.spec(), &conformance::study("filled"));
-    assert!(matches!(SqliteStore::create(&path, store.spec()), Err(StoreError::Exists(_))));
+    conformance::check(&*in_folder(folder.path()));
 }
 
 #[test]
@@ -55,10 +40,7 @@ fn people_can_ask_in_plain_sql() {
     let folder = tempfile::tempdir().unwrap();
     let store = filled(folder.path());
     let ask = |sql| text(&store.connection, sql);
-    assert_eq!(
-        ask("SELECT trial, state, value, epochs FROM trial"),
-        ["0 complete 0.875 3", "1 stopped 0.25 1", "2 failed - 1"]
-    );
+    assert_eq!(ask("SELECT trial, state, value, epochs, result FROM trial"), ["0 complete - 2 -"]);
     assert_eq!(
         ask("SELECT p.name, p.value, f.value FROM trial_param p JOIN final_metric f USING (trial) \
              WHERE f.name = 'f1' AND p.trial = 0 AND p.name IN ('nesterov', 'learning_rate') ORDER BY 1"),
@@ -66,12 +48,12 @@ fn people_can_ask_in_plain_sql() {
     );
     assert_eq!(
         ask("SELECT epoch, value FROM learning_curve WHERE trial = 0 AND name = 'score' ORDER BY epoch"),
-        ["1 0.5", "2 0.75", "3 0.875"]
+        ["1 0.25", "2 0.25"]
     );
-    assert_eq!(ask("SELECT place, trial FROM ranking"), ["1 0", "2 1", "3 2"]);
-    assert_eq!(ask("SELECT work_order, attempt, ended FROM attempt"), ["0 0 lost", "0 1 done", "1 0 done", "2 0 done"]);
-    assert_eq!(ask("SELECT trial, class, final FROM failure"), ["0 lost 0", "2 diverged 1"]);
-    assert_eq!(ask("SELECT count(*) FROM file WHERE kept"), ["10"]);
+    assert_eq!(ask("SELECT place, trial FROM ranking"), ["1 0"]);
+    assert_eq!(ask("SELECT work_order, attempt, ended FROM attempt"), ["0 1 bad_input"]);
+    assert_eq!(ask("SELECT trial, class, final FROM failure"), ["0 oom 1"]);
+    assert_eq!(ask("SELECT count(*) FROM file WHERE kept"), ["2"]);
     assert_eq!(ask("PRAGMA integrity_check"), ["ok"]);
     assert_eq!(ask("PRAGMA foreign_key_check").len(), 0);
 }
@@ -86,47 +68,6 @@ fn events_are_never_changed() {
 }
 
 #[test]
-fn a_reader_sees_one_moment_and_does_not_hold_up_the_writer() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut store = SqliteStore::create(&folder.path().join("study.db"), &conformance::study("both")).unwrap();
-    let history = conformance::history();
-    store.append(0, &history[..8]).unwrap();
-    let reader = SqliteReader::open(store.path()).unwrap();
-    let mut seen = 0;
-    reader
-        .events(0, &mut |_| {
-            if seen == 2 {
-                store.append(8, &history[8..]).unwrap();
-            }
-            seen += 1;
-        })
-        .unwrap();
-    assert_eq!(seen, 8);
-    let trials = reader.trials().unwrap();
-    assert_eq!(trials.len(), 3);
-    assert_eq!(trials[0].metrics["recall"], 0.3);
-    assert_eq!(trials[0].params, conformance::order(0).params);
-    assert_eq!(trials[2].failure, Some(("diverged".to_owned(), "loss is NaN".to_owned())));
-    assert!(reader.workers().unwrap().is_empty());
-}
-
-#[test]
-fn what_a_killed_run_left_open_is_closed_by_the_next() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut store = SqliteStore::create(&folder.path().join("study.db"), &conformance::study("killed")).unwrap();
-    let run = RunStart { unix_ms: 7, program: "0".to_owned(), workers: 1, device: "cpu".to_owned() };
-    store.begin_run(&run).unwrap();
-    store.append(0, &conformance::history()[..3]).unwrap();
-    let reader = SqliteReader::open(store.path()).unwrap();
-    assert_eq!(reader.workers().unwrap().len(), 1);
-    store.begin_run(&run).unwrap();
-    assert!(reader.workers().unwrap().is_empty());
-    assert_eq!(reader.trials().unwrap()[0].state, "waiting");
-    let ended: Vec<_> = reader.runs().unwrap().into_iter().map(|r| r.ended).collect();
-    assert_eq!(ended, [Some("killed".to_owned()), None]);
-}
-
-#[test]
 fn a_full_disk_is_named_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = filled(folder.path());
@@ -135,13 +76,13 @@ fn a_full_disk_is_named_and_loses_nothing() {
     let before = store.len();
     let mut order = conformance::order(3);
     order.params.0.insert("note".to_owned(), crate::space::Value::Text("x".repeat(100_000)));
-    let events = [conformance::history().remove(0), Event::OrderIssued { order }];
-    let Err(error) = store.append(before, &events[1..]) else { panic!("it fitted") };
+    let events = [Event::OrderIssued { order }];
+    let Err(error) = store.append(before, &events, &[]) else { panic!("it fitted") };
     assert!(matches!(error, StoreError::DiskFull { .. }), "{error:?}");
     assert!(error.to_string().contains("hint: nothing on record is lost"), "{error}");
     store.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
     assert_eq!(store.len(), before);
-    store.append(before, &events[1..]).unwrap();
+    store.append(before, &events, &[]).unwrap();
 }
 
 #[test]
@@ -156,8 +97,8 @@ fn files_that_are_not_ours_or_too_new_are_refused() {
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE event (x)").unwrap();
     assert!(matches!(SqliteReader::open(&path), Err(StoreError::NotAStudy(_))));
     std::fs::remove_file(&path).unwrap();
-    filled(folder.path()).connection.pragma_update(None, "user_version", 2).unwrap();
-    assert!(matches!(SqliteStore::open(&path), Err(StoreError::Newer { found: 2, known: 1 })));
+    filled(folder.path()).connection.pragma_update(None, "user_version", 3).unwrap();
+    assert!(matches!(SqliteStore::open(&path), Err(StoreError::Newer { found: 3, known: 2 })));
 }
 
 #[test]
@@ -172,46 +113,50 @@ fn a_draft_left_by_a_crash_is_replaced() {
 fn a_study_on_a_read_only_medium_can_be_read_and_says_why_it_cannot_be_written() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
-    let path = filled(folder.path()).path().to_owned();
+    let path = filled(folder.path()).path;
     let mode = |m| std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(m)).unwrap();
     mode(0o555);
     let is_root = std::fs::write(folder.path().join("probe"), "").is_ok();
     if !is_root {
-        assert_eq!(SqliteReader::open(&path).unwrap().trials().unwrap().len(), 3);
+        assert_eq!(SqliteReader::open(&path).unwrap().tables().unwrap().trials.len(), 1);
         assert!(matches!(SqliteStore::open(&path), Err(StoreError::ReadOnly { .. })));
     }
     mode(0o755);
 }
 
+/// A study that the first version of this program began, killed with kill -9 and with Ctrl-C on the way
+/// (`tests/data/store/version1.toml`).
 #[test]
-fn a_database_of_version_1_opens() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("study.db");
+fn a_database_of_format_1_opens_with_rows_made_anew() {
+    let state = tempfile::tempdir().unwrap();
+    let folder = state.path().join("old");
+    std::fs::create_dir(&folder).unwrap();
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/store/version1.db");
-    if std::env::var_os("HPSEARCH_MAKE_VERSION1").is_some() {
-        let store = filled(folder.path());
-        store
-            .connection
-            .execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE; VACUUM;")
-            .unwrap();
-        std::fs::create_dir_all(committed.parent().unwrap()).unwrap();
-        std::fs::copy(&path, &committed).unwrap();
-        std::fs::remove_file(&path).unwrap();
-    }
-    std::fs::copy(committed, &path).unwrap();
-    let mut store = SqliteStore::open(&path).unwrap();
+    std::fs::copy(committed, folder.join("study.db")).unwrap();
+    let backend = in_folder(state.path());
+    let reader = backend.read("old").unwrap();
     let mut events = Vec::new();
-    store.read(0, &mut |e| events.push(e)).unwrap();
-    let mut expected = conformance::history();
-    for event in &mut expected {
-        // Its program did not measure memory yet.
-        if let Event::EpochReported { report, .. } = event {
-            (report.memory_bytes, report.at_once) = (None, None);
-        }
-    }
-    assert_eq!(events, expected);
-    assert_eq!(store.spec().seed, u64::MAX - 6);
-    let order = Event::OrderIssued { order: conformance::order(3) };
-    store.append(events.len() as u64, &[order]).unwrap();
-    assert_eq!(SqliteReader::open(&path).unwrap().trials().unwrap()[3].trial, TrialNumber(3));
+    reader.events(0, &mut |e| events.push(e)).unwrap();
+    let expected = Tables::replay(&reader.spec().unwrap(), &events).unwrap();
+    let before = (reader.tables().unwrap(), reader.runs().unwrap(), reader.files().unwrap());
+    assert_eq!(before.0, expected, "a reader sees today's rows already");
+    assert_eq!(
+        before.1.iter().map(|run| run.ended).collect::<Vec<_>>(),
+        [Some(RunEnd::Killed), Some(RunEnd::Interrupted), None]
+    );
+    assert_eq!(expected.failures.len(), 2);
+    assert!(expected.trials.len() == 18 && expected.enqueued.len() == 1);
+    drop(reader);
+
+    let claim = backend.claim("old").unwrap();
+    let store = claim.open().unwrap().unwrap();
+    let mut kept = Vec::new();
+    store.events(0, &mut |e| kept.push(e)).unwrap();
+    assert_eq!(kept, events);
+    let reader = backend.read("old").unwrap();
+    assert_eq!((reader.tables().unwrap(), reader.runs().unwrap(), reader.files().unwrap()), before);
+    let connection = Connection::open(folder.join("study.db")).unwrap();
+    assert_eq!(text(&connection, "PRAGMA user_version"), ["2"]);
+    assert_eq!(text(&connection, "PRAGMA foreign_key_check").len(), 0);
+    assert_eq!(expected.trials[&TrialNumber(4)].state.as_ref(), "failed");
 }

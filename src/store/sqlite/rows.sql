@@ -1,35 +1,16 @@
--- The study, as last agreed on. One row.
-CREATE TABLE study (
-    name       TEXT    NOT NULL,
-    seed       TEXT    NOT NULL,               -- unsigned 64 bits, in decimal
-    metric     TEXT    NOT NULL,               -- what is optimised
-    direction  TEXT    NOT NULL CHECK (direction IN ('maximize', 'minimize')),
-    epochs     INTEGER NOT NULL,               -- full length of a trial
-    spec       TEXT    NOT NULL,               -- the whole study, JSON
-    program    TEXT    NOT NULL,               -- version that made the database
-    created_ms INTEGER NOT NULL                -- milliseconds since 1970, as everywhere
-) STRICT;
-
--- The truth: everything below can be rebuilt from it. Append-only (see the triggers).
-CREATE TABLE event (
-    seq  INTEGER PRIMARY KEY,                  -- 1, 2, 3, ... without gaps
-    kind TEXT NOT NULL,
-    body TEXT NOT NULL                         -- JSON
-) STRICT;
-CREATE TRIGGER event_is_final BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
-CREATE TRIGGER event_stays BEFORE DELETE ON event BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
-
 CREATE TABLE trial (
     trial       INTEGER PRIMARY KEY,           -- its number, from 0
     state       TEXT    NOT NULL CHECK (state IN ('waiting', 'running', 'paused', 'complete', 'stopped', 'failed')),
     value       REAL,                          -- the objective after the latest epoch; NULL if failed
-    epochs      INTEGER NOT NULL DEFAULT 0,    -- epochs trained
+    epochs      INTEGER NOT NULL DEFAULT 0,    -- epochs on record
+    result      REAL,                          -- the objective after the latest finished order: trials are ranked by it
+    result_epochs INTEGER NOT NULL DEFAULT 0,  -- after how many epochs that was
     bracket     INTEGER NOT NULL,
-    rung        INTEGER,                       -- highest rung it was sent to
-    seconds     REAL    NOT NULL DEFAULT 0,    -- of all its epochs
+    rung        INTEGER,                       -- the rung it was sent to last
+    seconds     REAL    NOT NULL DEFAULT 0,    -- of its epochs, each counted once
     params      TEXT    NOT NULL,              -- the configuration as JSON; see trial_param
     issued_ms   INTEGER,                       -- first attempt
-    finished_ms INTEGER                        -- last order done
+    finished_ms INTEGER                        -- latest order done; NULL while another is open
 ) STRICT;
 
 CREATE TABLE trial_param (
@@ -129,19 +110,6 @@ CREATE TABLE file (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX kept_file ON file (path) WHERE kept = 1;
 
--- Each `hpsearch run` (or library session) on this study.
-CREATE TABLE run (
-    run        INTEGER PRIMARY KEY,
-    started_ms INTEGER NOT NULL,
-    seconds    REAL    NOT NULL,               -- so far
-    ended      TEXT,                           -- NULL: going on, or killed
-    pid        INTEGER NOT NULL,
-    host       TEXT    NOT NULL,
-    program    TEXT    NOT NULL,
-    workers    INTEGER NOT NULL,
-    device     TEXT    NOT NULL
-) STRICT;
-
 -- The metrics of every trial after its latest epoch.
 CREATE VIEW final_metric AS
     SELECT t.trial, m.name, m.value
@@ -153,8 +121,10 @@ CREATE VIEW learning_curve AS
     UNION
     SELECT trial, epoch, name, value FROM metric;
 
--- Trials from best to worst; failed ones last.
+-- Trials from best to worst: those trained longest first, among them by result, among equals the earlier. Results after
+-- different numbers of epochs never compete. Trials without a result follow, failed ones last.
 CREATE VIEW ranking AS
-    SELECT row_number() OVER (ORDER BY t.state = 'failed', t.value IS NULL, CASE s.direction WHEN 'maximize' THEN -t.value ELSE t.value END, t.trial) AS place,
-           t.trial, t.state, t.value, t.epochs, t.params
+    SELECT row_number() OVER (ORDER BY t.state = 'failed', t.result IS NULL, t.result_epochs DESC,
+                                       CASE s.direction WHEN 'maximize' THEN -t.result ELSE t.result END, t.trial) AS place,
+           t.trial, t.state, t.result AS value, t.result_epochs AS epochs, t.params
     FROM trial t, study s;

@@ -1,0 +1,90 @@
+//! The rows of a history, held in memory.
+
+use super::History;
+use super::row::{
+    AttemptRow, ConfigurationRow, EarlierRow, EnqueuedRow, EpochRow, FailureRow, FileKind, FileRow, OrderRow, Row,
+    TrialRow,
+};
+use crate::engine::{Event, FileRef, Inconsistent};
+use crate::ids::{Epoch, OrderId, TrialNumber};
+use crate::ledger::Place;
+use crate::space::Params;
+use crate::spec::{Direction, StudySpec};
+use std::collections::BTreeMap;
+
+/// All rows, by key.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tables {
+    pub configurations: BTreeMap<TrialNumber, Params>,
+    pub trials: BTreeMap<TrialNumber, TrialRow>,
+    pub orders: BTreeMap<OrderId, OrderRow>,
+    pub attempts: BTreeMap<(OrderId, u32), AttemptRow>,
+    pub epochs: BTreeMap<(TrialNumber, Epoch), EpochRow>,
+    pub failures: BTreeMap<u64, FailureRow>,
+    pub files: BTreeMap<String, FileRow>,
+    pub earlier: BTreeMap<(u64, TrialNumber), EarlierRow>,
+    pub enqueued: BTreeMap<u64, EnqueuedRow>,
+}
+
+impl Tables {
+    /// The tables that a log of events comes to.
+    ///
+    /// # Errors
+    /// If an event does not follow from those before it.
+    pub fn replay<'a>(spec: &StudySpec, events: impl IntoIterator<Item = &'a Event>) -> Result<Self, Inconsistent> {
+        let (mut history, mut tables, mut rows) = (History::new(spec), Self::default(), Vec::new());
+        for event in events {
+            history.apply(event, &mut rows)?;
+            rows.drain(..).for_each(|row| tables.put(row));
+        }
+        Ok(tables)
+    }
+
+    /// Puts a row in its place.
+    pub fn put(&mut self, row: Row) {
+        match row {
+            Row::Configuration(ConfigurationRow { trial, params }) => drop(self.configurations.insert(trial, params)),
+            Row::Trial(row) => drop(self.trials.insert(row.trial, row)),
+            Row::Order(row) => drop(self.orders.insert(row.order, row)),
+            Row::Attempt(row) => drop(self.attempts.insert((row.order, row.attempt), row)),
+            Row::Retrained { trial, from } => {
+                let gone: Vec<_> =
+                    self.epochs.range((trial, from)..=(trial, Epoch(u32::MAX))).map(|(key, _)| *key).collect();
+                gone.iter().for_each(|key| drop(self.epochs.remove(key)));
+            }
+            Row::Epoch(row) => drop(self.epochs.insert((row.trial, row.epoch), row)),
+            Row::Failure(row) => drop(self.failures.insert(row.seq, row)),
+            Row::File(row) => drop(self.files.insert(row.file.path.clone(), row)),
+            Row::Earlier(row) => drop(self.earlier.insert((row.seq, row.trial), row)),
+            Row::Enqueued(row) => drop(self.enqueued.insert(row.seq, row)),
+        }
+    }
+
+    /// The epochs of a trial, in order.
+    pub fn epochs_of(&self, trial: TrialNumber) -> impl DoubleEndedIterator<Item = &EpochRow> {
+        self.epochs.range((trial, Epoch(0))..=(trial, Epoch(u32::MAX))).map(|(_, row)| row)
+    }
+
+    /// The newest predictions of a trial's epochs.
+    pub fn predictions_of(&self, trial: TrialNumber) -> Option<&FileRef> {
+        let epochs = self.trials.get(&trial)?.epochs;
+        let own = self
+            .files
+            .values()
+            .filter(|row| row.trial == trial && row.kind == FileKind::Predictions && row.epoch.0 <= epochs);
+        own.max_by_key(|row| row.epoch).map(|row| &row.file)
+    }
+
+    /// Why a trial failed for good, if it did.
+    pub fn failure_of(&self, trial: TrialNumber) -> Option<&FailureRow> {
+        self.failures.values().rev().find(|row| row.trial == trial && row.is_final)
+    }
+
+    /// Trials with a result, best first, failed ones left out.
+    pub fn ranking(&self, direction: Direction) -> Vec<&TrialRow> {
+        let mut ranked: Vec<(Place, &TrialRow)> =
+            self.trials.values().filter_map(|row| Some((row.place(direction)?, row))).collect();
+        ranked.sort_by_key(|(place, _)| *place);
+        ranked.into_iter().map(|(_, row)| row).collect()
+    }
+}

@@ -1,0 +1,71 @@
+//! Why a store cannot do what it is asked to do, whatever it is made of.
+
+use crate::engine::Inconsistent;
+use crate::fsx::Holder;
+use std::error::Error;
+use std::path::PathBuf;
+
+/// What a backend says of its own fault.
+pub type Cause = Box<dyn Error + Send + Sync>;
+
+/// Why a store cannot do what it is asked to do. `place` names the study for people: a path, for one.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process writes it.
+    #[error("open study `{name}`: {}\nhint: wait for it or stop it; `hpsearch status` shows how far it is", held(.holder.as_ref()))]
+    Locked { name: String, holder: Option<Holder> },
+    /// Someone else has written.
+    #[error("append at event {expected}: the store holds {found}")]
+    Conflict { expected: u64, found: u64 },
+    /// A study of that name is there already.
+    #[error("create study database `{0}`: it exists")]
+    Exists(String),
+    /// No study there.
+    #[error(
+        "open study database `{0}`: there is none\nhint: `hpsearch run STUDY.toml` makes it; `--state DIR` says where studies are kept"
+    )]
+    Missing(String),
+    /// Something, but not ours.
+    #[error("read `{0}`: it is not a study database")]
+    NotAStudy(String),
+    /// Written by a later version of this program.
+    #[error(
+        "read study database of format {found}: this program knows formats up to {known}\nhint: use a newer hpsearch"
+    )]
+    Newer { found: i64, known: i64 },
+    /// What may be put on record once is there already.
+    #[error("put {what} on record: that is on record already")]
+    Recorded { what: &'static str },
+    /// The disk is full.
+    #[error(
+        "write to `{place}`: the disk is full\nhint: nothing on record is lost; free some space (`hpsearch gc` removes what no trial needs) and run again"
+    )]
+    DiskFull { place: String, source: Cause },
+    /// It cannot be written.
+    #[error("write to `{place}`: it is read-only\nhint: make the folder writable or choose another with `--state`")]
+    ReadOnly { place: String, source: Cause },
+    /// Damaged.
+    #[error(
+        "read `{place}`: the database is damaged\nhint: restore it from a backup; checkpoints alone cannot rebuild it"
+    )]
+    Corrupt { place: String, source: Cause },
+    /// Something else in the backend.
+    #[error("use study database `{place}`")]
+    Backend { place: String, source: Cause },
+    /// An event or study on record cannot be understood, or one cannot be written as text.
+    #[error("understand {what} in the study database")]
+    Codec { what: String, source: serde_json::Error },
+    /// A kind of event that this version does not know.
+    #[error("understand event {seq}: unknown kind `{kind}`")]
+    UnknownEvent { seq: u64, kind: String },
+    /// Events of an older format, whose rows are made anew, do not follow from each other.
+    #[error("bring `{place}` to today's format")]
+    Inconsistent { place: String, source: Inconsistent },
+    /// Folders cannot be made or read.
+    #[error("use `{}`{}", path.display(), if crate::fsx::is_disk_full(.source) { ": the disk is full" } else { "" })]
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+fn held(holder: Option<&Holder>) -> String {
+    holder.map_or_else(|| "another run holds it".to_owned(), |h| format!("it is held by {h}"))
+}

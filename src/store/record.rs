@@ -1,0 +1,84 @@
+//! What is on record of a study beside its history.
+
+use crate::digest::Digest;
+use crate::engine::FileRef;
+use crate::ids::TrialNumber;
+use std::path::PathBuf;
+
+/// What is known when a run begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunStart {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Version of this program.
+    pub program: String,
+    /// Worker processes; 0 when a library user trains by himself.
+    pub workers: u32,
+    /// Devices of the run, for people.
+    pub device: String,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, strum::AsRefStr, strum::EnumString, strum::Display)]
+#[serde(rename_all = "snake_case")]
+pub enum RunEnd {
+    /// Nothing is left to do, or nothing that could be done.
+    #[strum(serialize = "done")]
+    Done,
+    /// By a signal.
+    #[strum(serialize = "interrupted")]
+    Interrupted,
+    /// Its wall time is spent.
+    #[serde(rename = "out of time")]
+    #[strum(serialize = "out of time")]
+    OutOfTime,
+    /// It did not come to say so.
+    #[strum(serialize = "killed")]
+    Killed,
+}
+
+/// A run on record.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct RunRow {
+    pub started_ms: u64,
+    pub seconds: f64,
+    /// `None`: it is going on, or was killed and nobody has noticed yet.
+    pub ended: Option<RunEnd>,
+    pub pid: u32,
+    pub host: String,
+    pub workers: u32,
+    pub device: String,
+}
+
+/// The images of a study, as they are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImagesOnRecord {
+    /// The study file's folder when they were first seen.
+    pub folder: PathBuf,
+    /// Of names, classes, bytes and split.
+    pub digest: Digest,
+    /// Counts of classes and splits, JSON.
+    pub summary: String,
+}
+
+/// The one look at the test images, as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opening {
+    /// When, milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Whether the study was still going on.
+    pub unfinished: bool,
+    /// The trials that were evaluated, best on validation first; none if that was cut short.
+    pub results: Vec<OpenedTrial>,
+}
+
+/// A trial that was evaluated on the test images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenedTrial {
+    /// Which trial.
+    pub trial: TrialNumber,
+    /// The threshold fixed on validation images before the opening.
+    pub threshold: Option<f64>,
+    /// Its predictions of the test images, relative to the study's folder.
+    pub predictions: FileRef,
+}

@@ -1,0 +1,95 @@
+//! A folder of studies: `STATE/<name>/study.db`, and `study.lock` beside it.
+
+use super::{SqliteReader, SqliteStore};
+use crate::fsx::{FileLock, Holder, LockError};
+use crate::spec::StudySpec;
+use crate::store::{Backend, Claim, Reader, Store, StoreError};
+use std::path::{Path, PathBuf};
+
+const DATABASE: &str = "study.db";
+const LOCK: &str = "study.lock";
+
+/// A state folder.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    state: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn new(state: &Path) -> Self {
+        Self { state: state.to_owned() }
+    }
+
+    fn database(&self, name: &str) -> PathBuf {
+        self.state.join(name).join(DATABASE)
+    }
+}
+
+impl Backend for Folder {
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.state).into_iter().flatten().flatten();
+        let studies = entries.filter(|entry| entry.path().join(DATABASE).is_file());
+        let mut names: Vec<String> = studies.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn exists(&self, name: &str) -> bool {
+        self.database(name).exists()
+    }
+
+    fn claim(&self, name: &str) -> Result<Box<dyn Claim>, StoreError> {
+        let folder = self.state.join(name);
+        std::fs::create_dir_all(&folder).map_err(|source| StoreError::Io { path: folder.clone(), source })?;
+        let lock = FileLock::acquire(&folder.join(LOCK)).map_err(|error| match error {
+            LockError::Held(holder) => StoreError::Locked { name: name.to_owned(), holder },
+            LockError::Io { path, source } => StoreError::Io { path, source },
+        })?;
+        Ok(Box::new(FolderClaim { database: self.database(name), _lock: lock }))
+    }
+
+    fn holder(&self, name: &str) -> Option<Holder> {
+        FileLock::holder(&self.state.join(name).join(LOCK))
+    }
+
+    fn read(&self, name: &str) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(SqliteReader::open(&self.database(name))?))
+    }
+}
+
+/// The lock of a study's folder.
+#[derive(Debug)]
+struct FolderClaim {
+    database: PathBuf,
+    _lock: FileLock,
+}
+
+impl Claim for FolderClaim {
+    fn open(&self) -> Result<Option<Box<dyn Store>>, StoreError> {
+        match SqliteStore::open(&self.database) {
+            Ok(store) => Ok(Some(Box::new(store))),
+            Err(StoreError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create(&self, spec: &StudySpec) -> Result<Box<dyn Store>, StoreError> {
+        Ok(Box::new(SqliteStore::create(&self.database, spec)?))
+    }
+
+    /// With the files that SQLite keeps beside the database.
+    fn remove(&self) -> Result<(), StoreError> {
+        for suffix in ["", "-wal", "-shm"] {
+            let mut path = self.database.as_os_str().to_owned();
+            path.push(suffix);
+            let path = PathBuf::from(path);
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(StoreError::Io { path, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

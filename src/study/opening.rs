@@ -1,0 +1,200 @@
+//! The one look at the locked test images: what is evaluated, with which threshold, on record for good.
+
+use super::images::{ImagesError, same};
+use super::record::{self, RecordError};
+use super::{Study, StudyError};
+use crate::clock;
+use crate::digest::Digest;
+use crate::engine::{FileRef, Plan, TrialState};
+use crate::fsx;
+use crate::ids::TrialNumber;
+use crate::metrics::{self, PredictionsError, predictions};
+use crate::runner::image::{ImageError, ImageRunner};
+use crate::runner::{Continue, DeviceSlot, EpochSink, SinkClosed};
+use crate::space::Params;
+use crate::spec::RunnerSpec;
+use crate::store::{OpenedTrial, StoreError, in_folder};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the test images stay locked, or could not be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum OpeningError {
+    /// Another runner.
+    #[error("its trials are not trained on images")]
+    NotImages,
+    /// There is something left to train.
+    #[error(
+        "it is not over, and test images are opened once\nhint: finish it with `hpsearch run`, or say --unfinished"
+    )]
+    NotOver,
+    /// Its images were never seen.
+    #[error("where its images are is not on record\nhint: name the study file instead of the study")]
+    NoFolder,
+    /// Nothing could be evaluated.
+    #[error(
+        "no trial that could be tested has a checkpoint\nhint: raise `limits.checkpoint_size` if a quota removed them"
+    )]
+    NoFinalists,
+    /// A finalist's checkpoint is gone, damaged, or another's.
+    #[error("evaluate trial {trial}")]
+    Checkpoint { trial: TrialNumber, source: Box<ImageError> },
+    /// The images are gone, or others.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
+    /// The network or the images fail.
+    #[error(transparent)]
+    Image(Box<ImageError>),
+    /// What is on record cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The study fails.
+    #[error(transparent)]
+    Study(#[from] StudyError),
+    /// Predictions cannot be written as text.
+    #[error(transparent)]
+    Predictions(#[from] PredictionsError),
+    /// A file or folder cannot be written.
+    #[error("write `{}`", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+impl From<StoreError> for OpeningError {
+    fn from(error: StoreError) -> Self {
+        Self::Study(error.into())
+    }
+}
+
+impl From<ImageError> for OpeningError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(Box::new(error))
+    }
+}
+
+/// How the test images are opened.
+#[derive(Clone, Debug)]
+pub struct OpeningOptions {
+    /// How many leading trials are evaluated; the first is the answer, the others are for comparison.
+    pub finalists: usize,
+    /// Although the study is not over: the record says so.
+    pub unfinished: bool,
+    /// The folder at which paths of the study file start; `None`: where it was when the images were first seen.
+    pub base: Option<PathBuf>,
+    /// Where to compute.
+    pub slot: DeviceSlot,
+}
+
+/// A trial that will be evaluated: settled before any test image is seen.
+struct Candidate {
+    trial: TrialNumber,
+    params: Params,
+    checkpoint: FileRef,
+    threshold: Option<f64>,
+}
+
+/// The leading trials that can be evaluated, and why others among them cannot.
+type Candidates = (Vec<Candidate>, Vec<String>);
+
+impl Study {
+    /// Evaluates the finalists on the test images, writes their predictions, and puts the opening on record. Everything
+    /// that can go wrong is tried before the first test image is looked at. Says which leading trials could not be
+    /// evaluated, and why. An opening that was cut short is completed; nothing is done where the results are on record.
+    ///
+    /// # Errors
+    /// If the study is not over, has no test images or no finalists, if its images are not those it was trained on, or a
+    /// checkpoint is gone or damaged. Nothing is opened then.
+    pub fn open_test_images(&mut self, options: &OpeningOptions) -> Result<Vec<String>, OpeningError> {
+        if !matches!(self.spec().runner, RunnerSpec::Image { .. }) {
+            return Err(OpeningError::NotImages);
+        }
+        let begun = self.store.opening()?;
+        if begun.as_ref().is_some_and(|opening| !opening.results.is_empty()) {
+            return Ok(Vec::new()); // by another process, just now
+        }
+        let unfinished = !self.is_over()?;
+        if unfinished && !options.unfinished && begun.is_none() {
+            return Err(OpeningError::NotOver);
+        }
+        let on_record = self.store.images()?;
+        let folder = || on_record.as_ref().map(|images| images.folder.clone()).ok_or(OpeningError::NoFolder);
+        let base = options.base.clone().map_or_else(folder, Ok)?;
+        let (slot, dir) = (&options.slot, self.dir().to_owned());
+        let mut runner = ImageRunner::new(self.spec(), &base);
+        let images = runner.data(slot, &mut Silent)?;
+        if let Some(on_record) = &on_record {
+            same(on_record, images)?;
+        }
+        let (candidates, left_out) = self.candidates(options.finalists)?;
+        for c in &candidates {
+            runner
+                .rehearse((c.trial, &c.params), &c.checkpoint, slot, &mut Silent)
+                .map_err(|source| OpeningError::Checkpoint { trial: c.trial, source: Box::new(source) })?;
+        }
+        let folder = dir.join("test");
+        std::fs::create_dir_all(&folder).map_err(|source| OpeningError::Io { path: folder, source })?;
+        // One that was cut short is completed: the same trials give the same figures.
+        if begun.is_none() {
+            self.store.begin_opening(clock::unix_ms(), unfinished)?;
+        }
+        let mut results = Vec::new();
+        for c in &candidates {
+            let found = runner.test((c.trial, &c.params), &c.checkpoint, slot, &mut Silent)?;
+            let path = format!("test/{:05}.csv", c.trial.0);
+            let bytes = predictions::to_csv(&found)?;
+            let target = dir.join(&path);
+            fsx::write_atomic(&target, &bytes).map_err(|source| OpeningError::Io { path: target, source })?;
+            let file = FileRef { path, digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
+            results.push(OpenedTrial { trial: c.trial, threshold: c.threshold, predictions: file });
+        }
+        self.store.record_tested(&results)?;
+        Ok(left_out)
+    }
+
+    /// Whether there is nothing left to train, or no time left to do it in.
+    fn is_over(&self) -> Result<bool, StudyError> {
+        let done = matches!(self.engine().plan(), Plan::Done(_)) && self.engine().open_orders().next().is_none();
+        let spent = self.run_seconds()?;
+        Ok(done || self.spec().budget.wall_seconds.is_some_and(|limit| spent >= limit))
+    }
+
+    fn candidates(&self, most: usize) -> Result<Candidates, OpeningError> {
+        let state = self.dir().parent().unwrap_or(Path::new("."));
+        let reader = in_folder(state).read(&self.spec().name)?;
+        let record = record::record(&*reader, self.dir(), usize::MAX)?;
+        let needed = self.engine().needed_checkpoints();
+        let (mut candidates, mut left_out) = (Vec::new(), Vec::new());
+        for trial in self.engine().ranking() {
+            if candidates.len() == most {
+                break;
+            }
+            let checkpoint = needed.iter().find(|n| n.trial == trial.number && n.epoch == trial.epoch);
+            let validation = record.finalists.iter().find(|f| f.trial == trial.number);
+            match (checkpoint, validation) {
+                (Some(checkpoint), Some(validation)) => candidates.push(Candidate {
+                    trial: trial.number,
+                    params: (*trial.params).clone(),
+                    checkpoint: checkpoint.file.clone(),
+                    threshold: metrics::threshold_at(&validation.validation, &self.spec().objective.operating_point),
+                }),
+                // That what was given up on the way has no checkpoint is no news.
+                _ if trial.state == TrialState::Stopped => {}
+                (None, _) => {
+                    left_out.push(format!("trial {} cannot be tested: its checkpoint is not kept", trial.number));
+                }
+                (_, None) => {
+                    left_out.push(format!("trial {} cannot be tested: its predictions are gone", trial.number));
+                }
+            }
+        }
+        if candidates.is_empty() { Err(OpeningError::NoFinalists) } else { Ok((candidates, left_out)) }
+    }
+}
+
+/// Nobody watches an evaluation of seconds.
+struct Silent;
+
+impl EpochSink for Silent {
+    fn epoch(&mut self, _: crate::engine::EpochReport) -> Result<Continue, SinkClosed> {
+        Ok(Continue::Go)
+    }
+}
