@@ -2,10 +2,11 @@
 
 use super::args::Global;
 use crate::clock;
-use crate::data::Watch;
+use crate::data::{Task, Watch};
 use crate::engine::{EpochReport, Outcome};
 use crate::ids::TrialNumber;
 use crate::run::{Observer, Progress, Standing};
+use crate::runner::Phase;
 use crate::space::Value;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -54,9 +55,9 @@ impl Images {
 }
 
 impl Watch for Images {
-    fn progress(&self, what: &str, done: u64, total: u64) {
+    fn progress(&self, task: Task, done: u64, total: u64) {
         if let Some(bar) = &self.0 {
-            bar.set_message(what.to_owned());
+            bar.set_message(task.to_string());
             bar.set_length(total);
             bar.set_position(done);
         }
@@ -163,7 +164,7 @@ struct Busy {
     value: Option<f64>,
     rate: f64,
     wait: Option<f64>,
-    within: Option<(String, u64, u64)>,
+    within: Option<(Phase, u64, u64)>,
 }
 
 /// Puts a run into words.
@@ -209,8 +210,8 @@ impl Words {
                 let busy = Busy { trial: Some(*trial), epoch: from.0, to: to.0, ..Busy::default() };
                 self.busy.insert(*worker, busy);
             }
-            Progress::Working { worker, what, done, total } => {
-                self.busy.entry(*worker).or_default().within = Some((what.clone(), *done, *total));
+            Progress::Working { worker, phase, done, total } => {
+                self.busy.entry(*worker).or_default().within = Some((*phase, *done, *total));
             }
             Progress::Epoch { worker, trial, to, report } => {
                 self.epochs += 1;
@@ -262,8 +263,8 @@ impl Words {
         let value = busy.value.map_or_else(String::new, |v| format!(" {} {v:.4}", self.metric));
         let rate = if busy.rate > 0.0 { format!(" {:.0} img/s", busy.rate) } else { String::new() };
         let wait = busy.wait.filter(|_| self.verbose > 0).map_or_else(String::new, |w| format!(" data wait {w:.1} %"));
-        let within = busy.within.as_ref().map_or_else(String::new, |(what, done, total)| {
-            format!(" {what} {}", if *total > 0 { format!("{} %", done * 100 / total) } else { done.to_string() })
+        let within = busy.within.as_ref().map_or_else(String::new, |(phase, done, total)| {
+            format!(" {phase} {}", if *total > 0 { format!("{} %", done * 100 / total) } else { done.to_string() })
         });
         format!("[{worker}]{trial}{value}{rate}{wait}{within}")
     }

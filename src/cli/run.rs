@@ -9,7 +9,7 @@ use crate::engine::Plan;
 use crate::run::{self, RunError, RunOptions, Verdict};
 use crate::runner::device;
 use crate::runner::image::usable;
-use crate::spec::{Devices, RunnerSpec, StudySpec};
+use crate::spec::{Device, Devices, RunnerSpec, StudySpec};
 use crate::study::{ImagesError, Study, StudyError, WarmStartError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -84,13 +84,12 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
 
 /// The devices of this run, looked for before anything else is done. Whether a program that is a trial can use a GPU is
 /// its own affair: it is told what the study says.
-fn devices(spec: &StudySpec) -> Result<Vec<String>, CliError> {
+fn devices(spec: &StudySpec) -> Result<Vec<Device>, CliError> {
     match (&spec.runner, &spec.run.device) {
         (RunnerSpec::Image { .. }, devices) => {
             device::resolve(devices).map_err(|e| CliError::new("find the device", e).exit(Exit::Missing))
         }
-        (_, Devices::Cuda(numbers)) => Ok(numbers.iter().map(|n| format!("cuda:{n}")).collect()),
-        (_, other) => Ok(vec![other.to_string()]),
+        (_, devices) => Ok(devices.each()),
     }
 }
 

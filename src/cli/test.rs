@@ -7,7 +7,7 @@ use crate::clock;
 use crate::engine::FailureClass;
 use crate::report::{self, StudyRecord};
 use crate::runner::{DeviceSlot, device};
-use crate::spec::{Change, Devices};
+use crate::spec::{Change, Device, Devices};
 use crate::study::{self, OpeningError, OpeningOptions, Study, StudyError};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -84,7 +84,7 @@ fn open(args: &Args, name: &str, global: &Global) -> Result<(), CliError> {
         .map_err(|e| CliError::new(doing(), e).exit(Exit::Missing))?;
     let machine = std::thread::available_parallelism().map_or(1, usize::from);
     let slot = DeviceSlot {
-        device: devices.first().cloned().unwrap_or_else(|| "cpu".to_owned()),
+        device: devices.first().copied().unwrap_or(Device::Cpu),
         threads: args.threads.map_or(machine, |n| n as usize),
         study_dir: study.dir().to_owned(),
         cache_dir: global.cache_dir(),

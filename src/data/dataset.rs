@@ -7,7 +7,7 @@ use super::split::{Split, SplitError, split};
 use super::store::{PixelFile, StoreError, Wanted};
 use super::summary::{self, DataSummary, FoldCounts, SkippedFile};
 use super::synthetic;
-use super::watch::Watch;
+use super::watch::{Task, Watch};
 use super::{ImageRecord, PixelSource};
 use crate::digest::Digest;
 use crate::spec::{BadFilePolicy, ColourMode, DataSource, DataSpec, SyntheticSpec};
@@ -169,7 +169,7 @@ impl Found {
             key: Digest::of_parts([("synthetic", &version[..]), ("spec", &describe)]),
             count: plan.len(),
             slot: size * size * channels,
-            what: "drawing",
+            task: Task::Drawing,
         };
         let pixels = PixelFile::open(&wanted, watch, |i| {
             let grey = synthetic::radiograph(made, &plan[i], size);
@@ -252,7 +252,7 @@ fn decoded(
         key: Digest::of_parts([("decoded", &format[..]), ("contents", &contents)]),
         count: sources.len(),
         slot: size * size * channels,
-        what: "decoding",
+        task: Task::Decoding,
     };
     PixelFile::open(&wanted, watch, |i| {
         let (digest, path) = sources[i];

@@ -1,7 +1,7 @@
 //! Digests of files, remembered by path, length and time of change, so that a worker need not read every image to
 //! know that nothing has changed.
 
-use super::watch::Watch;
+use super::watch::{Task, Watch};
 use crate::digest::Digest;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ pub(super) fn digests(files: &[PathBuf], index: &Path, watch: &dyn Watch) -> Vec
         .par_iter()
         .map(|file| {
             let found = look(file, known.get(file));
-            watch.progress("reading", done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            watch.progress(Task::Reading, done.fetch_add(1, Ordering::Relaxed) + 1, total);
             found
         })
         .collect();

@@ -21,4 +21,4 @@ pub use pixels::{ImageRecord, PixelSource};
 pub use split::{ENOUGH_TO_VALIDATE, Fold, GivenValidation, Split, SplitError};
 pub use store::StoreError;
 pub use summary::{DataSummary, FoldCounts, PatientCounts, SkippedFile};
-pub use watch::{Quiet, Watch};
+pub use watch::{Quiet, Task, Watch};

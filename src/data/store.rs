@@ -8,7 +8,7 @@
 //! Layout: header ([`MAGIC`]), `count * slot` bytes of pixels, a JSON trailer ([`Trailer`]), then a footer: the
 //! trailer's length (u64, little-endian), its digest, and the digest that the file is named for.
 
-use super::watch::Watch;
+use super::watch::{Task, Watch};
 use crate::digest::Digest;
 use memmap2::Mmap;
 use rayon::prelude::*;
@@ -53,7 +53,7 @@ pub(super) struct Wanted<'a> {
     /// Bytes of one.
     pub slot: usize,
     /// What making them is called in progress messages.
-    pub what: &'a str,
+    pub task: Task,
 }
 
 impl PixelFile {
@@ -153,7 +153,7 @@ fn wait_for(lock: &File, watch: &dyn Watch) -> Result<(), Waiting> {
             Err(TryLockError::Error(e)) => return Err(Waiting::Io(e)),
             Err(TryLockError::WouldBlock) if watch.interrupted() => return Err(Waiting::Interrupted),
             Err(TryLockError::WouldBlock) => {
-                watch.progress("waiting for another process that decodes", 0, 1);
+                watch.progress(Task::WaitingForImages, 0, 1);
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
@@ -190,7 +190,7 @@ fn build(
                 let at = SeekFrom::Start((MAGIC.len() + i * wanted.slot) as u64);
                 file.seek(at).and_then(|_| file.write_all(&pixels)).map_err(failed("write"))?;
             }
-            watch.progress(wanted.what, done.fetch_add(1, Ordering::Relaxed) + 1, wanted.count as u64);
+            watch.progress(wanted.task, done.fetch_add(1, Ordering::Relaxed) + 1, wanted.count as u64);
             Ok((digest, fault))
         })
         .collect::<Result<_, _>>()?;

@@ -1,9 +1,33 @@
-//! Whoever waits for long work on images: hears how far it is, and may call it off.
+//! Progress of long work on images, and calling it off.
 
-/// Told from any thread while images are read, decoded or waited for.
+use serde::{Deserialize, Serialize};
+
+/// Work on images that is done once and shared by trials, processes and studies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "lowercase")]
+pub enum Task {
+    /// Reading files, for their digests.
+    Reading,
+    /// Decoding and resizing them.
+    Decoding,
+    /// Drawing synthetic ones.
+    Drawing,
+    /// Waiting for another process that decodes the same ones.
+    #[strum(to_string = "waiting for another process that decodes")]
+    WaitingForImages,
+    /// Computing the features of frozen layers.
+    #[strum(to_string = "computing frozen features")]
+    Features,
+    /// Waiting for another process that computes the same features.
+    #[strum(to_string = "waiting for another process that computes features")]
+    WaitingForFeatures,
+}
+
+/// A listener to such work; called from any thread.
 pub trait Watch: Sync {
-    /// So many of so many are done of this (`reading`, `decoding`, `waiting for another process`).
-    fn progress(&self, _what: &str, _done: u64, _total: u64) {}
+    /// So many of so many are done.
+    fn progress(&self, _task: Task, _done: u64, _total: u64) {}
     /// Something was wrong and has been put right, such as a torn file that is made again.
     fn warn(&self, _message: &str) {}
     /// Whether to stop as soon as possible.
@@ -12,7 +36,7 @@ pub trait Watch: Sync {
     }
 }
 
-/// Hears nothing, calls nothing off.
+/// Ignores everything, calls nothing off.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 

@@ -3,22 +3,28 @@
 //! A turn: take what workers have said, apply it; give idle workers orders; make it all durable in one transaction;
 //! delete what became unneeded; only then tell workers and watchers. Nothing that anybody has been told can be lost.
 
+use super::link::{Death, Launcher, Message};
 use super::options::{RunError, RunOptions, Verdict};
-use super::pool::{Job, Message, Process, Slot};
+use super::processes::Processes;
 use super::progress::{Observer, Progress, Standing};
 use super::protocol::{self, Reply, Request};
-use super::{faults, signals};
+use super::signals;
+use super::slot::{Job, Slot, Worker};
 use crate::crash::{self, Point};
 use crate::engine::{self, DoneReason, Engine, EpochReport, FailureClass, TrialState, WorseThanChance};
 use crate::ids::TrialNumber;
+use crate::runner::Phase;
 use crate::spec::RunnerSpec;
 use crate::store::RunEnd;
 use crate::study::{Ask, Ended, Lost, Study, StudyError, Trial};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Consecutive workers that end before they are ready.
-const STILL_BORN: u32 = 3;
+/// Consecutive workers that end before they are ready, after which the run gives up.
+const FAILED_STARTS: u32 = 3;
+
+/// How long a worker that has closed its output may take to end.
+const REAPING: Duration = Duration::from_secs(1);
 
 /// How often the run's length is noted, and so the most that a kill leaves out of the wall time.
 const NOTE: Duration = Duration::from_secs(5);
@@ -26,11 +32,24 @@ const NOTE: Duration = Duration::from_secs(5);
 /// How often limits are looked at while nothing comes in.
 const GLANCE: Duration = Duration::from_millis(100);
 
-/// Runs a study until nothing is left to do, its time is spent, or a signal comes.
+/// Runs a study with worker processes on this machine, until nothing is left to do, its time is spent, or a signal comes.
 ///
 /// # Errors
 /// If the store fails or workers cannot be started. What is on record stays so: the same run may be tried again.
 pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer) -> Result<Verdict, RunError> {
+    run_with(study, options, &mut Processes { program: options.program.clone() }, observer)
+}
+
+/// [`run`] with workers that somebody else starts.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    study: &mut Study,
+    options: &RunOptions,
+    launcher: &mut dyn Launcher,
+    observer: &mut dyn Observer,
+) -> Result<Verdict, RunError> {
     if matches!(study.spec().runner, RunnerSpec::External { .. }) {
         return Err(RunError::External);
     }
@@ -41,12 +60,13 @@ pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer)
     })
     .map_err(RunError::Signals)?;
     let spent_before = study.run_seconds()?;
-    study.begin_run(options.workers, &options.devices.join(","))?;
+    study.begin_run(options.workers, &options.device_names())?;
     crash::at(Point::RunBegun);
     let mut coordinator = Coordinator {
         slots: (0..options.workers.max(1)).map(|_| Slot::default()).collect(),
         study,
         options,
+        launcher,
         sender,
         began: Instant::now(),
         noted: Instant::now(),
@@ -57,7 +77,7 @@ pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer)
         signal: None,
         out_of_time: false,
         done: None,
-        still_born: 0,
+        failed_starts: 0,
         ended: 0,
     };
     let result = coordinator.serve(&receiver, observer);
@@ -83,6 +103,7 @@ pub(super) struct Coordinator<'a> {
     pub(super) slots: Vec<Slot>,
     pub(super) study: &'a mut Study,
     pub(super) options: &'a RunOptions,
+    launcher: &'a mut dyn Launcher,
     pub(super) sender: Sender<Message>,
     pub(super) began: Instant,
     pub(super) noted: Instant,
@@ -96,7 +117,7 @@ pub(super) struct Coordinator<'a> {
     pub(super) signal: Option<i32>,
     pub(super) out_of_time: bool,
     pub(super) done: Option<DoneReason>,
-    pub(super) still_born: u32,
+    pub(super) failed_starts: u32,
     /// Orders ended since the folders of commands were last looked at.
     pub(super) ended: usize,
 }
@@ -110,7 +131,7 @@ impl Coordinator<'_> {
             study: spec.name.clone(),
             metric: spec.objective.metric.to_string(),
             workers: self.options.workers,
-            device: self.options.devices.join(", "),
+            device: self.options.device_names(),
             finished,
             planned: engine::planned_trials(spec),
             epochs: engine.trials().map(|trial| trial.curve.len() as u64).sum(),
@@ -176,16 +197,14 @@ impl Coordinator<'_> {
             let text = format!("trial {}: {fault}; training goes on from epoch {}", trial.number(), start.epoch);
             self.news.push(Progress::Warning { text });
         }
-        if self.slots[worker].process.is_none() {
+        if self.slots[worker].worker.is_none() {
             let hello = Request::Hello {
                 version: protocol::VERSION,
                 spec: self.study.spec().clone(),
                 base: self.options.base.clone(),
                 slot: self.options.slot(worker as u32, self.study),
             };
-            self.slots[worker]
-                .start(worker, &self.options.program, &hello, &self.sender)
-                .map_err(|source| RunError::Spawn { program: self.options.program.clone(), source })?;
+            self.slots[worker].start(worker, self.launcher, &hello, &self.sender).map_err(RunError::Launch)?;
         }
         let order = trial.order().clone();
         self.news.push(Progress::OrderStarted {
@@ -198,7 +217,7 @@ impl Coordinator<'_> {
         });
         let known = self.study.engine().trial(order.trial);
         let seconds = known.map_or(0.0, |t| t.curve.iter().map(|point| point.seconds).sum());
-        self.slots[worker].job = Some(Job { trial: Some(trial), mark: Instant::now(), seconds });
+        self.slots[worker].job = Some(Job { trial: Some(trial), since: Instant::now(), seconds });
         self.outbox.push((worker, Request::Run { order, start }));
         Ok(())
     }
@@ -225,7 +244,7 @@ impl Coordinator<'_> {
             self.study.note_run(self.began.elapsed().as_secs_f64(), None)?;
         }
         for (worker, request) in self.outbox.drain(..) {
-            self.slots[worker].tell(&request);
+            self.slots[worker].send(&request);
         }
         for progress in self.news.drain(..) {
             observer.see(&progress);
@@ -250,8 +269,8 @@ impl Coordinator<'_> {
                 if !self.slots[worker].is_current(generation) {
                     return Ok(());
                 }
-                if let Some(process) = &mut self.slots[worker].process {
-                    process.heard = Instant::now();
+                if let Some(worker) = &mut self.slots[worker].worker {
+                    worker.heard = Instant::now();
                 }
                 match serde_json::from_slice(&line) {
                     Ok(reply) => self.heard(worker, reply)?,
@@ -269,24 +288,25 @@ impl Coordinator<'_> {
     fn heard(&mut self, worker: usize, reply: Reply) -> Result<(), RunError> {
         match reply {
             Reply::Ready { .. } => {
-                self.still_born = 0;
-                if let Some(process) = &mut self.slots[worker].process {
-                    process.ready = true;
+                self.failed_starts = 0;
+                if let Some(worker) = &mut self.slots[worker].worker {
+                    worker.ready = true;
                 }
             }
             Reply::Beat => {}
-            Reply::Progress { what, done, total } => {
-                if !matches!(what.as_str(), "train" | "validate")
+            Reply::Warning { text } => self.news.push(Progress::Warning { text }),
+            Reply::Progress { phase, done, total } => {
+                if matches!(phase, Phase::Prepare(_))
                     && let Some(job) = &mut self.slots[worker].job
                 {
-                    job.mark = Instant::now();
+                    job.since = Instant::now();
                 }
-                self.news.push(Progress::Working { worker: worker as u32, what, done, total });
+                self.news.push(Progress::Working { worker: worker as u32, phase, done, total });
             }
             Reply::Epoch { report } => self.epoch(worker, report)?,
             Reply::Ended { failure, leaving } => {
-                if leaving && let Some(process) = self.slots[worker].process.take() {
-                    process.bury(Duration::from_secs(1));
+                if leaving && let Some(worker) = self.slots[worker].worker.take() {
+                    worker.link.reap(REAPING);
                 }
                 let Some(job) = self.slots[worker].job.take() else { return Ok(()) };
                 self.ended += 1;
@@ -329,7 +349,7 @@ impl Coordinator<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        job.mark = Instant::now();
+        job.since = Instant::now();
         job.seconds += seconds;
         self.news.push(news);
         if let Some(found) = worse_than_chance(self.study.engine(), number) {
@@ -374,14 +394,13 @@ impl Coordinator<'_> {
 
     /// A worker has closed its output: it is dead, or soon will be.
     fn closed(&mut self, worker: usize) -> Result<(), RunError> {
-        let Some(process) = self.slots[worker].process.take() else { return Ok(()) };
-        let (ready, job) = (process.ready, self.slots[worker].job.take());
-        let (status, kills_before, words) = process.bury(Duration::from_secs(1));
-        let (class, reason) = faults::classify(status, kills_before, &words);
+        let Some(Worker { link, ready, .. }) = self.slots[worker].worker.take() else { return Ok(()) };
+        let job = self.slots[worker].job.take();
+        let Death { class, reason } = link.reap(REAPING);
         if !ready && self.stopping.is_none() {
-            self.still_born += 1;
-            if self.still_born >= STILL_BORN {
-                return Err(RunError::StillBorn { tries: self.still_born, reason });
+            self.failed_starts += 1;
+            if self.failed_starts >= FAILED_STARTS {
+                return Err(RunError::FailedStarts { tries: self.failed_starts, reason });
             }
         }
         match job.and_then(|job| job.trial) {
@@ -396,8 +415,8 @@ impl Coordinator<'_> {
 
     /// Kills a worker for what it does or does not do.
     pub(super) fn end_worker(&mut self, worker: usize, class: FailureClass, reason: String) -> Result<(), RunError> {
-        if let Some(process) = self.slots[worker].process.take() {
-            process.bury(Duration::ZERO);
+        if let Some(worker) = self.slots[worker].worker.take() {
+            worker.link.reap(Duration::ZERO);
         }
         if let Some(trial) = self.slots[worker].job.take().and_then(|job| job.trial) {
             self.lost(worker, trial, class, reason)?;
@@ -411,16 +430,17 @@ impl Coordinator<'_> {
         if self.stopping.is_none() {
             self.stopping = Some(Instant::now() + self.options.patience);
             for slot in &mut self.slots {
-                slot.tell(&Request::Stop);
+                slot.send(&Request::Stop);
             }
         }
     }
 
+    /// Asks all workers to end, and waits for them.
     fn dismiss_all(&mut self) {
-        let mut left: Vec<Process> = self.slots.iter_mut().filter_map(|slot| slot.process.take()).collect();
-        left.iter_mut().for_each(Process::dismiss);
-        for process in left {
-            process.bury(Duration::from_secs(1));
+        let mut left: Vec<Worker> = self.slots.iter_mut().filter_map(|slot| slot.worker.take()).collect();
+        left.iter_mut().for_each(|worker| worker.link.close());
+        for worker in left {
+            worker.link.reap(REAPING);
         }
     }
 

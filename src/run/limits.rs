@@ -2,7 +2,7 @@
 
 use super::coordinator::Coordinator;
 use super::options::RunError;
-use super::pool::Slot;
+use super::slot::Slot;
 use crate::engine::FailureClass;
 use std::time::{Duration, Instant};
 
@@ -21,17 +21,17 @@ impl Coordinator<'_> {
         }
         let limits = self.study.spec().limits.clone();
         for worker in 0..self.slots.len() {
-            let Slot { process: Some(process), job: Some(job), .. } = &self.slots[worker] else { continue };
-            let running = job.mark.elapsed().as_secs_f64();
+            let Slot { worker: Some(busy), job: Some(job), .. } = &self.slots[worker] else { continue };
+            let running = job.since.elapsed().as_secs_f64();
             let fault = if self.stopping.is_some_and(|until| Instant::now() >= until) {
                 self.release_and_kill(worker);
                 continue;
             } else if job.trial.is_none() {
-                (job.mark.elapsed() > WINDING_UP).then(|| (FailureClass::Timeout, "it did not end".to_owned()))
-            } else if process.heard.elapsed() > self.options.silence {
+                (job.since.elapsed() > WINDING_UP).then(|| (FailureClass::Timeout, "it did not end".to_owned()))
+            } else if busy.heard.elapsed() > self.options.silence {
                 let seconds = self.options.silence.as_secs();
                 Some((FailureClass::Lost, format!("the worker was silent for {seconds} s")))
-            } else if !process.ready {
+            } else if !busy.ready {
                 None
             } else if let Some(limit) = limits.epoch_seconds.filter(|&limit| running > limit) {
                 Some((FailureClass::Timeout, format!("an epoch took longer than {limit} s (`limits.epoch_time`)")))
@@ -48,8 +48,8 @@ impl Coordinator<'_> {
     }
 
     fn release_and_kill(&mut self, worker: usize) {
-        if let Some(process) = self.slots[worker].process.take() {
-            process.bury(Duration::ZERO);
+        if let Some(worker) = self.slots[worker].worker.take() {
+            worker.link.reap(Duration::ZERO);
         }
         if let Some(trial) = self.slots[worker].job.take().and_then(|job| job.trial) {
             self.study.release(trial);

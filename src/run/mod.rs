@@ -1,19 +1,25 @@
 //! A run: one coordinator that decides and writes, and worker processes that train.
 //!
 //! The coordinator is a client of [`Study`](crate::study::Study) like any other. Workers are processes of the same
-//! binary: an out-of-memory kill, a hang or garbage costs one attempt of one order. They speak JSON lines over
-//! pipes ([`protocol`]) and end when their pipe does.
+//! binary ([`Processes`]), or whatever else a [`Launcher`] starts: an out-of-memory kill, a hang or garbage costs one
+//! attempt of one order. They speak JSON lines ([`protocol`]) and end when their input does.
 
 mod coordinator;
 mod faults;
 mod limits;
+mod link;
 mod options;
-mod pool;
+mod processes;
 mod progress;
 pub mod protocol;
 mod signals;
+mod slot;
+#[cfg(test)]
+mod tests;
 pub mod worker;
 
-pub use coordinator::run;
+pub use coordinator::{run, run_with};
+pub use link::{Death, Launcher, Link, Mailbox};
 pub use options::{RunError, RunOptions, Verdict};
+pub use processes::Processes;
 pub use progress::{Observer, Progress, Standing};

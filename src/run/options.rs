@@ -3,6 +3,7 @@
 use super::progress::Standing;
 use crate::engine::DoneReason;
 use crate::runner::DeviceSlot;
+use crate::spec::Device;
 use crate::study::{Study, StudyError};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,8 +21,8 @@ pub struct RunOptions {
     pub workers: u32,
     /// Threads of each; `None`: the cores divided by the workers.
     pub threads: Option<u32>,
-    /// The devices that workers take turns on, such as `cpu` or `cuda:1`; at least one.
-    pub devices: Vec<String>,
+    /// The devices that workers take turns on; at least one.
+    pub devices: Vec<Device>,
     /// A worker that says nothing for so long, not even that it is alive, is ended.
     pub silence: Duration,
     /// How long workers may take to end when asked to.
@@ -33,6 +34,11 @@ impl RunOptions {
     pub const SILENCE: Duration = Duration::from_secs(60);
     /// How long an interrupt waits for workers.
     pub const PATIENCE: Duration = Duration::from_secs(4);
+
+    /// The devices for people.
+    pub(super) fn device_names(&self) -> String {
+        self.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(", ")
+    }
 
     pub(super) fn slot(&self, worker: u32, study: &Study) -> DeviceSlot {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -48,8 +54,8 @@ impl RunOptions {
 }
 
 /// The device of one worker: they take turns.
-fn device_of(devices: &[String], worker: u32) -> String {
-    devices.get(worker as usize % devices.len().max(1)).cloned().unwrap_or_else(|| "cpu".to_owned())
+fn device_of(devices: &[Device], worker: u32) -> Device {
+    devices.get(worker as usize % devices.len().max(1)).copied().unwrap_or(Device::Cpu)
 }
 
 /// Why a run ends in an error.
@@ -68,12 +74,12 @@ pub enum RunError {
         "go on: the disk is full\n{reason}\nhint: free some space and run it again: it goes on from the last checkpoints"
     )]
     DiskFull { reason: String },
-    /// No worker process can be started.
-    #[error("start a worker process `{}`", program.display())]
-    Spawn { program: PathBuf, source: std::io::Error },
+    /// No worker can be started.
+    #[error("start a worker")]
+    Launch(#[source] std::io::Error),
     /// Workers end before they begin.
     #[error("start workers: {tries} in a row ended before they were ready; {reason}")]
-    StillBorn { tries: u32, reason: String },
+    FailedStarts { tries: u32, reason: String },
     /// No handler for signals.
     #[error("listen for signals")]
     Signals(#[source] std::io::Error),
@@ -100,12 +106,10 @@ mod tests {
 
     #[test]
     fn workers_take_turns_on_several_devices() {
-        let devices = |names: &[&str]| {
-            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-            (0..3).map(|w| device_of(&names, w)).collect::<Vec<_>>()
-        };
-        assert_eq!(devices(&["cuda:0", "cuda:2"]), ["cuda:0", "cuda:2", "cuda:0"]);
-        assert_eq!(devices(&["cuda:1"]), ["cuda:1", "cuda:1", "cuda:1"]);
-        assert_eq!(devices(&["cpu"]), ["cpu", "cpu", "cpu"]);
+        use Device::{Cpu, Cuda};
+        let devices = |devices: &[Device]| [0, 1, 2].map(|worker| device_of(devices, worker));
+        assert_eq!(devices(&[Cuda(0), Cuda(2)]), [Cuda(0), Cuda(2), Cuda(0)]);
+        assert_eq!(devices(&[Cuda(1)]), [Cuda(1); 3]);
+        assert_eq!(devices(&[Cpu]), [Cpu; 3]);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::engine::{Best, DoneReason, EpochReport, FailureClass, Outcome};
 use crate::ids::{Epoch, TrialNumber};
+use crate::runner::Phase;
 use crate::space::Params;
 
 /// Something happened.
@@ -28,7 +29,13 @@ pub enum Progress {
     /// A worker begins an order.
     OrderStarted { worker: u32, trial: TrialNumber, attempt: u32, from: Epoch, to: Epoch, params: Params },
     /// Within an epoch.
-    Working { worker: u32, what: String, done: u64, total: u64 },
+    Working {
+        worker: u32,
+        #[serde(rename = "what", serialize_with = "as_text")]
+        phase: Phase,
+        done: u64,
+        total: u64,
+    },
     /// An epoch is on record.
     Epoch { worker: u32, trial: TrialNumber, to: Epoch, report: EpochReport },
     /// An order is done.
@@ -47,6 +54,10 @@ pub enum Progress {
     Stopping { signal: i32 },
     /// The run is over.
     Finished { reason: Option<DoneReason>, best: Option<Standing>, seconds: f64 },
+}
+
+fn as_text<S: serde::Serializer>(phase: &Phase, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(phase)
 }
 
 /// The best trial so far.

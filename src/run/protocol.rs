@@ -1,13 +1,13 @@
 //! What coordinator and worker say to each other: one JSON object a line.
 
 use crate::engine::{EpochReport, FailureClass, WorkOrder};
-use crate::runner::{DeviceSlot, Start};
+use crate::runner::{DeviceSlot, Phase, Start};
 use crate::spec::StudySpec;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Both sides must be of one version: they are the same binary, unless someone replaced it during a run.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Longer lines are garbage.
 pub const MAX_LINE: usize = 4 << 20;
@@ -37,7 +37,9 @@ pub enum Reply {
     /// An epoch is done and durable.
     Epoch { report: EpochReport },
     /// How far it is within an epoch.
-    Progress { what: String, done: u64, total: u64 },
+    Progress { phase: Phase, done: u64, total: u64 },
+    /// Something that people should know.
+    Warning { text: String },
     /// It is alive.
     Beat,
     /// The order's training is over; `failure`: not as it should be. `leaving`: so is this process, which is not fit
@@ -74,7 +76,7 @@ mod tests {
             spec: conformance::study("line\nbreak"),
             base: PathBuf::from("a b"),
             slot: DeviceSlot {
-                device: "cpu".to_owned(),
+                device: crate::spec::Device::Cuda(1),
                 threads: 1,
                 study_dir: PathBuf::from("s"),
                 cache_dir: PathBuf::from("c"),

@@ -6,8 +6,8 @@ use crate::engine::{EpochReport, FailureClass, WorkOrder};
 use crate::runner::command::CommandRunner;
 use crate::runner::image::ImageRunner;
 use crate::runner::synthetic::SyntheticRunner;
-use crate::runner::{Continue, DeviceSlot, EpochSink, SinkClosed, Start, TrialError, TrialRunner};
-use crate::spec::{RunnerSpec, StudySpec};
+use crate::runner::{Continue, DeviceSlot, EpochSink, Phase, SinkClosed, Start, TrialError, TrialRunner};
+use crate::spec::{Device, RunnerSpec, StudySpec};
 use std::io::{BufRead, Stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -55,7 +55,7 @@ pub fn serve() -> ExitCode {
         let mut sink = PipeSink { out: &out, requests: &requests, interrupted: &interrupted, told: Instant::now() };
         let failure = attempt(runner.as_mut(), &order, &start, &slot, &mut sink);
         let leaving =
-            failure.as_ref().is_some_and(|(failure, panicked)| *panicked || unfit(failure.class, &slot.device));
+            failure.as_ref().is_some_and(|(failure, panicked)| *panicked || unfit(failure.class, slot.device));
         let failure = failure.map(|(failure, _)| failure);
         if !out.send(&Reply::Ended { failure, leaving }) || leaving {
             break;
@@ -66,11 +66,11 @@ pub fn serve() -> ExitCode {
 
 /// Whether a process is not worth keeping after such a failure, so that the next attempt gets a new one: for want of
 /// memory, and on a GPU after whatever may have come from there, since a broken context stays broken.
-fn unfit(class: FailureClass, device: &str) -> bool {
+fn unfit(class: FailureClass, device: Device) -> bool {
     match class {
         FailureClass::Oom => true,
         FailureClass::Diverged | FailureClass::BadInput => false,
-        FailureClass::Timeout | FailureClass::Crashed | FailureClass::Lost => device.starts_with("cuda"),
+        FailureClass::Timeout | FailureClass::Crashed | FailureClass::Lost => matches!(device, Device::Cuda(_)),
     }
 }
 
@@ -183,11 +183,15 @@ impl EpochSink for PipeSink<'_> {
         }
     }
 
-    fn progress(&mut self, what: &str, done: u64, total: u64) {
+    fn progress(&mut self, phase: Phase, done: u64, total: u64) {
         if done >= total || self.told.elapsed() >= PROGRESS {
             self.told = Instant::now();
-            self.out.send(&Reply::Progress { what: what.to_owned(), done, total });
+            self.out.send(&Reply::Progress { phase, done, total });
         }
+    }
+
+    fn warn(&mut self, message: &str) {
+        self.out.send(&Reply::Warning { text: message.to_owned() });
     }
 
     fn interrupted(&self) -> bool {
@@ -203,11 +207,11 @@ mod tests {
     fn a_process_leaves_after_what_may_have_broken_its_gpu_or_filled_its_memory() {
         use FailureClass::{BadInput, Crashed, Diverged, Lost, Oom};
         assert_eq!(
-            [Oom, Crashed, Lost, Diverged, BadInput].map(|c| unfit(c, "cpu")),
+            [Oom, Crashed, Lost, Diverged, BadInput].map(|c| unfit(c, Device::Cpu)),
             [true, false, false, false, false]
         );
         assert_eq!(
-            [Oom, Crashed, Lost, Diverged, BadInput].map(|c| unfit(c, "cuda:1")),
+            [Oom, Crashed, Lost, Diverged, BadInput].map(|c| unfit(c, Device::Cuda(1))),
             [true, true, true, false, false]
         );
     }

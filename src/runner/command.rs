@@ -89,7 +89,7 @@ impl CommandRunner {
             .env("HPSEARCH_EPOCHS", self.spec.epochs.to_string())
             .env("HPSEARCH_DIR", dir)
             .env("HPSEARCH_SEED", self.seed.to_string())
-            .env("HPSEARCH_DEVICE", &slot.device)
+            .env("HPSEARCH_DEVICE", slot.device.to_string())
             .env("HPSEARCH_THREADS", slot.threads.to_string())
             .env("HPSEARCH_WORKER", slot.worker.to_string())
             .env("HPSEARCH_PARAMS", serde_json::to_string(&order.params).unwrap_or_default());
@@ -116,7 +116,7 @@ impl CommandRunner {
         let json = serde_json::json!({
             "study": self.study, "seed": self.seed, "metric": self.metric, "direction": direction,
             "trial": order.trial, "params": order.params, "from": start.epoch, "to": order.to,
-            "epochs": self.spec.epochs, "dir": dir, "device": slot.device, "threads": slot.threads,
+            "epochs": self.spec.epochs, "dir": dir, "device": slot.device.to_string(), "threads": slot.threads,
         });
         format!("{json}\n")
     }

@@ -1,8 +1,7 @@
 //! From the devices that are asked for to those that are there, and how workers share them.
 
 use crate::nn::cuda;
-use crate::spec::Devices;
-use candle_core::Device;
+use crate::spec::{Device, Devices};
 
 /// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,42 +60,46 @@ fn gpus() -> Result<usize, String> {
     }
 }
 
-/// The devices that workers take turns on, each by its own name (`cpu`, `cuda:N`); at least one.
+/// The devices that workers take turns on; at least one.
 ///
 /// # Errors
 /// If a GPU is asked for that cannot be had.
-pub fn resolve(devices: &Devices) -> Result<Vec<String>, DeviceError> {
+pub fn resolve(devices: &Devices) -> Result<Vec<Device>, DeviceError> {
     #[cfg(feature = "cuda")]
     let there = || gpus().map_err(|reason| DeviceError::NoGpu { devices: devices.clone(), reason });
     #[cfg(not(feature = "cuda"))]
     let there = || Err(DeviceError::NotBuilt { devices: devices.clone() });
     match devices {
-        Devices::Cpu => Ok(vec!["cpu".to_owned()]), // the driver is not even asked for
+        Devices::Cpu => Ok(vec![Device::Cpu]), // the driver is not even asked for
         other => chosen(other, there()),
     }
 }
 
-fn chosen(devices: &Devices, there: Result<usize, DeviceError>) -> Result<Vec<String>, DeviceError> {
-    let name = |number: &usize| format!("cuda:{number}");
+fn chosen(devices: &Devices, there: Result<usize, DeviceError>) -> Result<Vec<Device>, DeviceError> {
     match (devices, there) {
-        (Devices::Cpu, _) | (Devices::Auto, Err(_)) => Ok(vec!["cpu".to_owned()]),
-        (Devices::Auto, Ok(there)) => Ok((0..there).map(|n| name(&n)).collect()),
+        (Devices::Cpu, _) | (Devices::Auto, Err(_)) => Ok(vec![Device::Cpu]),
+        (Devices::Auto, Ok(there)) => Ok((0..there).map(Device::Cuda).collect()),
         (Devices::Cuda(_), Err(error)) => Err(error),
         (Devices::Cuda(numbers), Ok(there)) => match numbers.iter().find(|&&n| n >= there) {
             Some(&number) => Err(DeviceError::NoSuch { number, there }),
-            None => Ok(numbers.iter().map(name).collect()),
+            None => Ok(numbers.iter().copied().map(Device::Cuda).collect()),
         },
     }
 }
 
-/// Opens the first of the devices.
+/// Opens a device.
 ///
 /// # Errors
 /// If it cannot be had.
-pub fn open(devices: &Devices) -> Result<Device, DeviceError> {
-    match resolve(devices)?[0].strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
-        Some(number) => cuda::device::open(number).map_err(|source| DeviceError::Open { number, source }),
-        None => Ok(Device::Cpu),
+pub fn open(device: Device) -> Result<candle_core::Device, DeviceError> {
+    let device = match device {
+        Device::Any => resolve(&Devices::Auto)?.first().copied().unwrap_or(Device::Cpu),
+        Device::Cuda(number) => resolve(&Devices::Cuda(vec![number]))?[0],
+        Device::Cpu => Device::Cpu,
+    };
+    match device {
+        Device::Cuda(number) => cuda::device::open(number).map_err(|source| DeviceError::Open { number, source }),
+        Device::Any | Device::Cpu => Ok(candle_core::Device::Cpu),
     }
 }
 
@@ -113,7 +116,8 @@ mod tests {
     fn names(text: &str, there: Option<usize>) -> Result<Vec<String>, DeviceError> {
         let devices: Devices = text.parse().unwrap();
         let missing = DeviceError::NoGpu { devices: devices.clone(), reason: "no driver".to_owned() };
-        chosen(&devices, there.ok_or(missing))
+        let chosen = chosen(&devices, there.ok_or(missing))?;
+        Ok(chosen.iter().map(Device::to_string).collect())
     }
 
     #[test]
@@ -134,8 +138,8 @@ mod tests {
 
     #[test]
     fn the_cpu_needs_no_driver_and_a_missing_gpu_is_an_error() {
-        assert!(open(&Devices::Cpu).unwrap().is_cpu());
-        assert!(open(&Devices::Cuda(vec![999])).is_err());
+        assert!(open(Device::Cpu).unwrap().is_cpu());
+        assert!(open(Device::Cuda(999)).is_err());
     }
 
     #[test]

@@ -5,7 +5,10 @@ pub mod device;
 pub mod image;
 pub mod synthetic;
 
+use crate::data::Task;
 use crate::engine::{EpochReport, FailureClass, FileRef, WorkOrder};
+use crate::spec::Device;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Runs work orders. Implementations: `image` (candle), `command` (any program), `synthetic` (a formula).
@@ -40,8 +43,8 @@ pub struct Start {
 /// Where on this machine a trial computes, and where its files go.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct DeviceSlot {
-    /// `cpu`, or `cuda:N`.
-    pub device: String,
+    /// The device.
+    pub device: Device,
     /// Threads to use.
     pub threads: usize,
     /// The study's state folder: checkpoints go to `checkpoints/`, predictions to `predictions/` inside it.
@@ -52,12 +55,32 @@ pub struct DeviceSlot {
     pub worker: u32,
 }
 
+/// What a trial is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Phase {
+    /// Work that is done once for all trials: limits of time do not count it.
+    #[strum(to_string = "{0}")]
+    Prepare(Task),
+    /// Training steps.
+    Train,
+    /// Statistics of the head's batch norm, computed anew.
+    Statistics,
+    /// Validation images.
+    Validate,
+    /// Test images.
+    Test,
+}
+
 /// Hears of progress.
 pub trait EpochSink {
     /// An epoch is done and durable.
     fn epoch(&mut self, report: EpochReport) -> Result<Continue, SinkClosed>;
-    /// Something to show, at most a few times a second: what is done (`train`, `validate`, `prefix cache`), and how far.
-    fn progress(&mut self, _what: &str, _done: u64, _total: u64) {}
+    /// How far a phase is.
+    fn progress(&mut self, _phase: Phase, _done: u64, _total: u64) {}
+    /// Something that people should know.
+    fn warn(&mut self, _message: &str) {}
     /// Whether to stop as soon as possible, dropping the running epoch (an interrupt, or a closed pipe).
     fn interrupted(&self) -> bool {
         false

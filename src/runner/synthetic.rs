@@ -225,7 +225,7 @@ mod tests {
     fn slot(folder: &Path) -> DeviceSlot {
         std::fs::create_dir_all(folder.join("checkpoints")).unwrap();
         DeviceSlot {
-            device: "cpu".to_owned(),
+            device: crate::spec::Device::Cpu,
             threads: 1,
             study_dir: folder.to_owned(),
             cache_dir: folder.to_owned(),

@@ -20,6 +20,39 @@ pub enum Devices {
     Cuda(Vec<usize>),
 }
 
+/// Where one worker computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// For a program that is a trial: as it sees fit.
+    Any,
+    /// The CPU.
+    Cpu,
+    /// A GPU by its number.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl Devices {
+    /// One by one, without asking the machine: for programs that are trials, whose own affair it is.
+    pub fn each(&self) -> Vec<Device> {
+        match self {
+            Self::Auto => vec![Device::Any],
+            Self::Cpu => vec![Device::Cpu],
+            Self::Cuda(numbers) => numbers.iter().map(|&number| Device::Cuda(number)).collect(),
+        }
+    }
+}
+
 /// A text that names no device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is none of `auto`, `cpu`, `cuda`, `cuda:N`, `cuda:N,M`")]

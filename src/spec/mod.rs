@@ -23,7 +23,7 @@ mod words;
 pub use augment::{AugmentSpec, Views};
 pub use command::{FillError, ORDER_FIELDS};
 pub use data::{BadFilePolicy, ColourMode, DataSource, DataSpec, SplitSpec, SyntheticSpec, ValidationPolicy};
-pub use device::{Devices, UnknownDevice};
+pub use device::{Device, Devices, UnknownDevice};
 pub use identity::{Change, Difference};
 pub use metric::{UnknownMetric, UnknownOperatingPoint};
 pub use network::{

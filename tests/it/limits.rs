@@ -104,7 +104,7 @@ fn a_worker_that_falls_silent_is_taken_for_lost() {
         cache_dir: bench.dir().join("cache"),
         workers: 2,
         threads: Some(1),
-        devices: vec!["cpu".to_owned()],
+        devices: vec![hpsearch::spec::Device::Cpu],
         // Beats come every 2 s.
         silence: Duration::from_secs(3),
         patience: RunOptions::PATIENCE,

@@ -115,8 +115,8 @@ fn the_sets_of_kaggle_are_found_in_any_case_and_what_lies_beside_is_noted() {
 fn nothing_is_decoded_twice_and_torn_files_are_made_again() {
     struct Count(AtomicUsize);
     impl Watch for Count {
-        fn progress(&self, what: &str, _: u64, _: u64) {
-            self.0.fetch_add(usize::from(what == "decoding"), Ordering::SeqCst);
+        fn progress(&self, task: Task, _: u64, _: u64) {
+            self.0.fetch_add(usize::from(task == Task::Decoding), Ordering::SeqCst);
         }
     }
     let place = Place::new();
@@ -149,8 +149,8 @@ fn nothing_is_decoded_twice_and_torn_files_are_made_again() {
 fn several_openers_at_once_decode_once() {
     struct Shared<'a>(&'a AtomicUsize);
     impl Watch for Shared<'_> {
-        fn progress(&self, what: &str, _: u64, _: u64) {
-            self.0.fetch_add(usize::from(what == "decoding"), Ordering::SeqCst);
+        fn progress(&self, task: Task, _: u64, _: u64) {
+            self.0.fetch_add(usize::from(task == Task::Decoding), Ordering::SeqCst);
         }
     }
     let place = Place::new();

@@ -8,7 +8,7 @@ use super::request::{FeatureRequest, Shelved, value_bytes};
 use super::room::Room;
 use super::segment::{Draft, ENTRY};
 use super::shelf::{ROWS, Shelf, Verified, unfinished, unique};
-use crate::data::Watch;
+use crate::data::{Task, Watch};
 use crate::digest::Digest;
 use crate::spec::CachePrecision;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -55,7 +55,7 @@ impl Builder<'_> {
                     self.build(shelf, &mut sides, &starts, &claim, chosen, (done, total))?;
                 }
             } else {
-                self.watch.progress("waiting for another process that computes features", done, total);
+                self.watch.progress(Task::WaitingForFeatures, done, total);
                 std::thread::sleep(PATIENCE);
                 shelf.refresh(self.verified, self.watch)?;
             }
@@ -169,7 +169,7 @@ impl Builder<'_> {
             if outcome.is_err() {
                 break;
             }
-            self.watch.progress("computing frozen features", done + draft.rows() as u64, total);
+            self.watch.progress(Task::Features, done + draft.rows() as u64, total);
         }
         // What failed counts for more than what then fails in keeping the rest.
         let kept = sides.iter_mut().try_for_each(|side| match side.draft.take() {

@@ -40,7 +40,7 @@ impl Bench {
         let mut order = conformance::order(0);
         order.trial = TrialNumber(7);
         let slot = DeviceSlot {
-            device: "cpu".to_owned(),
+            device: crate::spec::Device::Cpu,
             threads: 2,
             study_dir: self.folder.path().to_owned(),
             cache_dir: self.folder.path().to_owned(),

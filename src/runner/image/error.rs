@@ -10,7 +10,7 @@ use crate::metrics::PredictionsError;
 use crate::nn::BackboneError;
 use crate::nn::build::BuildError;
 use crate::nn::checkpoint::CheckpointError;
-use crate::spec::{SettingsError, UnknownDevice};
+use crate::spec::SettingsError;
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -26,9 +26,6 @@ pub enum ImageError {
     /// No such device on this machine.
     #[error(transparent)]
     Device(Box<DeviceError>),
-    /// No device has such a name.
-    #[error("find the device")]
-    DeviceName(#[source] UnknownDevice),
     /// The images cannot be used.
     #[error("open the images")]
     Data(#[source] Box<DataError>),

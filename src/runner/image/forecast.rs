@@ -93,7 +93,7 @@ pub fn forecast(
     })
 }
 
-/// [`forecast`] on the device of this name.
+/// [`forecast`] on this device.
 ///
 /// # Errors
 /// As [`forecast`], and where there is no such device.
@@ -102,7 +102,7 @@ pub fn forecast_on(
     size: usize,
     classes: usize,
     seed: u64,
-    device: &str,
+    device: crate::spec::Device,
 ) -> Result<Forecast, ImageError> {
     forecast(settings, size, classes, seed, &super::device(device)?)
 }

@@ -4,6 +4,7 @@
 //! layers; `model` is the trained part of one fold; `trial` runs epochs over all folds; this file opens things once,
 //! and writes checkpoints and predictions.
 
+mod cost;
 mod error;
 mod feed;
 mod forecast;
@@ -18,6 +19,7 @@ mod tests;
 mod trial;
 mod watch;
 
+pub use cost::{StudyCost, study_cost};
 pub use error::{ImageError, explain};
 pub use forecast::{Forecast, forecast, forecast_on};
 pub use plan::{Planner, Sample};
@@ -52,7 +54,7 @@ pub struct ImageRunner {
 /// What is kept from order to order.
 struct Opened {
     device: Device,
-    device_name: String,
+    named: crate::spec::Device,
     data: DataSet,
     cache: FeatureCache,
     /// By the settings that decide them; few, so a list does.
@@ -190,7 +192,7 @@ impl ImageRunner {
     }
 
     fn open_data(&mut self, slot: &DeviceSlot, sink: &mut dyn EpochSink) -> Result<&mut Opened, ImageError> {
-        if self.opened.as_ref().is_none_or(|o| o.device_name != slot.device) {
+        if self.opened.as_ref().is_none_or(|o| o.named != slot.device) {
             let RunnerSpec::Image { data, .. } = &self.study.runner else { return Err(ImageError::NotImages) };
             // The pool of all kernels is the process's own: a process that has one already keeps it.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(slot.threads).build_global();
@@ -200,8 +202,8 @@ impl ImageRunner {
                 return Err(ImageError::Interrupted);
             }
             self.opened = Some(Opened {
-                device: device(&slot.device)?,
-                device_name: slot.device.clone(),
+                device: device(slot.device)?,
+                named: slot.device,
                 data: opened?,
                 cache: FeatureCache::open(&slot.cache_dir, self.study.limits.cache_bytes)?,
                 networks: Vec::new(),
@@ -324,9 +326,8 @@ pub fn usable(study: &StudySpec, base: &Path) -> Result<(), ImageError> {
 }
 
 /// The device of this name: one as people write it, the first where that is several.
-fn device(name: &str) -> Result<Device, ImageError> {
-    let devices = name.parse().map_err(ImageError::DeviceName)?;
-    super::device::open(&devices).map_err(|e| ImageError::Device(Box::new(e)))
+fn device(named: crate::spec::Device) -> Result<Device, ImageError> {
+    super::device::open(named).map_err(|e| ImageError::Device(Box::new(e)))
 }
 
 fn write_predictions(predictions: &Predictions, slot: &DeviceSlot, path: String) -> Result<FileRef, ImageError> {

@@ -1,11 +1,12 @@
 //! Whole trials on small synthetic images and a narrow InceptionV3.
 
-use super::super::SinkClosed;
+use super::super::{Phase, SinkClosed};
 use super::*;
 use crate::engine::{EpochReport, FailureClass};
 use crate::ids::OrderId;
 use crate::space::{Domain, Parameter};
 use crate::spec::*;
+use candle_core::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -23,8 +24,11 @@ impl EpochSink for Listener {
         self.reports.push(report);
         Ok(if self.stop_after == Some(self.reports.len()) { Continue::Stop } else { Continue::Go })
     }
-    fn progress(&mut self, what: &str, done: u64, _total: u64) {
-        self.seen.push(format!("{what} {done}"));
+    fn progress(&mut self, phase: Phase, done: u64, _total: u64) {
+        self.seen.push(format!("{phase} {done}"));
+    }
+    fn warn(&mut self, message: &str) {
+        self.seen.push(message.to_owned());
     }
     fn interrupted(&self) -> bool {
         self.interrupt_at.is_some_and(|n| self.seen.iter().filter(|s| s.starts_with("train")).count() as u64 >= n)
@@ -130,7 +134,7 @@ fn order(from: u32, to: u32) -> WorkOrder {
 
 fn slot(folder: &Path, run: &str) -> DeviceSlot {
     let (study_dir, cache_dir) = (folder.join(run), folder.join("cache"));
-    DeviceSlot { device: "cpu".to_owned(), threads: 2, study_dir, cache_dir, worker: 0 }
+    DeviceSlot { device: crate::spec::Device::Cpu, threads: 2, study_dir, cache_dir, worker: 0 }
 }
 
 fn run(study: &StudySpec, slot: &DeviceSlot, order: &WorkOrder, start: &Start) -> Result<Listener, TrialError> {
@@ -354,9 +358,9 @@ fn test_images_are_scored_by_the_folds_together() {
 fn contradictory_settings_are_bad_input() {
     let folder = tempfile::tempdir().unwrap();
     let slot = slot(folder.path(), "run");
-    let device = DeviceSlot { device: "tpu".to_owned(), ..slot.clone() };
+    let device = DeviceSlot { device: crate::spec::Device::Cuda(7), ..slot.clone() };
     let error = run(&study(), &device, &order(0, 1), &Start::default()).err().unwrap();
-    assert!(error.reason.contains("`tpu`"), "{error}");
+    assert!(error.reason.contains("cuda:7"), "{error}");
     let study = varied(|_, network, _, _, _| {
         network.backbone = BackboneKind::ResNet18;
         network.tap = "features".to_owned();

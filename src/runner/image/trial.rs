@@ -14,8 +14,8 @@ use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::{self, Prediction, Predictions};
 use crate::nn::checkpoint::{Checkpoint, Note};
 use crate::nn::loss::balanced_weights;
-use crate::runner::EpochSink;
 use crate::runner::image::watch::watched;
+use crate::runner::{EpochSink, Phase};
 use crate::spec::{ImbalancePolicy, NormStatistics, Objective, TrialSettings};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -184,7 +184,7 @@ impl<'a> Trial<'a> {
             let number = model.steps() + 1;
             losses.add(model.step(&x, &labels, epoch, done)?, batch.len(), number)?;
             done += batch.len() as u64;
-            sink.progress("train", done, total);
+            sink.progress(Phase::Train, done, total);
             Ok(())
         })?;
         let sum = losses.sum()?;
@@ -215,7 +215,7 @@ impl<'a> Trial<'a> {
             }
             model.add_to(&mut population, &x)?;
             done += plan[step].len() as u64;
-            sink.progress("statistics", done, samples.len() as u64);
+            sink.progress(Phase::Statistics, done, samples.len() as u64);
             Ok(())
         })?;
         Ok(model.set_statistics(&population)?)
@@ -237,7 +237,7 @@ impl<'a> Trial<'a> {
         sink: &mut dyn EpochSink,
     ) -> Result<Vec<Prediction>, ImageError> {
         let f = &self.folds[number];
-        let scores = self.scores(std::slice::from_ref(f), &f.fold.validation, feed, sink, "validate")?;
+        let scores = self.scores(std::slice::from_ref(f), &f.fold.validation, feed, sink, Phase::Validate)?;
         if let Some(&value) = scores.iter().flatten().find(|s| !s.is_finite()) {
             return Err(ImageError::Diverged { what: "score", value, epoch: epoch.0, step: f.model.steps() });
         }
@@ -251,7 +251,7 @@ impl<'a> Trial<'a> {
         images: &[usize],
         feed: &Feed<'_>,
         sink: &mut dyn EpochSink,
-        what: &str,
+        phase: Phase,
     ) -> Result<Vec<Vec<f32>>, ImageError> {
         let samples: Vec<Sample> = originals(images).collect();
         let plan: Vec<Vec<Sample>> =
@@ -269,7 +269,7 @@ impl<'a> Trial<'a> {
             }
             mean.iter_mut().flatten().for_each(|s| *s /= folds.len() as f32);
             all.extend(mean);
-            sink.progress(what, all.len() as u64, images.len() as u64);
+            sink.progress(phase, all.len() as u64, images.len() as u64);
             Ok(())
         })?;
         Ok(all)
@@ -288,7 +288,7 @@ impl<'a> Trial<'a> {
         let frozen = self.frozen;
         let samples: Vec<Sample> = originals(images).collect();
         let feed = watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))?;
-        let scores = self.scores(&self.folds, images, &feed, sink, "test")?;
+        let scores = self.scores(&self.folds, images, &feed, sink, Phase::Test)?;
         Ok(self.predictions(self.rows(images, scores)))
     }
 

@@ -1,7 +1,7 @@
 //! Between work that runs on other threads and a sink that lives on this one.
 
-use crate::data::Watch;
-use crate::runner::EpochSink;
+use crate::data::{Task, Watch};
+use crate::runner::{EpochSink, Phase};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -11,16 +11,16 @@ const POLL: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 struct Relay {
-    latest: Mutex<Option<(String, u64, u64)>>,
+    latest: Mutex<Option<(Task, u64, u64)>>,
     /// Unlike progress, none may be lost.
     warnings: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
 
 impl Watch for Relay {
-    fn progress(&self, what: &str, done: u64, total: u64) {
+    fn progress(&self, task: Task, done: u64, total: u64) {
         if let Ok(mut latest) = self.latest.lock() {
-            *latest = Some((what.to_owned(), done, total));
+            *latest = Some((task, done, total));
         }
     }
     fn warn(&self, message: &str) {
@@ -36,11 +36,11 @@ impl Watch for Relay {
 impl Relay {
     fn pass_on(&self, sink: &mut dyn EpochSink) {
         for warning in self.warnings.lock().map(|mut w| std::mem::take(&mut *w)).unwrap_or_default() {
-            sink.progress(&warning, 0, 0);
+            sink.warn(&warning);
         }
         let latest = self.latest.lock().ok().and_then(|mut latest| latest.take());
-        if let Some((what, done, total)) = latest {
-            sink.progress(&what, done, total);
+        if let Some((task, done, total)) = latest {
+            sink.progress(Phase::Prepare(task), done, total);
         }
     }
 }

@@ -76,7 +76,7 @@ impl Patience {
 }
 
 impl crate::data::Watch for Patience {
-    fn progress(&self, _: &str, done: u64, total: u64) {
+    fn progress(&self, _: crate::data::Task, done: u64, total: u64) {
         assert!(done <= total);
         self.done.store(done as usize, Ordering::SeqCst);
         self.batches.fetch_sub(1, Ordering::SeqCst);

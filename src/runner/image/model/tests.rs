@@ -4,6 +4,7 @@ use super::*;
 use crate::nn::figures::{list, s};
 use crate::nn::{InceptionV3, inception_v3};
 use crate::spec::*;
+use candle_core::Device;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

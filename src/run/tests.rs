@@ -1,0 +1,323 @@
+//! The coordinator against workers that are threads of the test: no process, no disk.
+
+use super::link::{Death, Launcher, Link, Mailbox};
+use super::protocol::{Failure, Reply, Request};
+use super::{Progress, RunError, RunOptions, Verdict, run_with};
+use crate::data::Task;
+use crate::engine::{DoneReason, EpochReport, FailureClass, WorkOrder};
+use crate::ids::Epoch;
+use crate::runner::Phase;
+use crate::spec::{Device, RunnerSpec, SchedulerSpec, StudySpec};
+use crate::store::conformance;
+use crate::study::Study;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+/// What a worker makes of an order; it hears the coordinator and speaks to it.
+type Script = dyn Fn(&Voice, &WorkOrder, u32) -> Then + Send + Sync;
+
+/// What follows an order.
+enum Then {
+    /// It awaits the next one.
+    Next,
+    /// It closes its output: as a process does that dies.
+    Die,
+    /// It says nothing any more, and closes nothing.
+    Freeze,
+}
+
+/// A worker's own end of the line.
+struct Voice {
+    mailbox: Mailbox,
+    requests: Receiver<Request>,
+}
+
+impl Voice {
+    fn say(&self, reply: &Reply) {
+        self.mailbox.line(serde_json::to_vec(reply).unwrap());
+    }
+
+    /// Reports an epoch and waits for the word on it; whether to go on.
+    fn epoch(&self, epoch: u32, value: f64) -> bool {
+        self.say(&Reply::Epoch { report: EpochReport::new(Epoch(epoch), value) });
+        self.recorded()
+    }
+
+    fn recorded(&self) -> bool {
+        while let Ok(request) = self.requests.recv() {
+            match request {
+                Request::Recorded { go } => return go,
+                Request::Stop => return false,
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// Trains an order as it should be.
+    fn train(&self, order: &WorkOrder) -> Then {
+        for epoch in order.from.0 + 1..=order.to.0 {
+            if !self.epoch(epoch, f64::from(order.trial.0) + f64::from(epoch) / 10.0) {
+                break;
+            }
+        }
+        self.ended(None)
+    }
+
+    fn ended(&self, failure: Option<Failure>) -> Then {
+        self.say(&Reply::Ended { failure, leaving: false });
+        Then::Next
+    }
+}
+
+/// Starts threads that play a script. `starts`: whether the n-th worker comes to say that it is ready.
+struct Threads {
+    script: Arc<Script>,
+    launched: Arc<AtomicU32>,
+    starts: fn(u32) -> bool,
+}
+
+struct Thread {
+    requests: Option<Sender<Request>>,
+}
+
+impl Launcher for Threads {
+    fn launch(&mut self, mailbox: Mailbox) -> io::Result<Box<dyn Link>> {
+        let (sender, requests) = channel();
+        let (script, starts) = (self.script.clone(), self.starts);
+        let number = self.launched.fetch_add(1, Ordering::SeqCst);
+        std::thread::spawn(move || {
+            let voice = Voice { mailbox, requests };
+            let Ok(Request::Hello { .. }) = voice.requests.recv() else { return };
+            if !starts(number) {
+                return voice.mailbox.closed();
+            }
+            voice.say(&Reply::Ready { version: super::protocol::VERSION });
+            while let Ok(request) = voice.requests.recv() {
+                let Request::Run { order, .. } = request else { continue };
+                match script(&voice, &order, number) {
+                    Then::Next => {}
+                    Then::Die => break,
+                    Then::Freeze => return std::thread::park(),
+                }
+            }
+            voice.mailbox.closed();
+        });
+        Ok(Box::new(Thread { requests: Some(sender) }))
+    }
+}
+
+impl Link for Thread {
+    fn send(&mut self, request: &Request) {
+        if let Some(requests) = &self.requests {
+            let _ = requests.send(request.clone());
+        }
+    }
+
+    fn close(&mut self) {
+        self.requests.take();
+    }
+
+    fn reap(self: Box<Self>, _: Duration) -> Death {
+        Death { class: FailureClass::Lost, reason: "the thread ended".to_owned() }
+    }
+}
+
+/// Four trials of three epochs.
+fn spec() -> StudySpec {
+    let mut spec = conformance::study("links");
+    (spec.scheduler, spec.runner) = (SchedulerSpec::None, RunnerSpec::Synthetic { epochs: 3, epoch_ms: 0 });
+    spec
+}
+
+/// Runs a study with workers that play `script`.
+fn play(
+    spec: &StudySpec,
+    silence: Duration,
+    starts: fn(u32) -> bool,
+    script: impl Fn(&Voice, &WorkOrder, u32) -> Then + Send + Sync + 'static,
+) -> (Result<Verdict, RunError>, Study, Vec<Progress>) {
+    let mut study = Study::in_memory(spec);
+    let options = RunOptions {
+        program: PathBuf::new(),
+        base: PathBuf::new(),
+        cache_dir: PathBuf::new(),
+        workers: 2,
+        threads: Some(1),
+        devices: vec![Device::Cpu],
+        silence,
+        patience: Duration::from_millis(50),
+    };
+    let mut launcher = Threads { script: Arc::new(script), launched: Arc::default(), starts };
+    let mut seen = Vec::new();
+    let verdict = run_with(&mut study, &options, &mut launcher, &mut |progress: &Progress| seen.push(progress.clone()));
+    (verdict, study, seen)
+}
+
+const PATIENT: Duration = Duration::from_secs(60);
+
+/// Everything that is on record: states, epochs and values by trial.
+fn record(study: &Study) -> BTreeMap<u32, (String, usize, Option<f64>)> {
+    study.engine().trials().map(|t| (t.number.0, (t.state.to_string(), t.curve.len(), t.value))).collect()
+}
+
+fn straight() -> BTreeMap<u32, (String, usize, Option<f64>)> {
+    let (verdict, study, _) = play(&spec(), PATIENT, |_| true, |voice, order, _| voice.train(order));
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    let record = record(&study);
+    assert!(record.len() == 4 && record.values().all(|(state, epochs, _)| state == "complete" && *epochs == 3));
+    record
+}
+
+/// The failures that were seen, by class and how often another attempt followed.
+fn lost(seen: &[Progress]) -> Vec<(FailureClass, bool)> {
+    let lost =
+        |p: &Progress| if let Progress::AttemptLost { class, again, .. } = p { Some((*class, *again)) } else { None };
+    seen.iter().filter_map(lost).collect()
+}
+
+#[test]
+fn lost_workers_cost_an_attempt_and_change_nothing() {
+    // Each of the first three workers dies in its first order, after one epoch.
+    let (verdict, study, seen) = play(
+        &spec(),
+        PATIENT,
+        |_| true,
+        |voice, order, number| {
+            if number >= 3 {
+                return voice.train(order);
+            }
+            voice.epoch(1, f64::from(order.trial.0) + 0.1);
+            Then::Die
+        },
+    );
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!(record(&study), straight());
+    assert_eq!(lost(&seen), [(FailureClass::Lost, true); 3]);
+}
+
+#[test]
+fn silent_workers_are_given_up() {
+    let (verdict, study, seen) = play(
+        &spec(),
+        Duration::from_millis(300),
+        |_| true,
+        |voice, order, number| {
+            if number == 0 { Then::Freeze } else { voice.train(order) }
+        },
+    );
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!(record(&study), straight());
+    assert_eq!(lost(&seen), [(FailureClass::Lost, true)]);
+}
+
+#[test]
+fn slow_workers_meet_the_limit_of_an_epoch_but_not_by_work_that_is_done_once_for_all() {
+    let mut limited = spec();
+    limited.limits.epoch_seconds = Some(0.4);
+    // Filling a cache takes longer than an epoch may, but says how far it is.
+    let (verdict, study, seen) = play(
+        &limited,
+        PATIENT,
+        |_| true,
+        |voice, order, _| {
+            for done in 0..6 {
+                std::thread::sleep(Duration::from_millis(100));
+                voice.say(&Reply::Progress { phase: Phase::Prepare(Task::Features), done, total: 6 });
+            }
+            voice.train(order)
+        },
+    );
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!((record(&study), lost(&seen)), (straight(), Vec::new()));
+    // Training that takes so long is given up, whatever it says of itself meanwhile.
+    limited.failures.timeout = 1;
+    let (verdict, study, seen) = play(
+        &limited,
+        PATIENT,
+        |_| true,
+        |voice, order, _| {
+            if order.trial.0 > 0 {
+                return voice.train(order);
+            }
+            for done in 0..30 {
+                std::thread::sleep(Duration::from_millis(50));
+                voice.say(&Reply::Progress { phase: Phase::Train, done, total: 30 });
+                voice.say(&Reply::Warning { text: "a warning is no progress".to_owned() });
+            }
+            Then::Die
+        },
+    );
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!(lost(&seen), [(FailureClass::Timeout, true), (FailureClass::Timeout, false)]);
+    assert_eq!(record(&study)[&0].0, "failed");
+    assert!(seen.iter().any(|p| matches!(p, Progress::Warning { text } if text == "a warning is no progress")));
+}
+
+#[test]
+fn lying_workers_are_ended_and_nothing_they_said_stays() {
+    let lies: [fn(&Voice) -> Then; 4] = [
+        |voice| {
+            voice.mailbox.line(b"epoch 1 of 3".to_vec());
+            Then::Freeze
+        },
+        |voice| {
+            voice.mailbox.line(vec![0xff, 0xfe]);
+            Then::Freeze
+        },
+        // Leaves two epochs out.
+        |voice| {
+            voice.epoch(3, 9.0);
+            Then::Freeze
+        },
+        // Claims to be through: it may go on with another order.
+        |voice| voice.ended(None),
+    ];
+    for lie in lies {
+        let lies_told = AtomicU32::new(0);
+        let (verdict, study, seen) = play(
+            &spec(),
+            PATIENT,
+            |_| true,
+            move |voice, order, _| {
+                let first = order.trial.0 == 0 && lies_told.fetch_add(1, Ordering::SeqCst) == 0;
+                if first { lie(voice) } else { voice.train(order) }
+            },
+        );
+        assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+        assert_eq!(record(&study), straight());
+        assert_eq!(lost(&seen), [(FailureClass::Crashed, true)]);
+    }
+}
+
+#[test]
+fn workers_that_never_get_ready_end_the_run_and_nothing_is_counted() {
+    let (verdict, study, _) = play(&spec(), PATIENT, |_| false, |voice, order, _| voice.train(order));
+    assert!(matches!(verdict, Err(RunError::FailedStarts { tries: 3, .. })));
+    assert_eq!(study.engine().failures(), 0);
+    assert!(study.engine().orders().iter().all(|order| order.losses.is_empty()));
+    // One that does not, among others that do, is replaced.
+    let (verdict, study, _) = play(&spec(), PATIENT, |n| n != 1, |voice, order, _| voice.train(order));
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!(record(&study), straight());
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_leaves_the_order_open() {
+    let (verdict, study, _) = play(
+        &spec(),
+        PATIENT,
+        |_| true,
+        |voice, _, _| {
+            let reason = "no space".to_owned();
+            voice.ended(Some(Failure { class: FailureClass::Crashed, reason, disk_full: true }))
+        },
+    );
+    assert!(matches!(verdict, Err(RunError::DiskFull { .. })));
+    assert_eq!(study.engine().failures(), 0);
+}
