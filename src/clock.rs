@@ -1,5 +1,6 @@
 //! The wall clock: for records that people read. No result depends on it.
 
+use jiff::Timestamp;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970-01-01 UTC; 0 if the clock stands before that.
@@ -7,20 +8,10 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// `2026-03-01 14:05:09 UTC`, from milliseconds since 1970 (proleptic Gregorian calendar; Hinnant's `civil_from_days`).
+/// `2026-03-01 14:05:09 UTC`, from milliseconds since 1970; the number itself where no calendar goes so far.
 pub fn utc(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1000;
-    let (days, rest) = ((seconds / 86_400) as i64, seconds % 86_400);
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3600, rest / 60 % 60, rest % 60)
+    let moment = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    moment.map_or_else(|| format!("{unix_ms} ms"), |moment| moment.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 /// A length of time for people: `4.2 s`, `3 min 20 s`, `2 h 05 min`.
@@ -50,6 +41,7 @@ mod tests {
         assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00 UTC");
         assert_eq!(utc(1_798_761_599_999), "2026-12-31 23:59:59 UTC");
         assert_eq!(utc(4_107_542_400_000), "2100-03-01 00:00:00 UTC");
+        assert_eq!(utc(u64::MAX), "18446744073709551615 ms");
     }
 
     #[test]

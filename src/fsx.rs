@@ -1,80 +1,13 @@
-//! Files that are whole or absent: atomic writes, locks that die with their holder, free space.
+//! Files that are whole or absent: atomic writes, locks that die with their holder.
 
 use crate::crash::{self, Point};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Names of unfinished files begin so; whoever finds one without a living writer may delete it.
-pub const TEMPORARY_PREFIX: &str = ".tmp-";
-
-static COUNTER: AtomicU64 = AtomicU64::new(0);
-
-/// A file under construction: readers see it under its name only once [`AtomicFile::commit`] has returned.
-/// Dropped without that, it is deleted.
-#[derive(Debug)]
-pub struct AtomicFile {
-    file: Option<File>,
-    temporary: PathBuf,
-    target: PathBuf,
-}
-
-impl AtomicFile {
-    /// Begins a file that will be called `target`; its folder must exist.
-    pub fn create(target: &Path) -> io::Result<Self> {
-        let folder = folder_of(target);
-        let name = target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let temporary =
-            folder.join(format!("{TEMPORARY_PREFIX}{}-{unique}-{}", std::process::id(), name.to_string_lossy()));
-        let file = OpenOptions::new().write(true).read(true).create(true).truncate(true).open(&temporary)?;
-        Ok(Self { file: Some(file), temporary, target: target.to_owned() })
-    }
-
-    /// The path of the unfinished file.
-    pub fn temporary(&self) -> &Path {
-        &self.temporary
-    }
-
-    /// The open file.
-    pub fn file(&mut self) -> &mut File {
-        self.file.as_mut().expect("the file is open until commit consumes it")
-    }
-
-    /// Makes the contents durable, gives the file its name, makes the name durable.
-    pub fn commit(mut self) -> io::Result<()> {
-        if let Some(file) = self.file.take() {
-            file.sync_all()?;
-        }
-        crash::at(Point::FileDrafted);
-        std::fs::rename(&self.temporary, &self.target)?;
-        let folder = folder_of(&self.target);
-        self.temporary = PathBuf::new(); // nothing to clean up any more
-        sync_folder(folder)?;
-        crash::at(Point::FileNamed);
-        Ok(())
-    }
-}
-
-impl Write for AtomicFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file().write(bytes)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.file().flush()
-    }
-}
-
-impl Drop for AtomicFile {
-    fn drop(&mut self) {
-        self.file.take();
-        if !self.temporary.as_os_str().is_empty() {
-            let _ = std::fs::remove_file(&self.temporary);
-        }
-    }
-}
+/// Names of unfinished files begin so, with a random part behind; whoever finds one without a living writer may delete it.
+const UNFINISHED: &str = ".tmp-";
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -82,21 +15,25 @@ fn folder_of(path: &Path) -> &Path {
 
 /// Writes `bytes` to `target` so that after a crash it holds either the old contents or all of the new.
 pub fn write_atomic(target: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = AtomicFile::create(target)?;
+    let folder = folder_of(target);
+    // Readable by others, as files are that a program writes plainly; the umask has the last word.
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.prefix(UNFINISHED).tempfile_in(folder)?;
     file.write_all(bytes)?;
-    file.commit()
+    file.as_file().sync_all()?;
+    crash::at(Point::FileDrafted);
+    file.persist(target).map_err(|e| e.error)?;
+    sync_folder(folder)?;
+    crash::at(Point::FileNamed);
+    Ok(())
 }
 
 /// Makes the names in a folder durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     // Only Unix lets a folder be opened and synced; elsewhere the rename itself has to do.
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
-/// Bytes that an ordinary user may still write to the file system of `path`.
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Who holds a lock.
@@ -198,17 +135,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_not_committed_leaves_the_old_one_and_no_trace() {
+    fn a_file_is_replaced_whole_and_leaves_no_trace_of_its_writing() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("a");
         write_atomic(&target, b"old").unwrap();
-        let mut file = AtomicFile::create(&target).unwrap();
-        file.write_all(b"half").unwrap();
-        drop(file);
-        assert_eq!(std::fs::read(&target).unwrap(), b"old");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         write_atomic(&target, b"new").unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
+        assert!(write_atomic(&folder.path().join("no/folder"), b"x").is_err());
+        // A name that cannot be taken leaves what has it.
+        std::fs::create_dir(folder.path().join("taken")).unwrap();
+        assert!(write_atomic(&folder.path().join("taken"), b"x").is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -168,8 +168,7 @@ fn exit_of(verdict: &Verdict) -> Exit {
         Verdict { signal: Some(_), .. } => Exit::Terminated,
         Verdict { done: Some(DoneReason::FailureLimit), .. } => Exit::Error,
         Verdict { best: None, .. } => Exit::NoSuccess,
-        Verdict { out_of_time: true, .. }
-        | Verdict { done: Some(DoneReason::EpochBudget | DoneReason::Deadline), .. } => Exit::BudgetSpent,
+        Verdict { out_of_time: true, .. } | Verdict { done: Some(DoneReason::EpochBudget), .. } => Exit::BudgetSpent,
         _ => Exit::Done,
     }
 }

@@ -1,13 +1,14 @@
 //! Study files: TOML in, a validated [`StudySpec`] or every mistake with its place out.
 
+mod compiled;
 mod diagnostics;
+mod fit;
 mod image;
 mod reader;
 pub mod schema;
 mod search;
 mod space;
 mod study;
-mod suits;
 mod units;
 mod warnings;
 

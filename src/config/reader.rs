@@ -424,3 +424,17 @@ fn describe(value: &DeValue<'_>) -> String {
         DeValue::Table(_) => String::from("a table"),
     }
 }
+
+/// Parses TOML; every syntax mistake is recorded. `None` if there is one: what was recovered would only lead to
+/// mistakes that the user never made.
+pub(super) fn document<'a>(log: &Log, file: usize, text: &'a str) -> Option<Spanned<DeTable<'a>>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        log.error(
+            &Place { file, span: error.span() },
+            "this is not TOML",
+            error.message().lines().next().unwrap_or_default(),
+        );
+    }
+    errors.is_empty().then_some(document)
+}

@@ -1,9 +1,9 @@
-//! The search space: domains and conditions. Whether the runner can take them: `suits`.
+//! The search space: domains and conditions. Whether the runner can take them: `fit`.
 
-use super::reader::{Item, Place, Section, entries, integer, number, suggest};
+use super::compiled::CompiledSpace;
+use super::fit::{fits, known_name};
+use super::reader::{self, Item, Place, Section, entries, integer, number, suggest};
 use super::schema::{CONDITION, PARAMETER};
-use super::study;
-use super::suits::{fits, known_name};
 use crate::space::{Condition, Domain, Parameter, SearchSpace, Value};
 use crate::spec::RunnerSpec;
 use std::collections::BTreeMap;
@@ -14,19 +14,6 @@ use toml::de::DeValue;
 pub(super) struct SpaceFile {
     file: usize,
     text: String,
-}
-
-/// A compiled space and where its parameters stand.
-pub(super) struct CompiledSpace {
-    pub space: SearchSpace,
-    pub places: BTreeMap<String, Place>,
-}
-
-impl CompiledSpace {
-    /// Where a parameter's value stands.
-    pub fn place(&self, name: &str) -> Place {
-        self.places.get(name).cloned().unwrap_or(Place { file: 0, span: None })
-    }
 }
 
 /// Reads the file that `space = "..."` names: beside the study file, else in the working directory.
@@ -61,7 +48,7 @@ pub(super) fn compile(top: &Section<'_>, file: Option<&SpaceFile>, runner: &Runn
         return empty;
     };
     match file {
-        Some(file) => match study::document(top.log, file.file, &file.text) {
+        Some(file) => match reader::document(top.log, file.file, &file.text) {
             Some(document) => {
                 let place = Place { file: file.file, span: None };
                 let table = DeValue::Table(document.into_inner());

@@ -3,17 +3,15 @@
 use super::image;
 use super::reader::{Item, Log, Place, Section, entries};
 use super::schema::Table;
-use super::{search, space, suits, warnings};
+use super::{fit, reader, search, space, warnings};
 use crate::space::Params;
 use crate::spec::{CommandSpec, RunnerSpec, StudySpec};
 use std::path::{Path, PathBuf};
-use toml::Spanned;
-use toml::de::DeTable;
 
 /// Compiles a study; `None` only if the TOML itself is broken beyond reading. Whether it is sound, the log says.
 pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Path) -> Option<StudySpec> {
     let file = log.file(shown.to_owned(), text.to_owned());
-    let document = document(log, file, text)?;
+    let document = reader::document(log, file, text)?;
     let whole = Place { file, span: None };
     let top = Section::new(log, whole, Some(document.get_ref()), Table::named("")?);
 
@@ -40,28 +38,14 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
         sampler,
         scheduler,
     };
-    suits::arguments(&top.section("runner"), &spec.runner, &spec.space);
+    fit::arguments(&top.section("runner"), &spec.runner, &spec.space);
     if log.errors() == 0 {
-        suits::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));
+        fit::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));
     }
     if log.errors() == 0 {
         warnings::warn(&top, &spec, &space);
     }
     Some(spec)
-}
-
-/// Parses TOML; every syntax mistake is recorded. `None` if there is one: what was recovered would only lead to
-/// mistakes that the user never made.
-pub(super) fn document<'a>(log: &Log, file: usize, text: &'a str) -> Option<Spanned<DeTable<'a>>> {
-    let (document, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        log.error(
-            &Place { file, span: error.span() },
-            "this is not TOML",
-            error.message().lines().next().unwrap_or_default(),
-        );
-    }
-    errors.is_empty().then_some(document)
 }
 
 fn name(top: &Section<'_>, path: &Path) -> String {

@@ -1,8 +1,8 @@
 //! What is allowed but unwise.
 
+use super::compiled::CompiledSpace;
+use super::fit::backbones;
 use super::reader::{Log, Section};
-use super::space::CompiledSpace;
-use super::suits::backbones;
 use crate::space::{Domain, Value};
 use crate::spec::{
     DataSource, HeadKind, LossKind, Metric, OptimiserKind, RunnerSpec, SamplerSpec, SchedulerSpec, Setting, StudySpec,

@@ -28,8 +28,6 @@ pub enum DoneReason {
     EpochBudget,
     /// As many trials failed as the study allows. Open orders may remain.
     FailureLimit,
-    /// The wall time is spent.
-    Deadline,
 }
 
 impl Engine {
@@ -62,14 +60,6 @@ impl Engine {
         };
         let (order, planned_trials) = (OrderId(self.orders.len() as u32), self.planned);
         Plan::Issue(WorkOrder { order, trial, params, from, to, stop, bracket, rung, planned_trials })
-    }
-
-    /// [`Engine::plan`] once the wall time is spent: no further orders.
-    pub fn plan_after_deadline(&self) -> Plan {
-        match self.plan() {
-            Plan::Issue(_) => self.wait_or(DoneReason::Deadline),
-            other => other,
-        }
     }
 
     fn wait_or(&self, reason: DoneReason) -> Plan {

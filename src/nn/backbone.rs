@@ -48,11 +48,6 @@ pub trait Backbone: Send + Sync {
     /// # Errors
     /// [`BackboneError::CannotTrain`] where the architecture cannot be trained from `from`.
     fn suffix(&self, from: usize, to: usize, options: SuffixOptions) -> Result<Box<dyn Suffix>, BackboneError>;
-
-    /// The smallest position from which [`Backbone::suffix`] can train; 0 for networks that are wholly ours.
-    fn first_trainable(&self) -> usize {
-        0
-    }
 }
 
 /// The trained part of a backbone.

@@ -5,7 +5,6 @@
 mod backbone;
 pub mod build;
 pub mod checkpoint;
-pub mod concat;
 pub mod conv;
 pub mod cuda;
 #[cfg(test)]
@@ -17,10 +16,11 @@ pub mod init;
 pub mod kernel;
 pub mod loss;
 pub mod memory;
-pub mod norm;
 mod operation;
 pub mod optimiser;
 pub mod pool;
+#[cfg(test)]
+mod recorded;
 #[cfg(test)]
 mod reference;
 pub mod schedule;

@@ -109,11 +109,13 @@ impl<T: Operation<3>> CustomOp3 for Op<T> {
 }
 
 /// The operation's result, with gradients.
+#[cfg(test)]
 pub(super) fn apply1(op: impl Operation<1> + Send + Sync + 'static, x: &Tensor) -> Result<Tensor> {
     x.apply_op1(Op(op))
 }
 
 /// The operation's result, with gradients.
+#[cfg(test)]
 pub(super) fn apply2(op: impl Operation<2> + Send + Sync + 'static, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     a.apply_op2(b, Op(op))
 }
@@ -134,11 +136,13 @@ pub(super) fn forward1(op: impl Operation<1>, x: &Tensor) -> Result<Tensor> {
 }
 
 /// The operation's result alone.
+#[cfg(test)]
 pub(super) fn forward2(op: impl Operation<2>, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     a.apply_op2_no_bwd(b, &Op(op))
 }
 
 /// The operation's result alone.
+#[cfg(test)]
 pub(super) fn forward3(op: impl Operation<3>, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensor> {
     a.apply_op3_no_bwd(b, c, &Op(op))
 }

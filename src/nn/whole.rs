@@ -183,7 +183,7 @@ impl Backbone for Whole {
         _options: SuffixOptions,
     ) -> std::result::Result<Box<dyn Suffix>, BackboneError> {
         if from == to && to <= 1 {
-            return Ok(Box::new(Nothing));
+            return Ok(Box::new(Empty));
         }
         Err(BackboneError::CannotTrain {
             network: self.name.to_owned(),
@@ -191,16 +191,12 @@ impl Backbone for Whole {
             asked: if from == 0 { "the first layer".to_owned() } else { format!("position {from}") },
         })
     }
-
-    fn first_trainable(&self) -> usize {
-        1
-    }
 }
 
 /// A suffix without layers: only the head is trained.
-struct Nothing;
+struct Empty;
 
-impl Suffix for Nothing {
+impl Suffix for Empty {
     fn forward(&self, x: &Tensor, _mode: Mode) -> Result<Tensor> {
         Ok(x.clone())
     }
@@ -289,7 +285,6 @@ mod tests {
     fn only_a_head_can_be_trained_on_them() {
         let network = random(BackboneKind::ConvNextTiny);
         let options = SuffixOptions { batch_norm: BatchNormMode::Frozen };
-        assert_eq!(network.first_trainable(), 1);
         assert_eq!(network.stages()[0].name, BackboneKind::ConvNextTiny.stages()[0]);
         assert!(network.suffix(1, 1, options).unwrap().parameters().is_empty());
         let Err(error) = network.suffix(0, 1, options) else { panic!("trained what is frozen") };

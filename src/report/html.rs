@@ -2,87 +2,98 @@
 
 use super::draw::DrawError;
 use super::exhibit::{Exhibit, Section};
-use super::figures::Evidence;
-use super::model::StudyRecord;
-use super::table::Table;
+use super::figures::{Entry, Evidence};
+use super::model::{StudyRecord, TrialRecord};
+use super::table::{Cell, Table};
+use super::text::{printable, short};
 use crate::engine::TrialState;
+use crate::space::Value;
+use crate::spec::{Direction, Metric};
 use base64::Engine as _;
-use std::fmt::Write as _;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// Rows shown on the page; the CSV has all.
 const ROWS: usize = 60;
 
-/// Text with HTML's five characters escaped.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            // Control characters are not allowed in SVG, and say nothing.
-            c if c.is_control() && c != '\n' => out.push('\u{FFFD}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 /// The whole page.
 pub fn page(record: &StudyRecord, sections: &[Section]) -> Result<String, DrawError> {
-    let name = escape(&record.spec.name);
-    let mut out = String::new();
-    let _ = write!(
-        out,
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{name}: hyperparameter search</title>\n\
-         <style>\n{}</style>\n</head>\n<body>\n",
-        include_str!("page.css")
-    );
-    header(&mut out, record, &name);
-    let _ = write!(out, "<nav aria-label=\"Sections\"><ul>");
-    for s in sections {
-        let _ = write!(out, "<li><a href=\"#{}\">{}</a></li>", s.id, escape(s.title));
+    let name = printable(&record.spec.name);
+    let mut articles = Vec::new();
+    for section in sections {
+        articles.push(section.exhibits.iter().map(exhibit).collect::<Result<Vec<_>, _>>()?);
     }
-    let _ = writeln!(out, "<li><a href=\"#study\">The study</a></li></ul></nav>\n<main>");
-    for s in sections {
-        let _ = writeln!(
-            out,
-            "<section id=\"{}\">\n<h2>{}</h2>\n<p class=\"intro\">{}</p>",
-            s.id,
-            escape(s.title),
-            escape(&s.intro)
-        );
-        for e in &s.exhibits {
-            exhibit(&mut out, e)?;
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (name) ": hyperparameter search" }
+                style { (PreEscaped(include_str!("page.css"))) }
+            }
+            body {
+                (header(record, &name))
+                nav aria-label="Sections" {
+                    ul {
+                        @for section in sections { li { a href={ "#" (section.id) } { (section.title) } } }
+                        li { a href="#study" { "The study" } }
+                    }
+                }
+                main {
+                    @for (section, articles) in sections.iter().zip(&articles) {
+                        section id=(section.id) {
+                            h2 { (section.title) }
+                            p.intro { (printable(&section.intro)) }
+                            @for article in articles { (article) }
+                        }
+                    }
+                    (study(record))
+                }
+                footer {
+                    p {
+                        "Made by " (record.program) ". The same record gives the same bytes. Charts as SVG and PNG lie in "
+                        code { "charts/" } ", their figures as CSV in " code { "data/" } ", the record in "
+                        code { "report.json" } "."
+                    }
+                }
+            }
         }
-        out.push_str("</section>\n");
-    }
-    study(&mut out, record);
-    let _ = write!(
-        out,
-        "</main>\n<footer><p>Made by {}. The same record gives the same bytes. Charts as SVG and PNG lie in <code>charts/</code>, \
-         their figures as CSV in <code>data/</code>, the record in <code>report.json</code>.</p></footer>\n</body>\n</html>\n",
-        escape(&record.program)
-    );
-    Ok(out)
+    };
+    Ok(page.into_string() + "\n")
 }
 
-fn header(out: &mut String, record: &StudyRecord, name: &str) {
-    let metric = record.spec.objective.metric.to_string();
+fn header(record: &StudyRecord, name: &str) -> Markup {
     let ranked = record.ranking();
-    let count = |s: TrialState| record.trials.iter().filter(|t| t.state == s).count();
+    let best = ranked.first().and_then(|trial| Some((*trial, trial.result?)));
+    html! {
+        header {
+            p.kicker { "Hyperparameter search" }
+            h1 { (name) }
+            p.facts { (facts(record)) }
+            @if record.data.as_ref().is_some_and(|data| data.synthetic) {
+                p.banner { "The images of this study are synthetic. Nothing here says anything about patients." }
+            }
+            div.tiles {
+                @match best {
+                    None => (tile("Best trial", "none", html! { "No trial has a value yet." }, "")),
+                    Some((best, value)) => (answer(record, best, value, ranked.len())),
+                }
+            }
+        }
+    }
+}
+
+/// The study in a line.
+fn facts(record: &StudyRecord) -> String {
+    let count = |state: TrialState| record.trials.iter().filter(|t| t.state == state).count();
     let epochs: usize = record.trials.iter().map(|t| t.epochs.len()).sum();
-    let _ = write!(out, "<header>\n<p class=\"kicker\">Hyperparameter search</p>\n<h1>{name}</h1>\n");
     let direction = match record.spec.objective.direction {
-        crate::spec::Direction::Maximize => "largest",
-        crate::spec::Direction::Minimize => "smallest",
+        Direction::Maximize => "largest",
+        Direction::Minimize => "smallest",
     };
     let mut facts = vec![
-        format!("{direction} validation {}", escape(&metric)),
+        format!("{direction} validation {}", printable(&record.spec.objective.metric.to_string())),
         if record.trials.len() == 1 { "1 trial".to_owned() } else { format!("{} trials", record.trials.len()) },
         format!("{} complete", count(TrialState::Complete)),
     ];
@@ -98,75 +109,69 @@ fn header(out: &mut String, record: &StudyRecord, name: &str) {
         }
     }
     facts.push(format!("{epochs} epochs"));
-    let _ = writeln!(out, "<p class=\"facts\">{}</p>", facts.join(" · "));
-    if record.data.as_ref().is_some_and(|d| d.synthetic) {
-        out.push_str("<p class=\"banner\">The images of this study are synthetic. Nothing here says anything about patients.</p>\n");
-    }
-    out.push_str("<div class=\"tiles\">\n");
-    let validation = Evidence::validation(record);
-    let test = Evidence::test(record);
-    match ranked.first().and_then(|t| Some((t, t.value?))) {
-        None => tile(out, "Best trial", "none", "No trial has a value yet.", ""),
-        Some((best, value)) => {
-            let shown = |v: &crate::space::Value| match v {
-                crate::space::Value::Float(x) => super::draw::short(*x),
-                other => other.to_string(),
-            };
-            let params: Vec<String> = best
-                .params
-                .0
-                .iter()
-                .map(|(k, v)| format!("<span>{} <b>{}</b></span>", escape(k), escape(&shown(v))))
-                .collect();
-            tile(out, "Best trial", &best.number.to_string(), &params.join(" "), "wide");
-            let note = match validation.entries.iter().find(|e| e.trial == best.number) {
-                Some(e) if e.metrics.get(&record.spec.objective.metric).is_some() => {
-                    interval_words(record, e).unwrap_or_else(|| "No interval: see the finalists.".into())
-                }
-                _ => String::new(),
-            };
-            let flattering = if ranked.len() > 1 { "Flattering: chosen by these images." } else { "" };
-            let note = format!("{note} {flattering}");
-            tile(out, &format!("Validation {}", escape(&metric)), &format!("{value:.4}"), note.trim(), "");
-            let tested = test.as_ref().and_then(|t| t.entries.iter().find(|e| e.trial == best.number));
-            match (&test, tested.and_then(|e| e.metrics.get(&record.spec.objective.metric).map(|v| (e, v)))) {
-                (_, Some((e, v))) => {
-                    let note = interval_words(record, e).unwrap_or_default();
-                    tile(out, &format!("Test {}", escape(&metric)), &format!("{v:.4}"), &note, "sure");
-                }
-                (Some(_), None) => {
-                    tile(out, "Test", "undefined", "The objective is not a figure of the test predictions.", "")
-                }
-                (None, None) => {
-                    tile(
-                        out,
-                        &format!("Test {}", escape(&metric)),
-                        "locked",
-                        "The test images have not been opened. Only they can tell.",
-                        "locked",
-                    );
-                }
-            }
-            if let Some(e) = test.as_ref().and_then(|t| t.entries.first()).or(validation.entries.first()) {
-                let set = if test.is_some() { "test" } else { "validation" };
-                let show = |v: Option<f64>| v.map_or("undefined".to_owned(), |v| format!("{v:.3}"));
-                let note = format!(
-                    "specificity {}, precision {}, F1 {}",
-                    show(e.metrics.specificity),
-                    show(e.metrics.precision),
-                    show(e.metrics.f1)
-                );
-                let class = if test.is_some() { "sure" } else { "" };
-                let head = format!("Recall at the operating point, {set}");
-                tile(out, &head, &show(e.metrics.recall), &note, class);
-            }
-        }
-    }
-    out.push_str("</div>\n</header>\n");
+    facts.join(" · ")
 }
 
-fn interval_words(record: &StudyRecord, e: &super::figures::Entry) -> Option<String> {
-    use crate::spec::Metric;
+/// The tiles of a study that has a best trial, one of `ranked`.
+fn answer(record: &StudyRecord, best: &TrialRecord, value: f64, ranked: usize) -> Markup {
+    let objective = &record.spec.objective.metric;
+    let metric = printable(&objective.to_string());
+    let (validation, test) = (Evidence::validation(record), Evidence::test(record));
+    let params = html! {
+        @for (i, (name, value)) in best.params.0.iter().enumerate() {
+            @if i > 0 { " " }
+            span { (printable(name)) " " b { (printable(&shown(value))) } }
+        }
+    };
+    let interval = match validation.entries.iter().find(|e| e.trial == best.number) {
+        Some(e) if e.metrics.get(objective).is_some() => {
+            interval_words(record, e).unwrap_or_else(|| "No interval: see the finalists.".into())
+        }
+        _ => String::new(),
+    };
+    let flattering = if ranked > 1 { "Flattering: chosen by these images." } else { "" };
+    let note = format!("{interval} {flattering}");
+    let tested = test.as_ref().and_then(|t| t.entries.iter().find(|e| e.trial == best.number));
+    let of_test = match (&test, tested.and_then(|e| Some((e, e.metrics.get(objective)?)))) {
+        (_, Some((e, value))) => {
+            let note = interval_words(record, e).unwrap_or_default();
+            tile(&format!("Test {metric}"), &format!("{value:.4}"), html! { (note) }, "sure")
+        }
+        (Some(_), None) => {
+            let note = html! { "The objective is not a figure of the test predictions." };
+            tile("Test", "undefined", note, "")
+        }
+        (None, None) => {
+            let note = html! { "The test images have not been opened. Only they can tell." };
+            tile(&format!("Test {metric}"), "locked", note, "locked")
+        }
+    };
+    html! {
+        (tile("Best trial", &best.number.to_string(), params, "wide"))
+        (tile(&format!("Validation {metric}"), &format!("{value:.4}"), html! { (note.trim()) }, ""))
+        (of_test)
+        @if let Some(e) = test.as_ref().and_then(|t| t.entries.first()).or(validation.entries.first()) {
+            (operating_point(e, test.is_some()))
+        }
+    }
+}
+
+fn operating_point(entry: &Entry, tested: bool) -> Markup {
+    let (set, class) = if tested { ("test", "sure") } else { ("validation", "") };
+    let show = |v: Option<f64>| v.map_or("undefined".to_owned(), |v| format!("{v:.3}"));
+    let m = &entry.metrics;
+    let note = format!("specificity {}, precision {}, F1 {}", show(m.specificity), show(m.precision), show(m.f1));
+    tile(&format!("Recall at the operating point, {set}"), &show(m.recall), html! { (note) }, class)
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Float(x) => short(*x),
+        other => other.to_string(),
+    }
+}
+
+fn interval_words(record: &StudyRecord, e: &Entry) -> Option<String> {
     let i = match record.spec.objective.metric {
         Metric::Recall => e.intervals[0],
         Metric::F1 => e.intervals[1],
@@ -177,97 +182,91 @@ fn interval_words(record: &StudyRecord, e: &super::figures::Entry) -> Option<Str
     Some(format!("95 %: {:.3} to {:.3}.", i.low, i.high))
 }
 
-fn tile(out: &mut String, head: &str, value: &str, note: &str, class: &str) {
-    let _ = writeln!(
-        out,
-        "<div class=\"tile {class}\"><p class=\"head\">{head}</p><p class=\"value\">{value}</p><p class=\"note\">{note}</p></div>"
-    );
+fn tile(head: &str, value: &str, note: Markup, class: &str) -> Markup {
+    html! {
+        div class={ "tile " (class) } {
+            p.head { (head) }
+            p.value { (value) }
+            p.note { (note) }
+        }
+    }
 }
 
-fn exhibit(out: &mut String, e: &Exhibit) -> Result<(), DrawError> {
+fn exhibit(e: &Exhibit) -> Result<Markup, DrawError> {
+    let chart = e.chart.as_ref().map(|chart| Ok::<_, DrawError>((chart.width, chart.svg(&e.title)?))).transpose()?;
     let slug = &e.slug;
-    let _ = writeln!(
-        out,
-        "<article id=\"{slug}\">\n<h3>{}</h3>\n<p class=\"question\">{}</p>",
-        escape(&e.title),
-        escape(&e.question)
-    );
-    if let Some(chart) = &e.chart {
-        let svg = chart.svg(&e.title)?;
-        let _ = writeln!(
-            out,
-            "<figure><div class=\"chart\" style=\"--w:{}px\">{}</div></figure>",
-            chart.width,
-            svg.trim_end()
-        );
-    }
-    if !e.pictures.is_empty() {
-        let class = if e.pictures.len() > 1 { "gallery" } else { "sheet" };
-        let _ = writeln!(out, "<div class=\"{class}\">");
-        for (caption, png) in &e.pictures {
-            let data = base64::engine::general_purpose::STANDARD.encode(png);
-            let caption = escape(caption);
-            let _ = writeln!(
-                out,
-                "<figure><img alt=\"{caption}\" src=\"data:image/png;base64,{data}\"><figcaption>{caption}</figcaption></figure>"
-            );
+    Ok(html! {
+        article id=(slug) {
+            h3 { (printable(&e.title)) }
+            p.question { (printable(&e.question)) }
+            @if let Some((width, svg)) = &chart {
+                figure { div.chart style={ "--w:" (width) "px" } { (PreEscaped(svg.trim_end())) } }
+            }
+            @if !e.pictures.is_empty() {
+                div class=(if e.pictures.len() > 1 { "gallery" } else { "sheet" }) {
+                    @for (caption, png) in &e.pictures {
+                        figure {
+                            img alt=(printable(caption)) src={
+                                "data:image/png;base64," (base64::engine::general_purpose::STANDARD.encode(png))
+                            };
+                            figcaption { (printable(caption)) }
+                        }
+                    }
+                }
+            }
+            @if !e.notes.is_empty() {
+                ul.notes { @for note in &e.notes { li { (printable(note)) } } }
+            }
+            @if !e.table.rows.is_empty() {
+                details open[e.chart.is_none()] {
+                    summary { "Table (" (count(e.table.rows.len())) ")" }
+                    (table(&e.table))
+                    p.files {
+                        "All figures: " a href={ "data/" (slug) ".csv" } { "CSV" }
+                        @if chart.is_some() {
+                            "; chart: " a href={ "charts/" (slug) ".svg" } { "SVG" } ", "
+                            a href={ "charts/" (slug) ".png" } { "PNG" }
+                        }
+                    }
+                }
+            }
         }
-        out.push_str("</div>\n");
-    }
-    if !e.notes.is_empty() {
-        out.push_str("<ul class=\"notes\">");
-        for n in &e.notes {
-            let _ = write!(out, "<li>{}</li>", escape(n));
-        }
-        out.push_str("</ul>\n");
-    }
-    if !e.table.rows.is_empty() {
-        let open = if e.chart.is_none() { " open" } else { "" };
-        let n = e.table.rows.len();
-        let rows = if n == 1 { "1 row".to_owned() } else { format!("{n} rows") };
-        let _ = write!(out, "<details{open}><summary>Table ({rows})</summary>");
-        table(out, &e.table);
-        let _ = write!(out, "<p class=\"files\">All figures: <a href=\"data/{slug}.csv\">CSV</a>");
-        if e.chart.is_some() {
-            let _ =
-                write!(out, "; chart: <a href=\"charts/{slug}.svg\">SVG</a>, <a href=\"charts/{slug}.png\">PNG</a>");
-        }
-        out.push_str("</p></details>\n");
-    }
-    out.push_str("</article>\n");
-    Ok(())
+    })
 }
 
-fn table(out: &mut String, t: &Table) {
-    out.push_str("<div class=\"table\"><table><thead><tr>");
-    let numeric: Vec<bool> =
-        (0..t.columns.len()).map(|c| t.rows.iter().all(|r| r.get(c).is_none_or(super::table::Cell::numeric))).collect();
-    let class = |c: usize| if numeric.get(c) == Some(&true) { " class=\"n\"" } else { "" };
-    for (c, name) in t.columns.iter().enumerate() {
-        let _ = write!(out, "<th{}>{}</th>", class(c), escape(name));
-    }
-    out.push_str("</tr></thead><tbody>\n");
-    for row in t.rows.iter().take(ROWS) {
-        out.push_str("<tr>");
-        for (c, cell) in row.iter().enumerate() {
-            let _ = write!(out, "<td{}>{}</td>", class(c), escape(&cell.shown()));
+fn count(rows: usize) -> String {
+    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
+}
+
+fn table(t: &Table) -> Markup {
+    let numeric = |c: usize| t.rows.iter().all(|row| row.get(c).is_none_or(Cell::numeric));
+    let class: Vec<Option<&str>> = (0..t.columns.len()).map(|c| numeric(c).then_some("n")).collect();
+    let class = |c: usize| class.get(c).copied().flatten();
+    html! {
+        div.table {
+            table {
+                thead { tr { @for (c, name) in t.columns.iter().enumerate() { th class=[class(c)] { (printable(name)) } } } }
+                tbody {
+                    @for row in t.rows.iter().take(ROWS) {
+                        tr { @for (c, cell) in row.iter().enumerate() { td class=[class(c)] { (printable(&cell.shown())) } } }
+                    }
+                }
+            }
         }
-        out.push_str("</tr>\n");
-    }
-    out.push_str("</tbody></table></div>");
-    if t.rows.len() > ROWS {
-        let _ = write!(out, "<p class=\"files\">The first {ROWS} of {} rows.</p>", t.rows.len());
+        @if t.rows.len() > ROWS {
+            p.files { "The first " (ROWS) " of " (t.rows.len()) " rows." }
+        }
     }
 }
 
-fn study(out: &mut String, record: &StudyRecord) {
+fn study(record: &StudyRecord) -> Markup {
     // A spec is maps, numbers and texts: its JSON cannot fail.
     let spec = serde_json::to_string_pretty(&record.spec).unwrap_or_default();
-    let _ = writeln!(
-        out,
-        "<section id=\"study\">\n<h2>The study</h2>\n<p class=\"intro\">Everything the study file said, with its defaults; seed {}.</p>\n\
-         <article><details><summary>As JSON</summary><pre>{}</pre></details></article>\n</section>",
-        record.spec.seed,
-        escape(&spec)
-    );
+    html! {
+        section id="study" {
+            h2 { "The study" }
+            p.intro { "Everything the study file said, with its defaults; seed " (record.spec.seed) "." }
+            article { details { summary { "As JSON" } pre { (spec) } } }
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod figures;
 mod html;
 pub mod model;
 mod table;
+mod text;
 
 pub use draw::{DrawError, contact_sheet};
 pub use figures::pictured;

@@ -1,6 +1,6 @@
 //! Tables: what stands behind a chart, rounded on the page, in full in the CSV.
 
-use super::draw::short;
+use super::text::short;
 
 /// One cell.
 #[derive(Clone, Debug, PartialEq)]

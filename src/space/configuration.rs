@@ -1,5 +1,6 @@
 //! Configurations of a space: which parameters exist, drawing, checking, counting.
 
+use super::value::list;
 use super::{Domain, Parameter, Params, SearchSpace, Value};
 use crate::digest::Digest;
 use std::collections::BTreeMap;
@@ -164,18 +165,6 @@ impl Params {
     pub fn digest(&self) -> Digest {
         let parts: Vec<(&str, Vec<u8>)> = self.0.iter().map(|(name, v)| (name.as_str(), v.canonical_bytes())).collect();
         Digest::of_parts(parts.iter().map(|(name, bytes)| (*name, bytes.as_slice())))
-    }
-}
-
-/// Values for people: `1, 2 or 3`.
-pub(crate) fn list(values: &[Value]) -> String {
-    match values {
-        [] => String::from("nothing"),
-        [only] => only.to_string(),
-        [first @ .., last] => {
-            let first: Vec<String> = first.iter().map(Value::to_string).collect();
-            format!("{} or {last}", first.join(", "))
-        }
     }
 }
 

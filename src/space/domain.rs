@@ -1,6 +1,7 @@
 //! Domains of parameters, and the space they span.
 
 use super::Value;
+use super::value::list;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -49,8 +50,8 @@ impl fmt::Display for Domain {
                 }
                 f.write_str(if *log { ", log" } else { "" })
             }
-            Self::Categorical { choices } => f.write_str(&super::configuration::list(choices)),
-            Self::Ordinal { choices } => write!(f, "ordered: {}", super::configuration::list(choices)),
+            Self::Categorical { choices } => f.write_str(&list(choices)),
+            Self::Ordinal { choices } => write!(f, "ordered: {}", list(choices)),
             Self::Fixed { value } => write!(f, "always {value}"),
         }
     }

@@ -79,3 +79,15 @@ impl fmt::Display for Value {
         }
     }
 }
+
+/// Values for people: `1, 2 or 3`.
+pub(super) fn list(values: &[Value]) -> String {
+    match values {
+        [] => String::from("nothing"),
+        [only] => only.to_string(),
+        [first @ .., last] => {
+            let first: Vec<String> = first.iter().map(Value::to_string).collect();
+            format!("{} or {last}", first.join(", "))
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod command;
 mod data;
 mod device;
 mod identity;
+mod keys;
 mod metric;
 mod network;
 mod precision;
@@ -25,6 +26,7 @@ pub use command::{FillError, ORDER_FIELDS};
 pub use data::{BadFilePolicy, ColourMode, DataSource, DataSpec, SplitSpec, SyntheticSpec, ValidationPolicy};
 pub use device::{Device, Devices, UnknownDevice};
 pub use identity::{Change, Difference};
+pub use keys::{FrozenKey, NetworkKey};
 pub use metric::{UnknownMetric, UnknownOperatingPoint};
 pub use network::{
     BackboneKind, BatchNormMode, CachePrecision, FreezeTo, HeadKind, HeadSpec, NetworkSpec, PixelScaling, PoolPadding,

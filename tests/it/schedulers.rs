@@ -403,16 +403,6 @@ fn too_many_failures_end_a_study() {
 }
 
 #[test]
-fn a_deadline_stops_new_orders_only() {
-    let spec = study(line(), SamplerSpec::Random, SHA, 9, 9);
-    let mut simulation = Simulation::new(&spec, &flat);
-    assert_eq!(simulation.engine.plan_after_deadline(), Plan::Done(DoneReason::Deadline));
-    let Plan::Issue(order) = simulation.engine.plan() else { panic!() };
-    simulation.apply(Event::OrderIssued { order });
-    assert_eq!(simulation.engine.plan_after_deadline(), Plan::Wait);
-}
-
-#[test]
 fn hyperbands_brackets_overlap_when_machines_are_idle() {
     let scheduler = SchedulerSpec::Hyperband { min_resource: 1, reduction_factor: 3, algorithm1: false };
     let mut spec = study(line(), SamplerSpec::Random, scheduler, 0, 9);

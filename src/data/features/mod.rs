@@ -10,7 +10,6 @@ mod build;
 mod claim;
 mod compute;
 mod error;
-mod group;
 mod number;
 mod request;
 mod room;
@@ -22,7 +21,6 @@ mod tests;
 
 pub use compute::global_average;
 pub use error::FeatureError;
-pub use group::{GroupKey, group_key};
 pub use request::{FeatureRequest, Shelved, network_digest, predicted_bytes};
 pub use room::{CacheStats, Collected, ShelfStats};
 pub use rows::Features;
@@ -33,7 +31,6 @@ use request::value_bytes;
 use room::Room;
 use rows::Memory;
 use shelf::{Shelf, Verified};
-use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -46,25 +43,6 @@ pub struct FeatureCache {
     room: Room,
     memory: Memory,
     verified: Verified,
-}
-
-/// How much of a request is there already, and what the rest would take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Coverage {
-    /// Shape of one row.
-    pub shape: Vec<usize>,
-    /// Different images asked for.
-    pub images: usize,
-    /// How many of them are cached.
-    pub cached: usize,
-    /// Bytes that the others will take.
-    pub missing_bytes: u64,
-    /// Bytes that all cached features take now.
-    pub used_bytes: u64,
-    /// The budget.
-    pub limit_bytes: Option<u64>,
-    /// Free bytes of the file system, where it tells.
-    pub free_bytes: Option<u64>,
 }
 
 impl FeatureCache {
@@ -111,29 +89,6 @@ impl FeatureCache {
             |digest| shelf.row(digest).cloned().ok_or_else(|| FeatureError::Unreadable { path: shelf.folder.clone() });
         let rows = wanted.iter().map(|(digest, _)| row(digest)).collect::<Result<Vec<_>, _>>()?;
         Ok(Features::new(shape, request.precision, rows, shelf, &self.memory))
-    }
-
-    /// What a request would find and what it would add. Computes nothing.
-    ///
-    /// # Errors
-    /// As for [`FeatureCache::features`], where the request makes no sense or the folder cannot be read.
-    pub fn coverage(&self, request: &FeatureRequest<'_>) -> Result<Coverage, FeatureError> {
-        let about = request.shelved()?;
-        let shape = request.shape()?;
-        let images: HashSet<_> = request.wanted(request.images)?.into_iter().map(|(digest, _)| digest).collect();
-        let row_bytes = shape.iter().product::<usize>() * value_bytes(request.precision);
-        let there = Shelf::listing(&self.room.root, &about.key(), row_bytes);
-        let cached = images.iter().filter(|digest| there.contains(digest)).count();
-        let missing_bytes = predicted_bytes(&shape, images.len() - cached, 1, request.precision);
-        Ok(Coverage {
-            shape,
-            images: images.len(),
-            cached,
-            missing_bytes,
-            used_bytes: self.room.survey()?.bytes(),
-            limit_bytes: self.room.limit,
-            free_bytes: self.room.free(),
-        })
     }
 
     /// What the cache holds.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 /// Part of every key: raised whenever rendering, pooling or the files change, so that no old row is taken for a new
 /// one.
-const VERSION: &str = "hpsearch features 2";
+const VERSION: &str = "hpsearch features 3";
 
 /// Frozen features of some images under one view.
 #[derive(Clone, Copy)]
@@ -50,10 +50,9 @@ pub struct FeatureRequest<'a> {
 /// padding, and the `arithmetic` (device and instruction set, such as `cpu avx512`), since equal formulas round
 /// differently on different hardware.
 pub fn network_digest(tensors: Digest, network: &NetworkSpec, arithmetic: &str) -> Digest {
-    let shape = format!("{:?} {:?} {:?}", network.backbone, network.width, network.pool_padding);
     Digest::of_parts([
         ("tensors", tensors.as_bytes().as_slice()),
-        ("shape", shape.as_bytes()),
+        ("architecture", network.architecture_key().as_bytes()),
         ("arithmetic", arithmetic.as_bytes()),
     ])
 }
@@ -112,12 +111,7 @@ impl FeatureRequest<'_> {
         let view = match self.view {
             View::Fresh { .. } => return Err(FeatureError::Fresh),
             View::Original => None,
-            View::Bank { .. } if does_nothing(self.augment) => None,
-            View::Bank { view } => {
-                let a = self.augment;
-                let ranges = [a.strength, a.flip, a.rotation, a.brightness, a.edges].map(f64::to_bits);
-                Some((self.seed, view, ranges))
-            }
+            View::Bank { view } => self.augment.ranges_key().map(|ranges| (self.seed, view, ranges)),
         };
         Ok(Shelved {
             version: version(),
@@ -157,12 +151,6 @@ impl FeatureRequest<'_> {
         let records = self.source.records();
         records.get(index).ok_or(FeatureError::NoSuchImage { index, count: records.len() })
     }
-}
-
-/// Whether every view of these ranges is the original.
-pub(super) fn does_nothing(augment: &AugmentSpec) -> bool {
-    let ranges = [augment.flip, augment.rotation, augment.brightness, augment.edges];
-    augment.strength == 0.0 || ranges.iter().all(|r| *r == 0.0)
 }
 
 /// Bytes of one value.

@@ -146,6 +146,7 @@ impl Shelf {
     }
 
     /// The images whose rows a shelf has, as its tables tell: rows are not read.
+    #[cfg(test)]
     pub(super) fn listing(root: &Path, key: &Digest, row_bytes: usize) -> HashSet<Digest> {
         let files = fs::read_dir(Self::place(root, key)).into_iter().flatten().flatten();
         files

@@ -5,15 +5,18 @@ mod frozen;
 mod init;
 mod on_device;
 mod pass;
+#[cfg(test)]
+mod recorded;
 mod topology;
 mod trained;
+mod unit;
 
 pub use init::random;
 
 use super::conv::Conv;
+use super::kernel::norm_cpu;
 use super::kernel::pool_cpu::Divisor;
 use super::kernel::{Isa, panel};
-use super::norm::rstd;
 use super::operation::forward1;
 use super::tensor::values;
 use super::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
@@ -120,7 +123,7 @@ struct UnitWeights {
 
 impl UnitWeights {
     fn new(packed: Vec<f32>, [gamma, beta, mean, variance]: [Vec<f32>; 4]) -> Self {
-        let scale: Vec<f32> = gamma.iter().zip(rstd(&variance, EPS)).map(|(g, r)| g * r).collect();
+        let scale: Vec<f32> = gamma.iter().zip(norm_cpu::rstd(&variance, EPS)).map(|(g, r)| g * r).collect();
         let bias: Vec<f32> = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
         let (scale, bias) = (panel::padded(&scale), panel::padded(&bias));
         Self { packed, transformed: OnceLock::new(), scale, bias, gamma, beta, mean, variance }
@@ -398,9 +401,10 @@ mod tests {
                 let x = network.prefix(0, from, &images(2, 139)).unwrap();
                 let run = |whole: bool| {
                     let suffix = trained::Trained::new(&network, from, to, SuffixOptions { batch_norm }).unwrap();
+                    let recorded = recorded::Recorded::new(&network, &suffix, (from, to), batch_norm);
                     let x = candle_core::Var::from_tensor(&x).unwrap();
                     let forward =
-                        |mode| if whole { suffix.forward(&x, mode) } else { suffix.by_operations(&x, mode) }.unwrap();
+                        |mode| if whole { suffix.forward(&x, mode) } else { recorded.forward(&x, mode) }.unwrap();
                     let y = forward(Mode::Train);
                     let store = backward(&y.sqr().unwrap().sum_all().unwrap(), Some(&suffix)).unwrap();
                     let grads =

@@ -6,7 +6,7 @@
 
 use super::frozen::{Arena, Arenas};
 use super::topology::{Branch, Stage, Step};
-use super::trained::Unit;
+use super::unit::Unit;
 use super::{EPS, InceptionV3};
 use crate::nn::Mode;
 use crate::nn::kernel::conv_cpu::{self, Epilogue, Write};
@@ -14,7 +14,6 @@ use crate::nn::kernel::norm_cpu::{self, Fitted, Moments};
 use crate::nn::kernel::pool_cpu::{self, Divisor};
 use crate::nn::kernel::winograd::Taps;
 use crate::nn::kernel::{ConvShape, Isa, Source, Target, Window, in_pool, panel, target, weight_gradient, winograd};
-use crate::nn::norm::rstd;
 use crate::nn::tensor::{dims4, elements, with_elements};
 use crate::spec::BatchNormMode;
 use candle_core::backprop::GradStore;
@@ -218,7 +217,7 @@ impl Pass {
     fn affine(&self, unit: &Unit) -> Result<Affine> {
         let read = |var: &Var| with_elements("batch norm", var, |values| Ok(values.to_vec()));
         let (gamma, beta, mean) = (read(&unit.gamma)?, read(&unit.beta)?, read(&unit.mean)?);
-        let rstd = rstd(&read(&unit.variance)?, EPS);
+        let rstd = norm_cpu::rstd(&read(&unit.variance)?, EPS);
         let scale: Vec<f32> = gamma.iter().zip(&rstd).map(|(g, r)| g * r).collect();
         let bias: Vec<f32> = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
         Ok(Affine { scale: panel::padded(&scale), bias: panel::padded(&bias), mean, rstd })
@@ -348,8 +347,11 @@ impl Pass {
         let moments = norm_cpu::moments(self.isa, &sums, shape.cout);
         with_elements("batch norm", &unit.gamma, |gamma| {
             with_elements("batch norm", &unit.beta, |beta| {
-                let scale: Vec<f32> =
-                    gamma.iter().zip(rstd(&moments.variance, EPS)).map(|(gamma, rstd)| gamma * rstd).collect();
+                let scale: Vec<f32> = gamma
+                    .iter()
+                    .zip(norm_cpu::rstd(&moments.variance, EPS))
+                    .map(|(gamma, rstd)| gamma * rstd)
+                    .collect();
                 norm_cpu::normalise_relu(self.isa, &sums, &moments.mean, &scale, beta, target);
                 Ok(())
             })
@@ -460,7 +462,7 @@ impl Pass {
         let (norm, affine) = match &trace.normed {
             Some((before, moments)) => with_elements("batch norm", &unit.gamma, |gamma| {
                 with_elements("batch norm", &unit.beta, |beta| {
-                    let rstd = rstd(&moments.variance, EPS);
+                    let rstd = norm_cpu::rstd(&moments.variance, EPS);
                     let fitted = Fitted { gamma, beta, mean: &moments.mean, rstd: &rstd };
                     Ok((norm_cpu::norm_gradients(self.isa, before, grad, fitted, &out), None))
                 })

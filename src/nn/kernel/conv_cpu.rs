@@ -4,7 +4,8 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::geometry::{Class, ConvShape, Gather, Place};
-use super::tile::{self, Rows, Tile};
+use super::micro;
+use super::tile::{Rows, Tile};
 use super::{Isa, LANES, TILE, Target, panel};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -203,7 +204,7 @@ impl Job<'_> {
                     for i in 0..tile.pixels {
                         out[i] = self.out.row(tile.out[i]).add(panel * LANES);
                     }
-                    tile::tile(
+                    micro::tile(
                         self.isa,
                         &Tile {
                             rows: &rows[..taps.len()],

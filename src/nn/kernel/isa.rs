@@ -12,6 +12,15 @@ pub enum Isa {
 }
 
 impl Isa {
+    /// Its name: part of keys on disk, since equal formulas round differently with other instructions.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+
     /// The fastest this processor runs.
     pub fn best() -> Self {
         [Self::Avx512, Self::Avx2].into_iter().find(|isa| isa.is_available()).unwrap_or(Self::Portable)

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 const ROWS: usize = 6;
 const WIDTH: usize = 16;
 
-/// See [`super::tile::tile`].
+/// See [`super::micro::tile`].
 ///
 /// # Safety
 /// As there; AVX2 and FMA are needed.
@@ -93,7 +93,7 @@ fn mask(n: usize) -> __m256i {
     _mm256_cmpgt_epi32(n, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
 
-/// See [`super::tile::outer`].
+/// See [`super::micro::outer`].
 ///
 /// # Safety
 /// As there; AVX2 and FMA are needed.

@@ -9,7 +9,7 @@ use super::tile::{Outer, Tile};
 use super::{BLOCK, LANES};
 use std::arch::x86_64::*;
 
-/// See [`super::tile::tile`].
+/// See [`super::micro::tile`].
 ///
 /// # Safety
 /// As there; AVX-512F and AVX-512VL are needed.
@@ -109,7 +109,7 @@ fn mask(width: usize, v: usize) -> __mmask16 {
     }
 }
 
-/// See [`super::tile::outer`].
+/// See [`super::micro::outer`].
 ///
 /// # Safety
 /// As there; AVX-512F and AVX-512VL are needed.

@@ -18,7 +18,7 @@ fn add(totals: &mut [[f32; WIDTH]; ROWS], sums: &[[f32; WIDTH]; ROWS]) {
     }
 }
 
-/// See [`super::tile::tile`].
+/// See [`super::micro::tile`].
 ///
 /// # Safety
 /// As there.
@@ -62,7 +62,7 @@ pub(super) unsafe fn tile(t: &Tile<'_>) {
     }
 }
 
-/// See [`super::tile::outer`].
+/// See [`super::micro::outer`].
 ///
 /// # Safety
 /// As there.

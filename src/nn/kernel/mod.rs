@@ -10,6 +10,7 @@
 pub mod conv_cpu;
 pub mod geometry;
 pub mod isa;
+mod micro;
 #[cfg(target_arch = "x86_64")]
 mod micro_avx2;
 #[cfg(target_arch = "x86_64")]

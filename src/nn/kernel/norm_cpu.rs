@@ -206,6 +206,11 @@ pub fn moments(isa: Isa, x: &[f32], channels: usize) -> Moments {
     Moments { mean, variance }
 }
 
+/// `1 / sqrt(variance + eps)`.
+pub fn rstd(variance: &[f32], eps: f32) -> Vec<f32> {
+    variance.iter().map(|&v| (1.0 / (f64::from(v) + f64::from(eps)).sqrt()) as f32).collect()
+}
+
 /// `relu((x - mean) * scale + shift)` by channel.
 ///
 /// # Panics

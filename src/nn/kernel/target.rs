@@ -1,6 +1,8 @@
 //! Where a kernel writes: some channels of every pixel of a buffer, from several threads.
 
-use std::{marker::PhantomData, mem::MaybeUninit};
+use std::marker::PhantomData;
+#[cfg(test)]
+use std::mem::MaybeUninit;
 
 /// A column slice of a `[pixels, stride]` buffer: `channels` channels of each pixel.
 ///
@@ -33,6 +35,7 @@ impl<'a> Target<'a> {
     }
 
     /// All of a buffer that holds nothing yet.
+    #[cfg(test)]
     fn fresh(buffer: &'a mut [MaybeUninit<f32>], channels: usize) -> Self {
         let pixels = buffer.len() / channels;
         Self { first: buffer.as_mut_ptr().cast(), stride: channels, channels, pixels, _borrow: PhantomData }
@@ -108,6 +111,7 @@ impl<'a> Source<'a> {
 ///
 /// # Safety
 /// `fill` must write every element.
+#[cfg(test)]
 pub(crate) unsafe fn written(pixels: usize, channels: usize, fill: impl FnOnce(&Target<'_>)) -> Vec<f32> {
     let length = pixels * channels;
     let mut buffer = Vec::with_capacity(length);

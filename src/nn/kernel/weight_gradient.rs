@@ -1,7 +1,8 @@
 //! The gradient of a convolution's weights: sums of outer products over pixels.
 
 use super::geometry::ConvShape;
-use super::tile::{self, Outer};
+use super::micro;
+use super::tile::Outer;
 use super::{Isa, LANES, TILE, panel};
 use rayon::prelude::*;
 
@@ -131,7 +132,7 @@ fn add_pixels(
             // SAFETY: rows have `cin` floats, `depth` of them from `first` on; gradients of pixels `start..end` have
             // `width` channels from the panel's first on; `sums` has `cin` rows and is this task's alone.
             unsafe {
-                tile::outer(
+                micro::outer(
                     isa,
                     &Outer {
                         rows: &shifted,

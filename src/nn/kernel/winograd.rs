@@ -11,7 +11,8 @@
 
 use super::conv_cpu::{Epilogue, Write};
 use super::isa::on_isa;
-use super::tile::{self, Tile};
+use super::micro;
+use super::tile::Tile;
 use super::{ConvShape, Isa, LANES, TILE, Target, Window, panel};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -206,7 +207,7 @@ impl Job<'_> {
             // SAFETY: each row has `cin` inputs, the weights `cin` rows of LANES, each product row LANES floats; the
             // buffers belong to this task.
             unsafe {
-                tile::tile(
+                micro::tile(
                     self.isa,
                     &Tile {
                         rows: &[rows],

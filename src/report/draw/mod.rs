@@ -9,7 +9,7 @@ mod progress;
 mod render;
 mod spread;
 
-pub(super) use axis::{Span, short};
+pub(super) use axis::Span;
 pub(super) use canvas::{Chart, Colour};
 pub use contact::contact_sheet;
 pub(super) use fit::{Panel, ReliabilityBand, confusion, curves, reliability, sweep};

@@ -1,6 +1,7 @@
 //! Marks to SVG and to PNG through plotters.
 
 use super::canvas::{Align, Chart, Colour, Mark};
+use crate::report::text::printable;
 use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontFamily, FontStyle, FontTransform, RGBAColor, ShapeStyle, TextStyle, register_font};
@@ -94,6 +95,7 @@ impl Chart {
         let size = ((self.width * FINE) as u32, (self.height * FINE) as u32);
         let mut text = String::new();
         replay(self, &mut SVGBackend::with_string(&mut text, size))?;
+        let escaped = maud::html! { (printable(title)) }.into_string();
         // The head is ours: logical size outside, quarter pixels inside, and words for those who cannot see it.
         let body = text.split_once('\n').map_or("", |t| t.1);
         Ok(format!(
@@ -103,7 +105,7 @@ impl Chart {
             self.height,
             size.0,
             size.1,
-            title = super::super::html::escape(title),
+            title = escaped,
         ))
     }
 

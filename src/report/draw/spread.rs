@@ -96,7 +96,7 @@ pub fn bars(groups: &[String], series: &[(String, Colour)], values: &[Vec<f64>],
         for (s, (_, colour)) in series.iter().enumerate() {
             let (v, y) = (values[g][s], top + 7.0 + bar * s as f64);
             chart.rect(frame.left, y + 1.0, frame.px(v) - frame.left, bar - 2.0, *colour);
-            chart.words(frame.px(v) + 6.0, y + bar / 2.0, Align::Left, super::axis::short(v), Colour::MUTED);
+            chart.words(frame.px(v) + 6.0, y + bar / 2.0, Align::Left, crate::report::text::short(v), Colour::MUTED);
         }
     }
     chart

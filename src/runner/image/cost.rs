@@ -2,10 +2,9 @@
 
 use super::{Forecast, ImageError, forecast_on, located};
 use crate::data::DataSummary;
-use crate::data::features::group_key;
 use crate::engine::{RungTable, planned_trials};
 use crate::rng::{Purpose, StreamRng};
-use crate::spec::{DataSpec, Device, StudySpec, TrialSettings, Views};
+use crate::spec::{DataSpec, Device, NetworkKey, StudySpec, TrialSettings, Views};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,6 +13,9 @@ use std::path::Path;
 const DRAWN: u32 = 256;
 /// Different networks that are measured, at most: each takes a second or two.
 const MEASURED: usize = 6;
+
+/// What decides a trial's cost but for the number of images: network, tap, cut, head.
+type Network = (NetworkKey, usize, usize, &'static str);
 
 /// Predicted time and disk.
 #[derive(Clone, Debug, Serialize)]
@@ -55,7 +57,7 @@ pub fn study_cost(
 ) -> Result<StudyCost, ImageError> {
     crate::nn::cuda::set_precision(spec.run.precision);
     let drawn = planned_trials(spec).unwrap_or(DRAWN).clamp(1, DRAWN);
-    let mut networks: BTreeMap<String, (TrialSettings, u32)> = BTreeMap::new();
+    let mut networks: BTreeMap<Network, (TrialSettings, u32)> = BTreeMap::new();
     let mut sets = BTreeMap::new();
     for trial in 0..drawn {
         let params = spec
@@ -64,15 +66,16 @@ pub fn study_cost(
         let mut settings = spec.runner.settings(&params).map_err(ImageError::Settings)?;
         settings.network = located(&settings.network, base);
         let n = &settings.network;
-        let name = format!("{:?} {} {} {} {:?}", n.backbone, n.width, n.tap_position(), n.cut(), settings.head.kind);
+        let name = (n.key(), n.tap_position(), n.cut(), settings.head.kind.name());
         if n.cut() > 0 {
-            sets.entry(group_key(&settings)).or_insert_with(|| (name.clone(), views(&settings)));
+            let key = n.frozen_key(&settings.augment);
+            sets.entry(key).or_insert_with(|| (name.clone(), views(&settings)));
         }
         networks.entry(name).or_insert((settings, 0)).1 += 1;
     }
-    let mut order: Vec<(&String, &(TrialSettings, u32))> = networks.iter().collect();
+    let mut order: Vec<(&Network, &(TrialSettings, u32))> = networks.iter().collect();
     order.sort_by_key(|(name, (_, n))| (std::cmp::Reverse(*n), (*name).clone()));
-    let mut measured: BTreeMap<&String, Forecast> = BTreeMap::new();
+    let mut measured: BTreeMap<&Network, Forecast> = BTreeMap::new();
     for (name, (settings, _)) in order.iter().take(MEASURED) {
         let cost = forecast_on(settings, data.size as usize, summary.classes.len(), spec.seed, device)?;
         measured.insert(name, cost);
@@ -83,7 +86,7 @@ pub fn study_cost(
     // Folds share their images: features are kept once for each.
     let development: f64 =
         summary.folds.first().map_or(0.0, |f| f.train.iter().chain(&f.validation).sum::<u64>() as f64);
-    let weight = |name: &String| f64::from(networks[name].1);
+    let weight = |name: &Network| f64::from(networks[name].1);
     let total: f64 = measured.keys().map(|name| weight(name)).sum();
     let mean = |each: &dyn Fn(&Forecast) -> f64| {
         measured.iter().map(|(name, cost)| weight(name) / total * each(cost)).sum::<f64>()
@@ -120,10 +123,8 @@ pub fn study_cost(
 
 /// Views of a training image that are kept, the original counted; `None`: every epoch draws its own.
 fn views(settings: &TrialSettings) -> Option<u32> {
-    let a = &settings.augment;
-    let off = a.strength == 0.0 || (a.flip == 0.0 && a.rotation == 0.0 && a.brightness == 0.0 && a.edges == 0.0);
-    match a.views {
-        _ if off => Some(1),
+    match settings.augment.views {
+        _ if settings.augment.ranges_key().is_none() => Some(1),
         Views::Bank(n) => Some(n + 1),
         Views::Fresh => None,
     }

@@ -97,7 +97,7 @@ impl<'a> Frozen<'a> {
 /// What, beside the formulas, decides how features are rounded.
 pub fn arithmetic(device: &Device) -> String {
     match device {
-        Device::Cpu => format!("cpu {:?}", Isa::best()),
+        Device::Cpu => format!("cpu {}", Isa::best().name()),
         gpu => {
             let name = cuda::device::name(gpu).unwrap_or_default();
             format!("gpu {name} {}", cuda::precision().of_frozen().name())

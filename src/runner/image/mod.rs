@@ -58,7 +58,7 @@ struct Opened {
     data: DataSet,
     cache: FeatureCache,
     /// By the settings that decide them; few, so a list does.
-    networks: Vec<(String, Built)>,
+    networks: Vec<(crate::spec::NetworkKey, Built)>,
 }
 
 impl ImageRunner {
@@ -183,7 +183,7 @@ impl ImageRunner {
         let base = self.base.clone();
         let seed = self.study.seed;
         let opened = self.open_data(slot, sink)?;
-        let key = network_key(&settings.network);
+        let key = settings.network.key();
         if opened.networks.iter().all(|(k, _)| *k != key) {
             let network = located(&settings.network, &base);
             opened.networks.push((key, build(&network, seed, &opened.device)?));
@@ -215,7 +215,7 @@ impl ImageRunner {
 
     fn parts(&self, settings: &TrialSettings) -> Result<(&Opened, &Built), ImageError> {
         let opened = self.opened.as_ref().ok_or(ImageError::NotImages)?;
-        let key = network_key(&settings.network);
+        let key = settings.network.key();
         let (_, built) = opened.networks.iter().find(|(k, _)| *k == key).ok_or(ImageError::NotImages)?;
         Ok((opened, built))
     }
@@ -298,11 +298,6 @@ pub fn located(network: &NetworkSpec, base: &Path) -> NetworkSpec {
         *path = base.join(&*path);
     }
     network
-}
-
-/// What decides a network before it is cut: architecture, width, weights, pools.
-fn network_key(network: &NetworkSpec) -> String {
-    format!("{:?} {} {:?} {:?}", network.backbone, network.width, network.weights, network.pool_padding)
 }
 
 /// Makes sure that the weights of every network that the study may ask for can be had: what is missing is better told

@@ -151,7 +151,7 @@ fn trials_group_by_what_they_share_shallower_cuts_first() {
     let with = |change: fn(&mut TrialSettings)| {
         let mut other = base.clone();
         change(&mut other);
-        group_key(&other)
+        other.network.frozen_key(&other.augment)
     };
     let same = [
         with(|s| s.training.learning_rate = 0.1),
@@ -159,7 +159,7 @@ fn trials_group_by_what_they_share_shallower_cuts_first() {
         with(|s| s.network.batch_norm = BatchNormMode::Train),
         with(|s| s.network.freeze = FreezeTo::Stage("Mixed_7c".to_owned())),
     ];
-    assert!(same.iter().all(|key| *key == group_key(&base)));
+    assert!(same.iter().all(|key| *key == base.network.frozen_key(&base.augment)));
     let different = [
         with(|s| s.network.width = 0.5),
         with(|s| s.network.tap = "Mixed_6e".to_owned()),
@@ -169,14 +169,14 @@ fn trials_group_by_what_they_share_shallower_cuts_first() {
         with(|s| s.augment.strength = 0.25),
         with(|s| s.augment.strength = 0.0),
     ];
-    assert!(different.iter().all(|key| *key != group_key(&base)));
+    assert!(different.iter().all(|key| *key != base.network.frozen_key(&base.augment)));
     let at_rest = with(|s| (s.augment.strength, s.augment.rotation) = (0.0, 5.0));
     assert_eq!(at_rest, with(|s| s.augment.strength = 0.0), "no augmentation is no augmentation");
     let mut cuts: Vec<_> = ["Mixed_7a", "Mixed_5d", "Mixed_6e"]
         .map(|stage| {
             let mut other = base.clone();
             other.network.freeze = FreezeTo::Stage(stage.to_owned());
-            (group_key(&other), stage)
+            (other.network.frozen_key(&other.augment), stage)
         })
         .into();
     cuts.sort();

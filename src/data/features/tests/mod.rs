@@ -13,10 +13,52 @@ use crate::digest::Digest;
 use crate::nn::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
 use crate::spec::{AugmentSpec, CachePrecision, PixelScaling, Views};
 use candle_core::{Device, Tensor};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+/// How much of a request is there already, and what the rest would take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Coverage {
+    /// Shape of one row.
+    pub shape: Vec<usize>,
+    /// Different images asked for.
+    pub images: usize,
+    /// How many of them are cached.
+    pub cached: usize,
+    /// Bytes that the others will take.
+    pub missing_bytes: u64,
+    /// Bytes that all cached features take now.
+    pub used_bytes: u64,
+    /// The budget.
+    pub limit_bytes: Option<u64>,
+    /// Free bytes of the file system, where it tells.
+    pub free_bytes: Option<u64>,
+}
+
+impl FeatureCache {
+    /// What a request would find and what it would add. Computes nothing.
+    pub(super) fn coverage(&self, request: &FeatureRequest<'_>) -> Result<Coverage, FeatureError> {
+        let about = request.shelved()?;
+        let shape = request.shape()?;
+        let images: HashSet<_> = request.wanted(request.images)?.into_iter().map(|(digest, _)| digest).collect();
+        let row_bytes = shape.iter().product::<usize>() * request::value_bytes(request.precision);
+        let there = shelf::Shelf::listing(&self.room.root, &about.key(), row_bytes);
+        let cached = images.iter().filter(|digest| there.contains(digest)).count();
+        let missing_bytes = predicted_bytes(&shape, images.len() - cached, 1, request.precision);
+        Ok(Coverage {
+            shape,
+            images: images.len(),
+            cached,
+            missing_bytes,
+            used_bytes: self.room.survey()?.bytes(),
+            limit_bytes: self.room.limit,
+            free_bytes: self.room.free(),
+        })
+    }
+}
 
 /// Three stages that mix channels and, the first and last, halve the side. Counts what goes through it.
 struct Net {

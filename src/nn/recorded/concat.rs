@@ -1,6 +1,6 @@
 //! Concatenation along the channels. candle's own adds strided views in its backward pass, one element at a time.
 
-use super::operation::{Host, Operation, apply2, apply3, forward1};
+use crate::nn::operation::{Host, Operation, apply2, apply3, forward1};
 use candle_core::{Result, Shape, Tensor, bail};
 
 /// Concatenates feature maps `[..., C_i]` along the last dimension, with gradients.

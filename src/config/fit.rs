@@ -1,8 +1,8 @@
 //! Whether the runner can take a search space: known settings, values within their bounds, stages that go together.
 
+use super::compiled::CompiledSpace;
 use super::reader::{Item, Log, Place, Section, nearest, scalar, suggest};
 use super::schema::PARAMETER;
-use super::space::CompiledSpace;
 use crate::space::{Domain, SearchSpace, Value};
 use crate::spec::{
     BackboneKind, CommandSpec, FillError, ORDER_FIELDS, RunnerSpec, SETTINGS, Setting, SettingKind, SettingsError,

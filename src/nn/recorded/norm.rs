@@ -1,9 +1,9 @@
 //! Batch norm with batch statistics and ReLU in one operation, and the gradient of ReLU.
 
-use super::kernel::norm_cpu::{self, Fitted, Moments};
-use super::kernel::{Isa, Source, Target, target};
-use super::operation::{Host, Operation, apply3, forward2, forward3};
-use super::tensor::with_elements;
+use crate::nn::kernel::norm_cpu::{self, Fitted, Moments};
+use crate::nn::kernel::{Isa, Source, Target, target};
+use crate::nn::operation::{Host, Operation, apply3, forward2, forward3};
+use crate::nn::tensor::with_elements;
 use candle_core::{Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
@@ -35,13 +35,8 @@ impl BatchNormRelu {
     }
 
     fn rstd(&self, moments: &Moments) -> Vec<f32> {
-        rstd(&moments.variance, self.eps)
+        norm_cpu::rstd(&moments.variance, self.eps)
     }
-}
-
-/// `1 / sqrt(variance + eps)`.
-pub(super) fn rstd(variance: &[f32], eps: f32) -> Vec<f32> {
-    variance.iter().map(|&v| (1.0 / (f64::from(v) + f64::from(eps)).sqrt()) as f32).collect()
 }
 
 impl Operation<3> for BatchNormRelu {
