@@ -10,59 +10,44 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The environment variable: `NAME` or `NAME:N`.
 pub const VARIABLE: &str = "HPSEARCH_CRASH_AT";
 
-macro_rules! points {
-    ($($(#[$meta:meta])* $variant:ident = $name:literal,)*) => {
-        /// Where a process may be made to abort.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum Point { $($(#[$meta])* $variant,)* }
-
-        impl Point {
-            /// All of them: a test goes through the list.
-            pub const ALL: &[Point] = &[$(Point::$variant,)*];
-
-            /// Its name in the environment variable.
-            pub fn name(self) -> &'static str {
-                match self { $(Point::$variant => $name,)* }
-            }
-        }
-    };
-}
-
-points! {
+/// Where a process may be made to abort. In the environment variable names are in kebab case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
+pub enum Point {
     /// The study's folders exist, its database does not.
-    FoldersMade = "folders-made",
+    FoldersMade,
     /// The database is complete under its temporary name.
-    DatabaseDrafted = "database-drafted",
+    DatabaseDrafted,
     /// The database has its name; nothing has happened in the study.
-    DatabaseMade = "database-made",
+    DatabaseMade,
     /// The run is on record; no worker exists.
-    RunBegun = "run-begun",
+    RunBegun,
     /// Events are in a transaction that is not committed.
-    EventsWritten = "events-written",
+    EventsWritten,
     /// Events are committed; nobody has been told.
-    EventsCommitted = "events-committed",
+    EventsCommitted,
     /// An order is on record; nobody trains it.
-    OrderIssued = "order-issued",
+    OrderIssued,
     /// An attempt is on record; its worker does not know.
-    AttemptStarted = "attempt-started",
+    AttemptStarted,
     /// A worker's report has arrived; it is not on record.
-    EpochReceived = "epoch-received",
+    EpochReceived,
     /// An epoch is on record; its worker waits for the word.
-    EpochRecorded = "epoch-recorded",
+    EpochRecorded,
     /// An order's outcome is on record; nothing follows from it yet.
-    OrderFinished = "order-finished",
+    OrderFinished,
     /// Files are on record as no longer kept; they are still there.
-    FilesForgotten = "files-forgotten",
+    FilesForgotten,
     /// Files no longer kept are deleted.
-    FilesDeleted = "files-deleted",
+    FilesDeleted,
     /// All trials are done; the run's end is not on record.
-    RunEnding = "run-ending",
+    RunEnding,
     /// A file (in a worker: a checkpoint) is complete under its temporary name.
-    FileDrafted = "file-drafted",
+    FileDrafted,
     /// A file is durable under its name; nobody has been told.
-    FileNamed = "file-named",
+    FileNamed,
     /// In a worker: the epoch is acknowledged; the next has not begun.
-    EpochAcknowledged = "epoch-acknowledged",
+    EpochAcknowledged,
 }
 
 /// Aborts here if the environment says so.
@@ -71,7 +56,7 @@ pub fn at(point: Point) {
     static PASSED: AtomicU64 = AtomicU64::new(0);
     let armed = ARMED.get_or_init(|| parse(&std::env::var(VARIABLE).ok()?));
     if let Some((name, nth)) = armed
-        && name == point.name()
+        && name == point.into_str()
         && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *nth
     {
         eprintln!("{VARIABLE}: aborting at {name}");
@@ -95,11 +80,5 @@ mod tests {
         assert_eq!(parse("epoch-recorded:3"), Some(("epoch-recorded".to_owned(), 3)));
         assert_eq!(parse("order-issued"), Some(("order-issued".to_owned(), 1)));
         assert_eq!(parse("order-issued:x"), None);
-    }
-
-    #[test]
-    fn names_are_distinct() {
-        let names: std::collections::BTreeSet<_> = Point::ALL.iter().map(|p| p.name()).collect();
-        assert_eq!(names.len(), Point::ALL.len());
     }
 }

@@ -24,3 +24,4 @@ pub mod spec;
 pub mod stats;
 pub mod store;
 pub mod study;
+pub mod wording;

@@ -49,7 +49,7 @@ mod opening;
 mod record;
 mod warm;
 
-pub use files::{FileFault, Swept};
+pub use files::{FileFault, Remains, Swept};
 pub use images::ImagesError;
 pub use lease::{Ask, Ended, Lost, Trial};
 pub use opening::{OpeningError, OpeningOptions};

@@ -42,7 +42,7 @@ pub fn golden(r: &mut Report, gpu: &Device) -> Outcome {
                         worst = worst.max(error(&map, figures));
                     }
                 }
-                let what = format!("{}, {side} px, padding {name}d", precision.name());
+                let what = format!("{}, {side} px, padding {name}d", precision.into_str());
                 r.at_most(&what, worst, tolerance);
             }
         }

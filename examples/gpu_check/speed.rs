@@ -122,7 +122,7 @@ pub fn measure(r: &mut Report, gpu: &Device, torch: Option<&Path>) -> Outcome {
             let theirs = torch.as_ref().and_then(|t| t[work.name].as_f64());
             r.row(&[
                 work.name.to_owned(),
-                precision.name().to_owned(),
+                precision.into_str().to_owned(),
                 format!("{:.0}", speed.images),
                 theirs.map_or_else(|| "-".to_owned(), |t| format!("{t:.0}")),
                 theirs.map_or_else(|| "-".to_owned(), |t| format!("{:.2}", speed.images / t)),

@@ -248,6 +248,7 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
         .map(|r| (r.image.clone(), Png(blot(r.image.len() as u64 + u64::from(r.label)))))
         .collect();
     StudyRecord {
+        warm_starts: Default::default(),
         spec,
         trials: records,
         orders,

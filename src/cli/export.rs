@@ -3,6 +3,7 @@
 use super::args::Global;
 use super::exit::{CliError, Exit};
 use crate::history::Tables;
+use crate::wording::counted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         let doing = || format!("write `{}`", args.csv.display());
         crate::fsx::write_atomic(&args.csv, &bytes).map_err(|e| CliError::new(doing(), e))?;
         if !global.quiet && !global.json {
-            writeln!(std::io::stdout(), "{} trials in {}", tables.trials.len(), args.csv.display())?;
+            writeln!(std::io::stdout(), "{} in {}", counted(tables.trials.len(), "trial"), args.csv.display())?;
         }
     }
     Ok(Exit::Done)

@@ -4,7 +4,8 @@ use super::args::Global;
 use super::exit::{CliError, Exit};
 use super::run::open_error;
 use crate::data::features::FeatureCache;
-use crate::study::{Study, Swept};
+use crate::study::{Remains, Study, Swept};
+use crate::wording::counted;
 use std::io::Write;
 
 /// Delete checkpoints, predictions and unfinished files that nothing needs
@@ -30,28 +31,38 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     for name in names {
         let mut study = Study::open_existing(&global.state, &name).map_err(|e| open_error(&name, e))?;
         let swept = study.tidy().map_err(|e| CliError::new(format!("tidy study `{name}`"), e))?;
-        report(&mut out, &name, swept, global)?;
+        report(&mut out, &name, swept, study.remains(), global)?;
     }
     if global.cache_dir().is_dir() {
         let limit = args.features.then_some(0);
-        let collected = FeatureCache::open(&global.cache_dir(), limit).and_then(|cache| cache.collect(false));
-        let collected = collected.map_err(|e| CliError::new("tidy the cached features", e))?;
-        let (sets, bytes) = (collected.shelves.len(), collected.bytes);
+        let collected = FeatureCache::open(&global.cache_dir(), limit).and_then(|cache| {
+            let collected = cache.collect(false)?;
+            Ok((collected.shelves.len(), collected.bytes, cache.stats()?))
+        });
+        let (sets, bytes, kept) = collected.map_err(|e| CliError::new("tidy the cached features", e))?;
+        let (kept_sets, kept_bytes) = (kept.shelves.len(), kept.bytes());
         if global.json {
-            writeln!(out, "{}", serde_json::json!({ "feature_sets": sets, "bytes": bytes }))?;
+            let kept = serde_json::json!({ "feature_sets": kept_sets, "bytes": kept_bytes });
+            writeln!(out, "{}", serde_json::json!({ "feature_sets": sets, "bytes": bytes, "kept": kept }))?;
         } else if !global.quiet {
-            writeln!(out, "cached features: {sets} sets deleted, {:.1} MB", bytes as f64 / 1e6)?;
+            let (gone, kept) = (size(sets, "set", bytes), size(kept_sets, "set", kept_bytes));
+            writeln!(out, "cached features: {gone} deleted, {kept} kept")?;
         }
     }
     Ok(Exit::Done)
 }
 
-fn report(out: &mut impl Write, name: &str, swept: Swept, global: &Global) -> Result<(), CliError> {
+fn report(out: &mut impl Write, name: &str, swept: Swept, kept: Remains, global: &Global) -> Result<(), CliError> {
     if global.json {
-        let json = serde_json::json!({ "study": name, "files": swept.files, "bytes": swept.bytes });
+        let json = serde_json::json!({ "study": name, "files": swept.files, "bytes": swept.bytes, "kept": kept });
         writeln!(out, "{json}")?;
     } else if !global.quiet {
-        writeln!(out, "study {name}: {} files deleted, {:.1} MB", swept.files, swept.bytes as f64 / 1e6)?;
+        let (gone, kept) = (size(swept.files, "file", swept.bytes), size(kept.files, "file", kept.bytes));
+        writeln!(out, "study {name}: {gone} deleted, {kept} kept")?;
     }
     Ok(())
+}
+
+fn size(n: impl TryInto<u64>, noun: &str, bytes: u64) -> String {
+    format!("{} ({:.1} MB)", counted(n, noun), bytes as f64 / 1e6)
 }

@@ -8,6 +8,7 @@ use crate::ids::TrialNumber;
 use crate::run::{Observer, Progress, Standing};
 use crate::runner::Phase;
 use crate::space::Value;
+use crate::wording::counted;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -279,7 +280,7 @@ impl Words {
                 } else {
                     format!("begins:{} trials", planned.replace(" of", ""))
                 };
-                format!("study {study} {how}; {workers} worker{} on {device}", if *workers == 1 { "" } else { "s" })
+                format!("study {study} {how}; {} on {device}", counted(*workers, "worker"))
             }
             Progress::OrderStarted { worker, trial, attempt, from, to, params } => {
                 let again = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };

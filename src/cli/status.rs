@@ -9,6 +9,7 @@ use crate::engine::{Event, WarmStart};
 use crate::history::{Tables, TrialRow};
 use crate::ids::TrialNumber;
 use crate::store::{Reader, RunEnd, RunRow, StoreError};
+use crate::wording::counted;
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -64,7 +65,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         Some(holder) => writeln!(out, "running: {holder}")?,
         None => writeln!(out, "not running; {}", last_run(&runs))?,
     }
-    writeln!(out, "{} in {} run{}", clock::span(seconds), runs.len(), if runs.len() == 1 { "" } else { "s" })?;
+    writeln!(out, "{} in {}", clock::span(seconds), counted(runs.len(), "run"))?;
     if let Some(images) = &images {
         for (class, counts) in images.counts() {
             writeln!(out, "{class}: {counts}")?;

@@ -1,5 +1,6 @@
 //! Mistakes and warnings with their places, and how they are shown.
 
+use crate::wording::counted;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use std::fmt;
 use std::ops::Range;
@@ -96,7 +97,7 @@ impl Diagnostics {
         }
         let count = |severity, one: &str| {
             let n = self.mistakes.iter().filter(|m| m.severity == severity).count();
-            (n > 0).then(|| format!("{n} {one}{}", if n == 1 { "" } else { "s" }))
+            (n > 0).then(|| counted(n, one))
         };
         let counts: Vec<String> =
             [count(Severity::Error, "mistake"), count(Severity::Warning, "warning")].into_iter().flatten().collect();

@@ -211,7 +211,7 @@ pub(super) fn backbones(space: &SearchSpace, fixed: BackboneKind) -> Vec<Backbon
     let searched = combinations(space, &["backbone"]);
     let kinds = searched
         .iter()
-        .map(|p| p.get("backbone").and_then(Value::as_str).and_then(BackboneKind::from_name).unwrap_or(fixed));
+        .map(|p| p.get("backbone").and_then(Value::as_str).and_then(|name| name.parse().ok()).unwrap_or(fixed));
     let mut kinds: Vec<BackboneKind> = kinds.collect();
     kinds.dedup();
     kinds

@@ -88,11 +88,8 @@ fn data(top: &Section<'_>) -> DataSpec {
         source,
         positive: section.text("positive").map(str::to_owned),
         patient: patient.map(str::to_owned),
-        bad_files: section
-            .choice("bad_files", BadFilePolicy::NAMES)
-            .and_then(BadFilePolicy::from_name)
-            .unwrap_or(BadFilePolicy::Fail),
-        colour: section.choice("colour", ColourMode::NAMES).and_then(ColourMode::from_name).unwrap_or(ColourMode::Grey),
+        bad_files: section.one_of("bad_files").unwrap_or(BadFilePolicy::Fail),
+        colour: section.one_of("colour").unwrap_or(ColourMode::Grey),
         size: section.whole("size", 1, 4096).unwrap_or(299) as u32,
         split: split(&top.section("split")),
     }
@@ -130,7 +127,7 @@ fn source(section: &Section<'_>) -> DataSource {
 }
 
 fn split(section: &Section<'_>) -> SplitSpec {
-    let policy = section.choice("policy", ValidationPolicy::NAMES).and_then(ValidationPolicy::from_name);
+    let policy = section.one_of("policy");
     let split = SplitSpec {
         validation: section.real("validation", SHARE).unwrap_or(0.2),
         test: section.real("test", Bounds::below(0.0, 1.0)).unwrap_or(0.2),
@@ -146,7 +143,7 @@ fn split(section: &Section<'_>) -> SplitSpec {
 }
 
 fn network(section: &Section<'_>) -> NetworkSpec {
-    let backbone = section.choice("backbone", BackboneKind::NAMES).and_then(BackboneKind::from_name);
+    let backbone = section.one_of("backbone");
     let backbone = backbone.unwrap_or(BackboneKind::InceptionV3);
     let width = section.real("width", Bounds { low: 0.0, high: 4.0, low_included: false, high_included: true });
     let width = width.unwrap_or(1.0);
@@ -167,18 +164,12 @@ fn network(section: &Section<'_>) -> NetworkSpec {
         backbone,
         width,
         weights,
-        scaling: section.choice("scaling", PixelScaling::NAMES).and_then(PixelScaling::from_name).unwrap_or(scaling),
-        pool_padding: section
-            .choice("pool_padding", PoolPadding::NAMES)
-            .and_then(PoolPadding::from_name)
-            .unwrap_or(pool_padding),
+        scaling: section.one_of("scaling").unwrap_or(scaling),
+        pool_padding: section.one_of("pool_padding").unwrap_or(pool_padding),
         tap: backbone.last_stage().to_owned(),
         freeze: FreezeTo::All,
         batch_norm: BatchNormMode::Frozen,
-        cache: section
-            .choice("cache", CachePrecision::NAMES)
-            .and_then(CachePrecision::from_name)
-            .unwrap_or(CachePrecision::F32),
+        cache: section.one_of("cache").unwrap_or(CachePrecision::F32),
     }
 }
 

@@ -15,6 +15,7 @@ mod warnings;
 pub use diagnostics::Diagnostics;
 
 use crate::spec::StudySpec;
+use crate::wording::counted;
 use reader::{Log, Place};
 use std::path::{Path, PathBuf};
 
@@ -93,14 +94,14 @@ impl Loaded {
     pub fn summary(&self) -> String {
         let spec = &self.spec;
         let searched = spec.space.searched().count();
-        let trials = spec.budget.n_trials.map_or_else(|| String::from("all"), |n| n.to_string());
+        let trials = spec.budget.n_trials.map_or_else(|| String::from("all trials"), |n| counted(n, "trial"));
         format!(
-            "study {}: {trials} trials of {} epochs over {searched} parameter{}, sampler {}, scheduler {}, {} {}",
+            "study {}: {trials} of {} over {}, sampler {}, scheduler {}, {} {}",
             spec.name,
-            spec.runner.epochs(),
-            if searched == 1 { "" } else { "s" },
-            spec.sampler.name(),
-            spec.scheduler.name(),
+            counted(spec.runner.epochs(), "epoch"),
+            counted(searched, "parameter"),
+            spec.sampler.into_str(),
+            spec.scheduler.into_str(),
             spec.objective.direction,
             spec.objective.metric,
         )

@@ -10,6 +10,8 @@ use crate::space::Value;
 use crate::spec::Bounds;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
+use std::str::FromStr;
+use strum::VariantNames;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -151,7 +153,7 @@ impl<'a> Item<'a> {
     pub fn seconds(&self) -> Option<f64> {
         let seconds = self.value.as_str().and_then(units::seconds);
         if seconds.is_none() {
-            self.wanted("a duration").help("write it like \"90s\", \"45m\", \"8h\" or \"1h30m\"");
+            self.wanted("a duration of at most ten years").help("write it like \"90s\", \"45m\", \"8h\" or \"1h30m\"");
         }
         seconds
     }
@@ -309,6 +311,11 @@ impl<'a> Section<'a> {
 
     pub fn choice<'n>(&self, key: &str, names: &[&'n str]) -> Option<&'n str> {
         self.get(key)?.choice(names)
+    }
+
+    /// A choice whose names are those of a type.
+    pub fn one_of<T: VariantNames + FromStr>(&self, key: &str) -> Option<T> {
+        self.choice(key, T::VARIANTS)?.parse().ok()
     }
 
     /// Mistakes for keys that belong to another kind of this table.

@@ -425,7 +425,7 @@ pub static TABLES: &[Table] = &[
             key(
                 "oom",
                 "whole number",
-                "`1`",
+                "`3`",
                 "Out of memory. Each further attempt halves the images that a step computes at once; the step stays that of the whole batch.",
             ),
             key("diverged", "whole number", "`0`", "Loss or objective not a number, or infinite."),

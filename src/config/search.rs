@@ -2,13 +2,13 @@
 
 use super::reader::{Section, nearest};
 use crate::spec::{
-    Bounds, Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, Precision, RunSpec,
-    RunnerSpec, SamplerSpec, SchedulerSpec, UnknownMetric,
+    Bounds, Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec,
+    SamplerSpec, SchedulerSpec, UnknownMetric,
 };
 
 pub(super) fn objective(section: &Section<'_>, runner: &RunnerSpec) -> Objective {
     let metric = metric(section, runner).unwrap_or(Metric::RocAuc);
-    let given = section.choice("direction", Direction::NAMES).and_then(Direction::from_name);
+    let given = section.one_of::<Direction>("direction");
     if let (Some(given), Some(own)) = (given, metric.direction())
         && given != own
     {
@@ -163,7 +163,7 @@ pub(super) fn scheduler(section: &Section<'_>, runner: &RunnerSpec) -> Scheduler
 }
 
 pub(super) fn budget(section: &Section<'_>, sampler: &SamplerSpec, scheduler: &SchedulerSpec) -> Budget {
-    let n_trials = section.count("n_trials", 1);
+    let n_trials = section.whole("n_trials", 1, 1_000_000).map(|n| n as u32);
     let natural = matches!(sampler, SamplerSpec::Grid { .. }) || matches!(scheduler, SchedulerSpec::Hyperband { .. });
     if section.get("n_trials").is_none() && !natural {
         section
@@ -174,7 +174,7 @@ pub(super) fn budget(section: &Section<'_>, sampler: &SamplerSpec, scheduler: &S
     Budget {
         n_trials,
         wall_seconds: section.get("wall_time").and_then(|i| i.seconds()),
-        epochs: section.whole("epochs", 1, i64::MAX as u64),
+        epochs: section.whole("epochs", 1, 1_000_000_000),
         max_failures: section.count("max_failures", 1),
     }
 }
@@ -213,10 +213,7 @@ pub(super) fn run(section: &Section<'_>) -> RunSpec {
         threads: section.whole("threads", 1, 1024).map(|n| n as u32),
         workers_per_device: section.whole("workers_per_device", 1, 64).map(|n| n as u32),
         device: device.unwrap_or_default(),
-        precision: section
-            .choice("precision", &Precision::ALL.map(Precision::name))
-            .and_then(Precision::named)
-            .unwrap_or_default(),
+        precision: section.one_of("precision").unwrap_or_default(),
         virtual_workers: section.whole("virtual_workers", 1, 4096).unwrap_or(8) as u32,
     }
 }

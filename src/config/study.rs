@@ -88,7 +88,7 @@ fn runner(top: &Section<'_>) -> RunnerSpec {
             );
         }
     }
-    let epochs = section.count("epochs", 1).unwrap_or_else(|| {
+    let epochs = section.whole("epochs", 1, 1_000_000).map(|n| n as u32).unwrap_or_else(|| {
         if section.get("epochs").is_none() {
             let place = section.place_of("kind");
             top.log.error(&place, "the number of epochs is missing", "").help("add `epochs = 10` to `[runner]`");

@@ -20,8 +20,11 @@ pub(super) fn seconds(text: &str) -> Option<f64> {
         total += number * unit(after[..end].trim())?;
         rest = &after[end..];
     }
-    (total > 0.0).then_some(total)
+    (total > 0.0 && total <= LONGEST).then_some(total)
 }
+
+/// No one waits for longer than ten years.
+const LONGEST: f64 = 3650.0 * 86_400.0;
 
 /// Bytes of `500 MB`, `2 GiB`, `1024`.
 pub(super) fn bytes(text: &str) -> Option<u64> {
@@ -58,7 +61,8 @@ mod tests {
         assert_eq!(seconds("1h30m"), Some(5400.0));
         assert_eq!(seconds("90 s"), Some(90.0));
         assert_eq!(seconds("1.5h"), Some(5400.0));
-        for wrong in ["", "8", "h", "8 hours", "-1h", "0s", "1h 30"] {
+        assert_eq!(seconds("3650d"), Some(315_360_000.0));
+        for wrong in ["", "8", "h", "8 hours", "-1h", "0s", "1h 30", "3651d", "999999999999999999999d"] {
             assert_eq!(seconds(wrong), None, "{wrong}");
         }
         assert_eq!(bytes("2 GiB"), Some(2 << 30));

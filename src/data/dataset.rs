@@ -1,7 +1,7 @@
 //! A study's images: listed, checked, split, decoded, ready to be read.
 
 use super::decode::{self, DECODER_VERSION};
-use super::index::digests;
+use super::index::{Contents, contents};
 use super::manifest::{GivenSet, Listed, ManifestError, list};
 use super::split::{Split, SplitError, split};
 use super::store::{PixelFile, StoreError, Wanted};
@@ -11,6 +11,7 @@ use super::watch::{Task, Watch};
 use super::{ImageRecord, PixelSource};
 use crate::digest::Digest;
 use crate::spec::{BadFilePolicy, ColourMode, DataSource, DataSpec, SyntheticSpec};
+use crate::wording::counted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -92,6 +93,9 @@ impl PixelSource for DataSet {
     }
 }
 
+/// An image enlarged more than this is remarked on: it shows next to nothing.
+const ENLARGED: u32 = 8;
+
 /// Images found, before anything is decided about them.
 struct Found {
     classes: Vec<String>,
@@ -112,9 +116,14 @@ impl Found {
         let index = folder.join(format!("files-{}.json", Digest::of(place.as_os_str().as_encoded_bytes()).short()));
         let mut bad = Vec::new();
         let mut readable: Vec<(Listed, Digest)> = Vec::new();
-        for (image, digest) in listing.images.into_iter().zip(digests(&paths, &index, watch)) {
-            match digest {
-                Ok(digest) => readable.push((image, digest)),
+        let mut tiny: Vec<(String, (u32, u32))> = Vec::new();
+        for (image, contents) in listing.images.into_iter().zip(contents(&paths, &index, watch)) {
+            match contents {
+                Ok(Contents { digest, dimensions }) => {
+                    let small = |&(w, h): &(u32, u32)| w.min(h).saturating_mul(ENLARGED) < spec.size;
+                    tiny.extend(dimensions.filter(small).map(|d| (image.name.clone(), d)));
+                    readable.push((image, digest));
+                }
                 Err(e) => bad.push(SkippedFile { path: image.name, reason: format!("cannot be read: {e}") }),
             }
         }
@@ -123,15 +132,16 @@ impl Found {
         let sources: Vec<(Digest, &Path)> = different.into_iter().collect();
         let pixels = decoded(spec, &sources, folder, watch)?;
         let slot_of = |digest: &Digest| sources.partition_point(|(d, _)| d < digest);
-        let found = Self {
-            records: Vec::new(),
-            slots: Vec::new(),
-            sets: Vec::new(),
-            notes: listing.notes,
-            classes,
-            pixels,
-            bad,
-        };
+        let mut notes = listing.notes;
+        if let Some((name, (width, height))) = tiny.first() {
+            let images = counted(tiny.len(), "image");
+            let times = format!("more than {ENLARGED}-fold");
+            notes.push(format!(
+                "{images} enlarged {times} to {0} x {0}, such as `{name}` ({width} x {height})",
+                spec.size
+            ));
+        }
+        let found = Self { records: Vec::new(), slots: Vec::new(), sets: Vec::new(), notes, classes, pixels, bad };
         let slots: Vec<usize> = readable.iter().map(|(_, d)| slot_of(d)).collect();
         Ok(found.fill(readable, slots))
     }
@@ -295,8 +305,8 @@ pub enum DataError {
     Manifest(#[from] ManifestError),
     /// Broken files, under the policy that forbids them.
     #[error(
-        "use {} files:\n{}\nhint: repair or remove them, or set `bad_files = \"skip\"` to leave them out",
-        files.len(), describe(files)
+        "use {}:\n{}\nhint: repair or remove them, or set `bad_files = \"skip\"` to leave them out",
+        counted(files.len(), "file"), describe(files)
     )]
     BadFiles { files: Vec<SkippedFile> },
     /// Nothing to tell apart.

@@ -1,6 +1,7 @@
-//! Digests of files, remembered by path, length and time of change, so that a worker need not read every image to
+//! Digests and dimensions of files, remembered by path, length and time of change, so that a worker need not read every image to
 //! know that nothing has changed.
 
+use super::decode;
 use super::watch::{Task, Watch};
 use crate::digest::Digest;
 use rayon::prelude::*;
@@ -20,12 +21,20 @@ const SETTLED: Duration = Duration::from_secs(2);
 struct Seen {
     bytes: u64,
     changed_ns: u128,
-    digest: Digest,
+    contents: Contents,
 }
 
-/// The digest of each file, or why it cannot be read. Reads what `index` does not know, and brings `index` up to date
+/// What is known of a file before it is decoded.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Contents {
+    pub digest: Digest,
+    /// Width and height in pixels, if the file begins like an image.
+    pub dimensions: Option<(u32, u32)>,
+}
+
+/// The contents of each file, or why it cannot be read. Reads what `index` does not know, and brings `index` up to date
 /// if it can: the memory is a help, never a need.
-pub(super) fn digests(files: &[PathBuf], index: &Path, watch: &dyn Watch) -> Vec<Result<Digest, io::Error>> {
+pub(super) fn contents(files: &[PathBuf], index: &Path, watch: &dyn Watch) -> Vec<Result<Contents, io::Error>> {
     let known: HashMap<PathBuf, Seen> =
         std::fs::read(index).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     let done = AtomicU64::new(0);
@@ -44,19 +53,24 @@ pub(super) fn digests(files: &[PathBuf], index: &Path, watch: &dyn Watch) -> Vec
         // Failing to write it only means reading the images again.
         let _ = remember(&now, index);
     }
-    seen.into_iter().map(|s| s.map(|(seen, _)| seen.digest)).collect()
+    seen.into_iter().map(|s| s.map(|(seen, _)| seen.contents)).collect()
 }
 
-/// The file's digest, and whether it may be remembered.
+/// What the file is like, and whether that may be remembered.
 fn look(file: &Path, known: Option<&Seen>) -> io::Result<(Seen, bool)> {
     let meta = std::fs::metadata(file)?;
+    if !meta.is_file() {
+        // Opening a pipe would wait for whoever writes to it.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no regular file"));
+    }
     let changed = meta.modified()?;
     let changed_ns = changed.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     if let Some(seen) = known.filter(|s| (s.bytes, s.changed_ns) == (meta.len(), changed_ns)) {
         return Ok((seen.clone(), true));
     }
     let settled = changed.elapsed().is_ok_and(|age| age > SETTLED);
-    Ok((Seen { bytes: meta.len(), changed_ns, digest: Digest::of_file(file)? }, settled))
+    let contents = Contents { digest: Digest::of_file(file)?, dimensions: decode::dimensions(file) };
+    Ok((Seen { bytes: meta.len(), changed_ns, contents }, settled))
 }
 
 fn remember(now: &HashMap<&PathBuf, &Seen>, index: &Path) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use super::ImageRecord;
 use super::split::{GivenValidation, Split};
 use crate::digest::Digest;
+use crate::wording::counted;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
@@ -147,17 +148,17 @@ impl DataSummary {
             remarks.push("the validation set that came with the data was merged with training and split anew".into());
         }
         if sum(&self.dropped) > 0 {
-            let n = sum(&self.dropped);
             remarks.push(format!(
-                "{n} images were left out: their patient or their bytes are also in a given test or validation set"
+                "{} left out: the patient or the bytes are also in a given test or validation set",
+                counted(sum(&self.dropped), "image")
             ));
         }
         if self.duplicates > 0 {
-            remarks
-                .push(format!("{} images repeat the bytes of another; equal ones stay on one side", self.duplicates));
+            let images = counted(self.duplicates, "image");
+            remarks.push(format!("{images} with the bytes of another; equal ones stay on one side"));
         }
         if !self.skipped.is_empty() {
-            remarks.push(format!("{} files are no usable images and were skipped", self.skipped.len()));
+            remarks.push(format!("{} skipped: no usable image", counted(self.skipped.len(), "file")));
         }
         if self.test.contains(&0) && sum(&self.test) > 0 {
             remarks.push("the test set lacks a class: its ranking metrics will be undefined".into());

@@ -25,9 +25,9 @@ pub use trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial, TrialState}
 use crate::ids::OrderId;
 use crate::ledger::Ledger;
 use crate::sampler::{self, Sampler};
-use crate::scheduler::{self, Needs, Next, Scheduler};
+use crate::scheduler::{self, Next, Scheduler};
 use crate::space::Params;
-use crate::spec::StudySpec;
+use crate::spec::{Needs, StudySpec};
 use order::{Slots, VirtualWorkers};
 use states::Race;
 use std::collections::{BTreeSet, VecDeque};
@@ -71,10 +71,10 @@ impl Engine {
         let sampler: Arc<dyn Sampler> = sampler::build(&spec.sampler, &spec.space, spec.seed).into();
         let max_epochs = spec.runner.epochs();
         let target = planned_trials(spec).unwrap_or(u32::MAX);
-        let slots = match (sampler.learns(), scheduler.needs()) {
-            (false, Needs::Nothing) => Slots::Blind,
-            (false, Needs::Results) => Slots::Endless,
-            _ => Slots::Some(spec.run.virtual_workers.max(1) as usize),
+        let slots = match spec.scheduler.needs() {
+            _ if spec.learns() => Slots::Some(spec.run.virtual_workers.max(1) as usize),
+            Needs::Nothing => Slots::Blind,
+            Needs::Results | Needs::Order => Slots::Endless,
         };
         let mut engine = Self {
             ledger: Ledger::new(spec.objective.direction, max_epochs, scheduler.wants_averages()),

@@ -2,7 +2,7 @@
 //!
 //! [`History`] drives the engine and says after every event which rows have changed. A database writes these rows as they
 //! are, [`Tables`] holds them in memory, reports read them: nobody else derives from events who stands where. The order of
-//! trials is [`Place`]'s, everywhere.
+//! trials is [`Place`](crate::ledger::Place)'s, everywhere.
 
 mod fold;
 mod row;

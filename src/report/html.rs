@@ -9,6 +9,7 @@ use super::text::{printable, short};
 use crate::engine::TrialState;
 use crate::space::Value;
 use crate::spec::{Direction, Metric};
+use crate::wording::counted;
 use base64::Engine as _;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -94,7 +95,7 @@ fn facts(record: &StudyRecord) -> String {
     };
     let mut facts = vec![
         format!("{direction} validation {}", printable(&record.spec.objective.metric.to_string())),
-        if record.trials.len() == 1 { "1 trial".to_owned() } else { format!("{} trials", record.trials.len()) },
+        counted(record.trials.len(), "trial"),
         format!("{} complete", count(TrialState::Complete)),
     ];
     for (state, word) in [
@@ -108,7 +109,7 @@ fn facts(record: &StudyRecord) -> String {
             facts.push(format!("{} {word}", count(state)));
         }
     }
-    facts.push(format!("{epochs} epochs"));
+    facts.push(counted(epochs, "epoch"));
     facts.join(" · ")
 }
 
@@ -235,7 +236,7 @@ fn exhibit(e: &Exhibit) -> Result<Markup, DrawError> {
 }
 
 fn count(rows: usize) -> String {
-    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
+    counted(rows, "row")
 }
 
 fn table(t: &Table) -> Markup {

@@ -21,6 +21,9 @@ pub struct StudyRecord {
     pub trials: Vec<TrialRecord>,
     /// The work orders, by number, with what workers did about them.
     pub orders: Vec<OrderRecord>,
+    /// Earlier studies whose results the search knew from the start, with their number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub warm_starts: BTreeMap<String, u64>,
     /// What the data held; `None` for studies without images.
     pub data: Option<DataRecord>,
     /// The leading trials with their validation predictions, best first; empty where a runner gives none.

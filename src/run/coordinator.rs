@@ -17,6 +17,7 @@ use crate::runner::Phase;
 use crate::spec::RunnerSpec;
 use crate::store::RunEnd;
 use crate::study::{Ask, Ended, Lost, Study, StudyError, Trial};
+use crate::wording::counted;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -140,7 +141,7 @@ impl Coordinator<'_> {
             best: engine.best().map(Standing::from),
         });
         if swept.files > 0 {
-            let text = format!("{} files that no trial needs were deleted ({} bytes)", swept.files, swept.bytes);
+            let text = format!("{} deleted that no trial needs ({} bytes)", counted(swept.files, "file"), swept.bytes);
             self.news.push(Progress::Note { text });
         }
         loop {
@@ -228,8 +229,8 @@ impl Coordinator<'_> {
         let swept = self.study.sweep()?;
         if swept.over_quota > 0 {
             let text = format!(
-                "{} checkpoints were given up for `limits.checkpoint_size`; their trials start anew if promoted",
-                swept.over_quota
+                "{} given up for `limits.checkpoint_size`: a trial without one starts anew if promoted",
+                counted(swept.over_quota, "checkpoint")
             );
             self.news.push(Progress::Warning { text });
         }

@@ -24,11 +24,6 @@ pub trait Sampler: std::fmt::Debug + Send + Sync {
 
     /// The finite set that it draws from, if it is finite.
     fn lattice(&self) -> Option<&Lattice>;
-
-    /// Whether results change proposals.
-    fn learns(&self) -> bool {
-        false
-    }
 }
 
 /// Every configuration of a finite space was used.

@@ -99,8 +99,4 @@ impl Sampler for Tpe {
     fn lattice(&self) -> Option<&Lattice> {
         self.random.lattice()
     }
-
-    fn learns(&self) -> bool {
-        true
-    }
 }

@@ -24,17 +24,6 @@ pub enum Next {
     Idle,
 }
 
-/// What a scheduler's decisions depend on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
-    /// Not on results.
-    Nothing,
-    /// On results, but not on the order in which they are seen.
-    Results,
-    /// On the order too: results are shown in that of the virtual workers, whose number is part of the study.
-    Order,
-}
-
 /// Decides who trains for how long, from what is on the ledger alone.
 pub trait Scheduler: std::fmt::Debug + Send + Sync {
     /// The brackets of a study that was planned for these totals of trials, one after another as its budget was
@@ -52,11 +41,6 @@ pub trait Scheduler: std::fmt::Debug + Send + Sync {
     /// Trials that make one whole plan, where the scheduler knows (hyperband).
     fn whole_plan(&self, _max_epochs: u32) -> Option<u32> {
         None
-    }
-
-    /// What its decisions depend on.
-    fn needs(&self) -> Needs {
-        Needs::Order
     }
 
     /// Whether the running averages of complete trials are looked at.

@@ -1,6 +1,6 @@
 //! Every trial runs to the end.
 
-use super::{Needs, Next, Scheduler};
+use super::{Next, Scheduler};
 use crate::ids::Epoch;
 use crate::ledger::{Bracket, Ledger};
 
@@ -17,9 +17,5 @@ impl Scheduler for RunAll {
             return Next::Idle;
         }
         Next::Start { to: Epoch(ledger.max_epochs), bracket: 0, rung: None, stop: None }
-    }
-
-    fn needs(&self) -> Needs {
-        Needs::Nothing
     }
 }

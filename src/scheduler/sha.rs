@@ -5,7 +5,7 @@
 //! promoted does not depend on who was faster.
 
 use super::rungs::{self, rung_count};
-use super::{Needs, Next, Scheduler};
+use super::{Next, Scheduler};
 use crate::ids::Epoch;
 use crate::ledger::{Bracket, Ledger, Rung};
 
@@ -34,10 +34,6 @@ impl Scheduler for Halving {
 
     fn next(&self, ledger: &Ledger) -> Next {
         next(ledger, self.reduction_factor)
-    }
-
-    fn needs(&self) -> Needs {
-        Needs::Results
     }
 
     fn contenders(&self, ledger: &Ledger, bracket: u32, rung: u32) -> u32 {

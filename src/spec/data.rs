@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 /// The data of an image study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,8 +50,11 @@ pub struct SyntheticSpec {
 }
 
 /// What happens to a broken, empty or undecodable file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum BadFilePolicy {
     /// The run ends with an error that names every such file.
     Fail,
@@ -59,8 +63,11 @@ pub enum BadFilePolicy {
 }
 
 /// Channels read from an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum ColourMode {
     /// One luminance channel, repeated for the network's three.
     Grey,
@@ -82,8 +89,11 @@ pub struct SplitSpec {
 }
 
 /// What becomes of a given validation set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum ValidationPolicy {
     /// Keep it if it has at least 30 images of every class, else merge with training and split anew.
     Auto,

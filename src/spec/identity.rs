@@ -1,6 +1,6 @@
 //! What makes a study the same study: its canonical form, and what a changed file changes.
 
-use super::{SamplerSpec, SchedulerSpec, StudySpec};
+use super::{Needs, StudySpec};
 use crate::digest::Digest;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -39,11 +39,6 @@ impl fmt::Display for Difference {
 }
 
 impl StudySpec {
-    /// The JSON form with keys in order: equal studies are equal texts.
-    pub fn canonical_json(&self) -> String {
-        sorted(&self.json()).to_string()
-    }
-
     /// The name of what the study computes: a digest of everything but how it is run here, its budget, limits and
     /// failure policies.
     pub fn identity(&self) -> Digest {
@@ -61,11 +56,7 @@ impl StudySpec {
 
     /// Whether suggestions or promotions depend on results in a way that the number of virtual workers decides.
     pub fn learns(&self) -> bool {
-        matches!(self.sampler, SamplerSpec::Tpe { .. })
-            || matches!(
-                self.scheduler,
-                SchedulerSpec::Asha { .. } | SchedulerSpec::Hyperband { .. } | SchedulerSpec::Median { .. }
-            )
+        self.sampler.learns() || self.scheduler.needs() == Needs::Order
     }
 
     /// Everything in which this study (as the file has it now) differs from the stored one, in the order of paths.

@@ -63,7 +63,7 @@ impl NetworkSpec {
         };
         FrozenKey {
             network: self.key(),
-            scaling: self.scaling.name(),
+            scaling: self.scaling.into_str(),
             views: augment.ranges_key().map(|ranges| (ranges, views)),
             cut: self.cut(),
             pooled: self.head_only(),

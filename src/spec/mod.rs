@@ -1,6 +1,7 @@
 //! The validated study: what `config` makes of a study file, and what everything else reads.
 //!
-//! A value of these types is sound by construction (`config::compile` checks); nothing below re-checks ranges.
+//! `config` checks a study once, and nothing else does. What comes in later is checked where it comes in: a trial's
+//! configuration by [`TrialSettings::with`], against the same [`SETTINGS`] as the study file.
 //! The JSON form of [`StudySpec`] is stored in the database, so a changed study file can be told from a raised
 //! budget.
 
@@ -19,7 +20,6 @@ mod search;
 mod settings;
 mod training;
 mod trial;
-mod words;
 
 pub use augment::{AugmentSpec, Views};
 pub use command::{FillError, ORDER_FIELDS};
@@ -34,8 +34,8 @@ pub use network::{
 };
 pub use precision::Precision;
 pub use search::{
-    Budget, CommandSpec, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec,
-    SamplerSpec, SchedulerSpec,
+    Budget, CommandSpec, Direction, FailurePolicies, Limits, Metric, Needs, Objective, OperatingPoint, RunSpec,
+    RunnerSpec, SamplerSpec, SchedulerSpec,
 };
 pub use settings::{Bounds, SETTINGS, Setting, SettingKind, SettingsError};
 pub use training::{ImbalancePolicy, LossKind, NormStatistics, OptimiserKind, ScheduleKind, TrainingSpec};
@@ -105,3 +105,6 @@ impl StudySpec {
         }
     }
 }
+
+#[cfg(test)]
+mod words;

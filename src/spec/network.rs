@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 /// Backbone, weights, frozen depth, tap.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,15 +28,21 @@ pub struct NetworkSpec {
 }
 
 /// A known architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum BackboneKind {
     InceptionV3,
     #[serde(rename = "resnet18")]
+    #[strum(serialize = "resnet18")]
     ResNet18,
     #[serde(rename = "resnet50")]
+    #[strum(serialize = "resnet50")]
     ResNet50,
     #[serde(rename = "convnext_tiny")]
+    #[strum(serialize = "convnext_tiny")]
     ConvNextTiny,
 }
 
@@ -52,8 +59,11 @@ pub enum WeightSource {
 }
 
 /// What the network expects of a pixel x in 0..=255.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum PixelScaling {
     /// x/255.
     Unit,
@@ -64,8 +74,11 @@ pub enum PixelScaling {
 }
 
 /// Whether average pools divide by the full window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum PoolPadding {
     /// Divide by the window's size (torchvision, timm).
     Counted,
@@ -86,8 +99,11 @@ pub enum FreezeTo {
 }
 
 /// Batch norm in unfrozen pretrained layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum BatchNormMode {
     /// Inference mode: running statistics are used and stay as they are; scale and shift are trained.
     Frozen,
@@ -96,8 +112,11 @@ pub enum BatchNormMode {
 }
 
 /// Number format of the feature cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum CachePrecision {
     F32,
     F16,
@@ -115,8 +134,11 @@ pub struct HeadSpec {
 }
 
 /// A head's shape; both begin with global average pooling and batch norm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum HeadKind {
     /// Pool, batch norm, dropout, dense.
     Linear,

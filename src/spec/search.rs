@@ -3,6 +3,7 @@
 use super::{AugmentSpec, DataSpec, Devices, HeadSpec, NetworkSpec, Precision, TrainingSpec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 /// What runs a trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,8 +41,11 @@ pub struct CommandSpec {
 }
 
 /// Better is larger, or smaller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Direction {
     Maximize,
     Minimize,
@@ -100,8 +104,9 @@ pub enum OperatingPoint {
 }
 
 /// How configurations are proposed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum SamplerSpec {
     Random,
     /// Every combination; floats without `step` take `points` values.
@@ -129,20 +134,16 @@ impl SamplerSpec {
         }
     }
 
-    /// The name in a study file.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Random => "random",
-            Self::Grid { .. } => "grid",
-            Self::Sobol => "sobol",
-            Self::Tpe { .. } => "tpe",
-        }
+    /// Whether results change its proposals.
+    pub fn learns(&self) -> bool {
+        matches!(self, Self::Tpe { .. })
     }
 }
 
 /// How epochs are given to configurations.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum SchedulerSpec {
     /// Every trial runs to the end.
     None,
@@ -156,15 +157,24 @@ pub enum SchedulerSpec {
     Median { warmup_epochs: u32, min_trials: u32 },
 }
 
+/// What a scheduler's decisions depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Not on results.
+    Nothing,
+    /// On results, but not on the order in which they are seen.
+    Results,
+    /// On the order too: results are shown in that of the virtual workers, whose number is part of the study.
+    Order,
+}
+
 impl SchedulerSpec {
-    /// The name in a study file.
-    pub fn name(&self) -> &'static str {
+    /// What its decisions depend on.
+    pub fn needs(&self) -> Needs {
         match self {
-            Self::None => "none",
-            Self::Sha { .. } => "sha",
-            Self::Asha { .. } => "asha",
-            Self::Hyperband { .. } => "hyperband",
-            Self::Median { .. } => "median",
+            Self::None => Needs::Nothing,
+            Self::Sha { .. } => Needs::Results,
+            Self::Asha { .. } | Self::Hyperband { .. } | Self::Median { .. } => Needs::Order,
         }
     }
 }
@@ -207,7 +217,7 @@ pub struct FailurePolicies {
 
 impl Default for FailurePolicies {
     fn default() -> Self {
-        Self { oom: 1, diverged: 0, timeout: 0, crashed: 1, lost: 3 }
+        Self { oom: 3, diverged: 0, timeout: 0, crashed: 1, lost: 3 }
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::space::Value;
 use std::fmt;
+use strum::VariantNames;
 
 /// One setting.
 pub struct Setting {
@@ -126,7 +127,7 @@ const fn choice(
 macro_rules! named {
     ($kind:ty, $($field:ident).+) => {
         |settings, name| {
-            if let Some(value) = <$kind>::from_name(name) {
+            if let Ok(value) = name.parse::<$kind>() {
                 settings.$($field).+ = value;
             }
         }
@@ -135,8 +136,8 @@ macro_rules! named {
 
 /// Every setting of an image trial, the backbone first: the others are checked against it.
 pub static SETTINGS: &[Setting] = &[
-    choice("backbone", "network", "backbone", BackboneKind::NAMES, |s, name| {
-        if let Some(network) = BackboneKind::from_name(name).and_then(|kind| s.network.with_backbone(kind)) {
+    choice("backbone", "network", "backbone", BackboneKind::VARIANTS, |s, name| {
+        if let Some(network) = name.parse().ok().and_then(|kind| s.network.with_backbone(kind)) {
             s.network = network;
         }
     }),
@@ -158,29 +159,35 @@ pub static SETTINGS: &[Setting] = &[
             }
         }),
     },
-    choice("batch_norm", "network", "batch_norm", BatchNormMode::NAMES, named!(BatchNormMode, network.batch_norm)),
-    choice("head", "head", "kind", HeadKind::NAMES, named!(HeadKind, head.kind)),
+    choice("batch_norm", "network", "batch_norm", BatchNormMode::VARIANTS, named!(BatchNormMode, network.batch_norm)),
+    choice("head", "head", "kind", HeadKind::VARIANTS, named!(HeadKind, head.kind)),
     real("dropout", "head", Bounds::below(0.0, 1.0), |s, x| s.head.dropout = x),
     whole("hidden_units", "head", 1, 65_536, |s, n| s.head.hidden_units = n),
     whole("batch_size", "training", 1, 4096, |s, n| s.training.batch_size = n),
-    choice("optimiser", "training", "optimiser", OptimiserKind::NAMES, named!(OptimiserKind, training.optimiser)),
+    choice("optimiser", "training", "optimiser", OptimiserKind::VARIANTS, named!(OptimiserKind, training.optimiser)),
     real("learning_rate", "training", Bounds::POSITIVE, |s, x| s.training.learning_rate = x),
     real("weight_decay", "training", Bounds::NOT_NEGATIVE, |s, x| s.training.weight_decay = x),
     real("momentum", "training", Bounds::below(0.0, 1.0), |s, x| s.training.momentum = x),
     real("backbone_rate", "training", Bounds::NOT_NEGATIVE, |s, x| s.training.backbone_rate = x),
-    choice("schedule", "training", "schedule", ScheduleKind::NAMES, named!(ScheduleKind, training.schedule)),
+    choice("schedule", "training", "schedule", ScheduleKind::VARIANTS, named!(ScheduleKind, training.schedule)),
     real("warmup_epochs", "training", Bounds::NOT_NEGATIVE, |s, x| s.training.warmup_epochs = x),
-    choice("loss", "training", "loss", LossKind::NAMES, named!(LossKind, training.loss)),
+    choice("loss", "training", "loss", LossKind::VARIANTS, named!(LossKind, training.loss)),
     real("focal_gamma", "training", Bounds::closed(0.0, 10.0), |s, x| s.training.focal_gamma = x),
     real("label_smoothing", "training", Bounds::below(0.0, 1.0), |s, x| s.training.label_smoothing = x),
-    choice("imbalance", "training", "imbalance", ImbalancePolicy::NAMES, named!(ImbalancePolicy, training.imbalance)),
+    choice(
+        "imbalance",
+        "training",
+        "imbalance",
+        ImbalancePolicy::VARIANTS,
+        named!(ImbalancePolicy, training.imbalance),
+    ),
     real("clip_norm", "training", Bounds::NOT_NEGATIVE, |s, x| s.training.clip_norm = x),
     real("layer_decay", "training", Bounds::above(0.0, 1.0), |s, x| s.training.layer_decay = x),
     choice(
         "norm_statistics",
         "training",
         "norm_statistics",
-        NormStatistics::NAMES,
+        NormStatistics::VARIANTS,
         named!(NormStatistics, training.norm_statistics),
     ),
     real("strength", "augment", Bounds::UNIT, |s, x| s.augment.strength = x),
@@ -276,7 +283,7 @@ impl Setting {
             SettingKind::Choice(names, put) => {
                 let name = value.as_str().filter(|n| names.contains(n)).ok_or_else(wrong)?;
                 if self.name == "backbone" {
-                    let asked = BackboneKind::from_name(name).ok_or_else(wrong)?;
+                    let asked = name.parse().map_err(|_| wrong())?;
                     if settings.network.with_backbone(asked).is_none() {
                         return Err(SettingsError::Weights { backbone, asked });
                     }

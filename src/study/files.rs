@@ -134,6 +134,15 @@ pub struct Swept {
     pub over_quota: u64,
 }
 
+/// The files of a study on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Remains {
+    /// Checkpoints, predictions, and what commands keep.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// A file on record that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileFault {
@@ -297,6 +306,17 @@ impl Study {
         Ok(swept)
     }
 
+    /// Checkpoints, predictions and the states of commands that are on disk now.
+    pub fn remains(&self) -> Remains {
+        let mut remains = Remains::default();
+        if !self.dir.as_os_str().is_empty() {
+            for folder in ["checkpoints", "predictions", command::FOLDERS] {
+                add_up(&self.dir.join(folder), &mut remains);
+            }
+        }
+        remains
+    }
+
     fn tidy_folder(&self, relative: &Path, swept: &mut Swept) -> Result<(), StudyError> {
         let path = self.dir.join(relative);
         let fault = |source| StudyError::Folder { path: path.clone(), source };
@@ -310,6 +330,16 @@ impl Study {
             }
         }
         Ok(())
+    }
+}
+
+fn add_up(folder: &Path, remains: &mut Remains) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(meta) if meta.is_dir() => add_up(&entry.path(), remains),
+            Ok(meta) => (remains.files, remains.bytes) = (remains.files + 1, remains.bytes + meta.len()),
+            Err(_) => {} // deleted meanwhile
+        }
     }
 }
 

@@ -123,7 +123,10 @@ pub fn tested(dir: &Path, opening: &Opening) -> Result<TestOpening, RecordError>
 
 /// The rows of a study as a report has them.
 fn arranged(spec: StudySpec, tables: &Tables) -> StudyRecord {
+    let mut warm_starts = BTreeMap::new();
+    tables.earlier.values().for_each(|row| *warm_starts.entry(row.study.clone()).or_default() += 1);
     StudyRecord {
+        warm_starts,
         trials: tables.trials.values().map(|row| trial(&spec, tables, row)).collect(),
         orders: tables.orders.values().map(|row| order(tables, row)).collect(),
         spec,

@@ -4,6 +4,7 @@ use crate::program::{Bench, children, is_alive, signal, text, wait};
 use hpsearch::crash::Point;
 use rustix::process::Signal;
 use std::time::Duration;
+use strum::VariantArray;
 
 const HALVING: &str = "[scheduler]\nkind = \"sha\"\nmin_resource = 1\nreduction_factor = 3\n[budget]\nn_trials = 9\n\
                        [failures]\nlost = 100\n";
@@ -25,10 +26,10 @@ fn an_abort_at_every_named_point_changes_nothing() {
     let unbroken = bench.tables();
     let files = bench.files();
     assert_eq!(unbroken["trial"].len(), 9);
-    for point in Point::ALL {
+    for point in Point::VARIANTS {
         for nth in [1, 4] {
             bench.forget();
-            let armed = format!("{}:{nth}", point.name());
+            let armed = format!("{}:{nth}", point.into_str());
             let mut command = bench.run_command(&["--workers", "2", "-v"]);
             let first = command.env(hpsearch::crash::VARIABLE, &armed).output().unwrap();
             let said = text(&first.stdout) + &text(&first.stderr);

@@ -8,7 +8,7 @@ use syn::visit::{self, Visit};
 
 /// Lower floors first; a module may use those of its own floor and below.
 const FLOORS: [&[&str]; 16] = [
-    &["ids", "rng", "digest", "fsx", "clock", "stats", "crash"],
+    &["ids", "rng", "digest", "fsx", "clock", "stats", "crash", "wording"],
     &["space"],
     &["spec"],
     &["config", "metrics"],

@@ -17,5 +17,6 @@ mod samplers;
 mod schedulers;
 mod simulation;
 mod study_files;
+mod versions;
 mod warm;
 mod worker;

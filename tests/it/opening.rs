@@ -98,6 +98,9 @@ fn nothing_is_opened_with_a_damaged_checkpoint_or_before_the_end() {
         let (exit, said) = code(&test(&bench, &["--finalists", "2"]));
         assert_eq!(exit, 6, "{said}");
         assert!(!bench.dir().join("test/00000.csv").exists() && !bench.dir().join("test/00001.csv").exists());
+        std::fs::remove_file(damaged).unwrap();
+        let (exit, said) = code(&test(&bench, &["--finalists", "2"]));
+        assert!(exit == 6 && said.contains(&damaged.file_name().unwrap().to_string_lossy()[..]), "{exit}: {said}");
         std::fs::write(damaged, &good).unwrap();
     }
     // Cut short between opening and result, it is completed.

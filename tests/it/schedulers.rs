@@ -463,7 +463,8 @@ fn a_checkpoint_lost_after_all_costs_epochs_and_changes_nothing() {
 
 #[test]
 fn a_failure_class_is_retried_as_its_policy_says() {
-    let spec = study(line(), SamplerSpec::Random, SchedulerSpec::None, 1, 3);
+    let mut spec = study(line(), SamplerSpec::Random, SchedulerSpec::None, 1, 3);
+    spec.failures.oom = 1;
     let mut simulation = Simulation::new(&spec, &flat);
     let Plan::Issue(order) = simulation.engine.plan() else { panic!() };
     let id = order.order;

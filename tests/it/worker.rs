@@ -139,7 +139,7 @@ fn the_table_goes_out_as_csv_and_events_as_json() {
     assert!(lines.len() == 4 && lines[1].starts_with("0,complete,0."), "{csv}");
     std::fs::write(bench.dir().join("checkpoints/.tmp-1-1-x"), "left over").unwrap();
     let gc = text(&bench.command(&["gc"]).output().unwrap().stdout);
-    assert!(gc.contains("study s: 1 files deleted"), "{gc}");
+    assert!(gc.contains("study s: 1 file (0.0 MB) deleted, 3 files (0.0 MB) kept"), "{gc}");
 }
 
 #[test]

@@ -309,6 +309,34 @@ fn missing_single_and_empty_classes_say_what_to_do() {
 }
 
 #[test]
+fn what_is_no_file_is_left_out_without_waiting_for_it() {
+    let place = Place::new();
+    place.classes("", 6);
+    let pipe = place.dir.path().join("data/SICK/pipe.png");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let data = place.open(&DataSpec { bad_files: BadFilePolicy::Skip, ..spec() }).unwrap();
+    let skipped: Vec<String> = data.skipped().iter().map(|f| format!("{}: {}", f.path, f.reason)).collect();
+    assert_eq!(skipped, ["SICK/pipe.png: cannot be read: no regular file"]);
+    let refused = place.open(&spec()).err().unwrap().to_string();
+    assert!(refused.starts_with("use 1 file:\n  SICK/pipe.png: "), "{refused}");
+}
+
+#[test]
+fn an_image_of_next_to_nothing_is_remarked_on() {
+    let place = Place::new();
+    place.classes("", 6);
+    let spec = DataSpec { size: 16, ..spec() };
+    assert_eq!(place.open(&spec).unwrap().summary().remarks().len(), 0);
+    let mut dot = std::io::Cursor::new(Vec::new());
+    image::GrayImage::from_pixel(1, 1, image::Luma([7])).write_to(&mut dot, ImageFormat::Png).unwrap();
+    place.write("SICK/dot.png", dot.get_ref());
+    let remarks = place.open(&spec).unwrap().summary().remarks();
+    assert_eq!(remarks, ["1 image enlarged more than 8-fold to 16 x 16, such as `SICK/dot.png` (1 x 1)"]);
+    // Remembered, as digests are.
+    assert_eq!(place.open(&spec).unwrap().summary().remarks(), remarks);
+}
+
+#[test]
 fn patients_come_from_names_or_the_manifest() {
     let place = Place::new();
     for i in 0..20 {
@@ -322,7 +350,7 @@ fn patients_come_from_names_or_the_manifest() {
     place.png("NORMAL/stray.png", 999);
     let data = place.open(&spec).unwrap();
     assert_eq!(data.summary().patients.clone().unwrap().unknown, 1);
-    assert!(data.summary().remarks()[0].starts_with("no patient in the names of 1 files"));
+    assert!(data.summary().remarks()[0].starts_with("no patient in the name of 1 file,"));
 }
 
 #[test]

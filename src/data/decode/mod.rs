@@ -13,6 +13,7 @@ use crate::spec::ColourMode;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use pace::MEMORY;
 use std::io::Cursor;
+use std::path::Path;
 
 /// Raised whenever the same bytes would give other pixels: part of the name of every stored set.
 pub const DECODER_VERSION: u32 = 1;
@@ -48,6 +49,11 @@ pub fn decode(bytes: &[u8], size: usize, colour: ColourMode) -> Result<Vec<u8>, 
     let square = resize::to_square(image, size, colour);
     // A square may be turned after the resizing as well as before, and has fewer pixels.
     Ok(resize::oriented(square, size, colour, orientation))
+}
+
+/// Width and height that the head of a file gives, in pixels; `None` if it is no image that is read.
+pub fn dimensions(file: &Path) -> Option<(u32, u32)> {
+    ImageReader::open(file).ok()?.with_guessed_format().ok()?.into_dimensions().ok()
 }
 
 /// Channels of pixels read in this mode.

@@ -1,6 +1,7 @@
 //! Folder trees: `{train,val,test}/{CLASS}/*`, or `{CLASS}/*`.
 
 use super::{GivenSet, Listed, Listing, ManifestError};
+use crate::wording::counted;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
@@ -72,8 +73,7 @@ fn folders(path: &Path, listing: &mut Listing) -> Result<Vec<DirEntry>, Manifest
     }
     if files > 0 && !found.is_empty() {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        let lie = if files == 1 { "file lies" } else { "files lie" };
-        listing.notes.push(format!("{files} {lie} outside every class in `{name}`: left out"));
+        listing.notes.push(format!("{} outside every class in `{name}` left out", counted(files, "file")));
     }
     Ok(found)
 }

@@ -7,6 +7,7 @@ mod table;
 pub use patient::KERMANY_PATIENT;
 
 use crate::spec::{DataSource, DataSpec};
+use crate::wording::counted;
 use patient::PatientPattern;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -79,8 +80,8 @@ pub fn list(spec: &DataSpec, base: &Path) -> Result<Listing, ManifestError> {
             }
         }
         if let Some(first) = unmatched.first() {
-            let n = unmatched.len();
-            let note = format!("no patient in the names of {n} files, such as `{first}`: each counts as its own");
+            let files = counted(unmatched.len(), "file");
+            let note = format!("no patient in the name of {files}, such as `{first}`: each counts as its own");
             listing.notes.push(note);
         }
     }

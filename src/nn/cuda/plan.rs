@@ -1,23 +1,24 @@
 //! What is decided on the host before cuDNN computes: which algorithm, how much workspace, which arithmetic.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use strum::VariantArray;
 
 pub use crate::spec::Precision;
 
 /// Bytes of workspace that a convolution may ask for.
 pub const WORKSPACE: usize = 1 << 30;
 
-/// The arithmetic of this process: an index into [`Precision::ALL`].
+/// The arithmetic of this process: an index into [`Precision::VARIANTS`].
 static PRECISION: AtomicU8 = AtomicU8::new(1);
 
 /// The arithmetic of this process's convolutions on GPUs.
 pub fn precision() -> Precision {
-    Precision::ALL[usize::from(PRECISION.load(Ordering::Relaxed)) % Precision::ALL.len()]
+    Precision::VARIANTS[usize::from(PRECISION.load(Ordering::Relaxed)) % Precision::VARIANTS.len()]
 }
 
 /// Sets it: once, before a network is built. A process computes in one arithmetic, as it computes for one study.
 pub fn set_precision(precision: Precision) {
-    let index = Precision::ALL.iter().position(|p| *p == precision).unwrap_or(1);
+    let index = Precision::VARIANTS.iter().position(|p| *p == precision).unwrap_or(1);
     PRECISION.store(index as u8, Ordering::Relaxed);
 }
 

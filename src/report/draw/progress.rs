@@ -2,6 +2,7 @@
 
 use super::axis::{Frame, Span, legend};
 use super::canvas::{Align, Chart, Colour, fitted, width_of};
+use crate::wording::counted;
 
 /// Values of trials as dots and the best so far as stairs, against several measures of effort.
 pub fn history(panels: &[(&str, Vec<(f64, f64)>, Vec<(f64, f64)>)], value: &str) -> Chart {
@@ -96,7 +97,7 @@ pub fn ladder(rungs: &[Ladder]) -> Chart {
             }
             x += *part as f64;
         }
-        let words = format!("{} epochs", rung.epochs);
+        let words = counted(rung.epochs, "epoch");
         chart.words(frame.px(x) + 10.0, y + row / 2.0, Align::Left, words, Colour::MUTED);
     }
     chart

@@ -135,13 +135,11 @@ pub fn luck(
         (deflated, format!("less the luck of the best {deflated:.4}"), Colour::VERMILLION),
     ];
     tall.extend(test.map(|t| (t, format!("on test images {t:.4}"), Colour::GREEN)));
-    // Words run away from the lines that begin below them: no line crosses words.
-    let right = frame.px(best) > 430.0;
-    tall.sort_by(|a, b| if right { b.0.total_cmp(&a.0) } else { a.0.total_cmp(&b.0) });
-    for (level, (v, words, colour)) in tall.into_iter().enumerate() {
+    let labels: Vec<_> = tall.iter().map(|(v, words, _)| (frame.px(*v), width_of(words) * 1.1)).collect();
+    for ((v, words, colour), (level, leftward)) in tall.into_iter().zip(placed(&labels, 860.0)) {
         let (x, y) = (frame.px(v), 14.0 + 19.0 * level as f64);
         chart.line((x, y - 5.0), (x, frame.bottom()), 1.8, colour);
-        let (shift, align) = if right { (-7.0, Align::Right) } else { (7.0, Align::Left) };
+        let (shift, align) = if leftward { (-GAP, Align::Right) } else { (GAP, Align::Left) };
         chart.strong(x + shift, y, align, words, colour);
     }
     frame.x_axis(&mut chart, name);
@@ -150,4 +148,51 @@ pub fn luck(
         chart.words(840.0, frame.bottom() + 52.0, Align::Right, words, Colour::MUTED);
     }
     chart
+}
+
+/// Between a line and its words.
+const GAP: f64 = 7.0;
+
+/// Where the words at the tops of lines go, for lines at `x` with words so wide: on which level each line begins (0 is
+/// the top), and whether its words run to the left. Of all ways the first in which the least is cut off at an edge or
+/// crossed by a line that began further up.
+fn placed(lines: &[(f64, f64)], width: f64) -> Vec<(usize, bool)> {
+    let n = lines.len();
+    let faults = |way: &Vec<(usize, bool)>| {
+        let fault = |i: usize| {
+            let (x, w) = lines[i];
+            let (from, to) = if way[i].1 { (x - GAP - w, x - GAP) } else { (x + GAP, x + GAP + w) };
+            let crossed = |j: &usize| way[*j].0 < way[i].0 && (from - 2.0..=to + 2.0).contains(&lines[*j].0);
+            usize::from(from < 0.0 || to > width) + (0..n).filter(crossed).count()
+        };
+        let same = |i: usize| (0..i).any(|j| way[i].0 == way[j].0);
+        if (0..n).any(same) { usize::MAX } else { (0..n).map(fault).sum() }
+    };
+    let choices = (2 * n).pow(n as u32);
+    let way =
+        |code: usize| (0..n).map(|i| code / (2 * n).pow(i as u32) % (2 * n)).map(|c| (c / 2, c % 2 == 1)).collect();
+    (0..choices).map(way).min_by_key(faults).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_neither_cut_nor_crossed_wherever_the_lines_are() {
+        for (a, b, c) in (0..20).flat_map(|a| (0..20).flat_map(move |b| (0..20).map(move |c| (a, b, c)))) {
+            let lines = [a, b, c].map(|at| 20.0 + 820.0 * f64::from(at) / 19.0).map(|x| (x, 210.0));
+            let ways = placed(&lines, 860.0);
+            let mut levels: Vec<usize> = ways.iter().map(|way| way.0).collect();
+            levels.sort_unstable();
+            assert_eq!(levels, [0, 1, 2]);
+            for (i, &(level, leftward)) in ways.iter().enumerate() {
+                let x = lines[i].0;
+                let words = if leftward { x - 217.0..x - 7.0 } else { x + 7.0..x + 217.0 };
+                assert!(words.start >= 0.0 && words.end <= 860.0, "{lines:?}: {ways:?}");
+                let crossed = (0..3).any(|j| ways[j].0 < level && words.contains(&lines[j].0));
+                assert!(!crossed, "{lines:?}: {ways:?}");
+            }
+        }
+    }
 }

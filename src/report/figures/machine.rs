@@ -5,6 +5,7 @@ use crate::report::draw::{Colour, Lane, bars, timeline};
 use crate::report::exhibit::{Exhibit, Section};
 use crate::report::model::StudyRecord;
 use crate::report::table::{Cell, Table};
+use crate::wording::counted;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A failure class in words.
@@ -80,7 +81,7 @@ fn classes(record: &StudyRecord) -> Exhibit {
         let named: Vec<String> = data.skipped.iter().take(5).map(|(p, why)| format!("{p} ({why})")).collect();
         let more = data.skipped.len().saturating_sub(5);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        e = e.note(format!("{} files were left out: {}{more}.", data.skipped.len(), named.join(", ")));
+        e = e.note(format!("{} left out: {}{more}.", counted(data.skipped.len(), "file"), named.join(", ")));
     }
     e
 }
@@ -191,8 +192,8 @@ fn failures(record: &StudyRecord) -> Exhibit {
     let trials: BTreeSet<u32> =
         record.trials.iter().filter(|t| t.state == TrialState::Failed).map(|t| t.number.0).collect();
     Exhibit::new(slug, title, question, Some(bars(&groups, &series, &values, "number")), table).note(format!(
-        "{} of {} trials failed. A failed trial has no value and is never the best.",
+        "{} of {} failed. A failed trial has no value and is never the best.",
         trials.len(),
-        record.trials.len()
+        counted(record.trials.len(), "trial")
     ))
 }

@@ -8,6 +8,7 @@ use crate::report::exhibit::{Exhibit, Section};
 use crate::report::model::{StudyRecord, TrialRecord};
 use crate::report::table::{Cell, Table};
 use crate::stats::kendall_tau;
+use crate::wording::counted;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub fn section(record: &StudyRecord) -> Section {
@@ -32,7 +33,15 @@ struct Moment {
     value: Option<f64>,
 }
 
+/// The best so far, beside what the search knew before its first trial.
 fn progress(record: &StudyRecord) -> Exhibit {
+    record.warm_starts.iter().fold(best_so_far(record), |exhibit, (study, results)| {
+        let results = counted(*results, "result");
+        exhibit.note(format!("The search started warm, with {results} of study {study}; none is counted here."))
+    })
+}
+
+fn best_so_far(record: &StudyRecord) -> Exhibit {
     let (slug, title, question) = ("history", "Best so far", "Is it still paying?");
     let mut moments: Vec<Moment> = Vec::new();
     for t in record.trials.iter().filter(|t| t.state != TrialState::Failed) {

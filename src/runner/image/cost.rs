@@ -66,7 +66,7 @@ pub fn study_cost(
         let mut settings = spec.runner.settings(&params).map_err(ImageError::Settings)?;
         settings.network = located(&settings.network, base);
         let n = &settings.network;
-        let name = (n.key(), n.tap_position(), n.cut(), settings.head.kind.name());
+        let name = (n.key(), n.tap_position(), n.cut(), settings.head.kind.into_str());
         if n.cut() > 0 {
             let key = n.frozen_key(&settings.augment);
             sets.entry(key).or_insert_with(|| (name.clone(), views(&settings)));

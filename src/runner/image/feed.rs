@@ -100,7 +100,7 @@ pub fn arithmetic(device: &Device) -> String {
         Device::Cpu => format!("cpu {}", Isa::best().name()),
         gpu => {
             let name = cuda::device::name(gpu).unwrap_or_default();
-            format!("gpu {name} {}", cuda::precision().of_frozen().name())
+            format!("gpu {name} {}", cuda::precision().of_frozen().into_str())
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::nn::build::{Built, build};
 use crate::nn::checkpoint::Checkpoint;
 use crate::nn::cuda;
 use crate::space::{Params, Value};
-use crate::spec::{BackboneKind, NetworkSpec, RunnerSpec, Setting, StudySpec, TrialSettings, WeightSource};
+use crate::spec::{NetworkSpec, RunnerSpec, Setting, StudySpec, TrialSettings, WeightSource};
 use candle_core::Device;
 use feed::Frozen;
 use std::collections::BTreeSet;
@@ -309,7 +309,7 @@ pub fn usable(study: &StudySpec, base: &Path) -> Result<(), ImageError> {
     let RunnerSpec::Image { network, .. } = &study.runner else { return Err(ImageError::NotImages) };
     let searched = study.space.parameters.iter().find(|p| p.name == "backbone");
     let choices = searched.map_or_else(Vec::new, |p| p.domain.choices().to_vec());
-    let asked = choices.iter().filter_map(Value::as_str).filter_map(BackboneKind::from_name);
+    let asked = choices.iter().filter_map(Value::as_str).filter_map(|name| name.parse().ok());
     let mut networks: Vec<NetworkSpec> = asked.filter_map(|kind| network.with_backbone(kind)).collect();
     if networks.is_empty() {
         networks.push(network.clone());
