@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let head = Head::new(&settings.head, channels, classes, seed, (trial, 0), &device)?;
     write_start(out, &data, &settings.augment, seed, &plans, &head)?;
 
-    let mut groups = vec![Group { rate: 1.0, parameters: head.parameters() }];
+    let mut groups = vec![Group { multiplier: 1.0, parameters: head.parameters() }];
     if let Some(suffix) = &suffix {
         groups.extend(Group::by_stage(suffix.parameters(), &settings.training));
     }

@@ -27,7 +27,7 @@ pub struct Args {
 
 /// What will happen.
 #[derive(Debug, Serialize)]
-struct Plan {
+struct StudyPlan {
     study: String,
     summary: String,
     /// `None` where the number of trials has no bound.
@@ -77,7 +77,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         _ => None,
     };
     let data = data.map(|(_, summary)| summary);
-    let plan = Plan { study: spec.name.clone(), summary: loaded.summary(), rungs, warm_start, data, costs };
+    let plan = StudyPlan { study: spec.name.clone(), summary: loaded.summary(), rungs, warm_start, data, costs };
     let mut out = io::stdout().lock();
     if global.json {
         let text = serde_json::to_string(&plan).map_err(io::Error::other)?;
@@ -88,7 +88,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn print(out: &mut impl Write, plan: &Plan, spec: &StudySpec) -> io::Result<()> {
+fn print(out: &mut impl Write, plan: &StudyPlan, spec: &StudySpec) -> io::Result<()> {
     writeln!(out, "{}", plan.summary)?;
     match &plan.rungs {
         None => writeln!(out, "\nThe number of trials has no bound but the rest of the budget.")?,

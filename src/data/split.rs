@@ -65,9 +65,9 @@ pub fn split(
     spec: &SplitSpec,
     seed: u64,
 ) -> Result<Split, SplitError> {
-    let plan = Plan { records, classes, group: groups(records), seed };
+    let divider = Divider { records, classes, group: groups(records), seed };
     let has = |set| sets.contains(&Some(set));
-    let keep = has(GivenSet::Validation) && spec.folds.is_none() && plan.keeps_validation(sets, spec.policy);
+    let keep = has(GivenSet::Validation) && spec.folds.is_none() && divider.keeps_validation(sets, spec.policy);
     let mut out = Split::default();
     if has(GivenSet::Validation) {
         out.given_validation = if keep { GivenValidation::Kept } else { GivenValidation::Merged };
@@ -82,26 +82,26 @@ pub fn split(
         }
     }
     // Given sets stay as they are: what they share with a lower set is dropped from the lower one.
-    plan.drop_shared(&mut validation, &[&out.test], &mut out.dropped);
-    plan.drop_shared(&mut train, &[&out.test, &validation], &mut out.dropped);
+    divider.drop_shared(&mut validation, &[&out.test], &mut out.dropped);
+    divider.drop_shared(&mut train, &[&out.test, &validation], &mut out.dropped);
     out.dropped.sort_unstable();
-    plan.check_classes(&train, "training", 1)?;
+    divider.check_classes(&train, "training", 1)?;
 
     if out.test.is_empty() && spec.test > 0.0 {
         let sides = if keep { 2 } else { 2 + spec.folds.map_or(1, |k| k as usize - 1) };
-        plan.check_groups(&train, sides)?;
-        let parts = plan.divide(&train, &[spec.test, 1.0 - spec.test], Stage::Test);
+        divider.check_groups(&train, sides)?;
+        let parts = divider.divide(&train, &[spec.test, 1.0 - spec.test], Stage::Test);
         (out.test, train) = two(parts);
     }
     if keep {
-        plan.check_classes(&validation, "validation", 1)?;
+        divider.check_classes(&validation, "validation", 1)?;
         out.folds = vec![Fold { train, validation }];
         return Ok(out);
     }
     if let Some(k) = spec.folds {
         let k = k as usize;
-        plan.check_groups(&train, k)?;
-        let parts = plan.divide(&train, &vec![1.0 / k as f64; k], Stage::Validation);
+        divider.check_groups(&train, k)?;
+        let parts = divider.divide(&train, &vec![1.0 / k as f64; k], Stage::Validation);
         out.folds = (0..k)
             .map(|fold| {
                 let mut rest: Vec<usize> = (0..k).filter(|&p| p != fold).flat_map(|p| parts[p].clone()).collect();
@@ -110,14 +110,14 @@ pub fn split(
             })
             .collect();
     } else {
-        plan.check_groups(&train, 2)?;
-        let parts = plan.divide(&train, &[spec.validation, 1.0 - spec.validation], Stage::Validation);
+        divider.check_groups(&train, 2)?;
+        let parts = divider.divide(&train, &[spec.validation, 1.0 - spec.validation], Stage::Validation);
         let (validation, train) = two(parts);
         out.folds = vec![Fold { train, validation }];
     }
     for fold in &out.folds {
-        plan.check_classes(&fold.train, "training", 1)?;
-        plan.check_classes(&fold.validation, "validation", 1)?;
+        divider.check_classes(&fold.train, "training", 1)?;
+        divider.check_classes(&fold.validation, "validation", 1)?;
     }
     Ok(out)
 }
@@ -134,7 +134,7 @@ enum Stage {
     Validation = 1,
 }
 
-struct Plan<'a> {
+struct Divider<'a> {
     records: &'a [ImageRecord],
     classes: &'a [String],
     /// The group of each record.
@@ -142,7 +142,7 @@ struct Plan<'a> {
     seed: u64,
 }
 
-impl Plan<'_> {
+impl Divider<'_> {
     fn counts(&self, images: impl IntoIterator<Item = usize>) -> Vec<usize> {
         let mut counts = vec![0; self.classes.len()];
         images.into_iter().for_each(|i| counts[self.records[i].class as usize] += 1);

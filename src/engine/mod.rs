@@ -20,7 +20,7 @@ pub use plan::{DoneReason, Plan};
 pub use read::{Best, NeededCheckpoint, OpenOrder, Retry, Why};
 pub use state::Inconsistent;
 pub use table::{Certainty, PlannedBracket, PlannedRung, RungTable, planned_trials, rung_table};
-pub use trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial, TrialState};
+pub use trial::{EpochFiles, EpochPoint, Failure, OrderProgress, TrialProgress, TrialState};
 
 use crate::ids::OrderId;
 use crate::ledger::Ledger;
@@ -39,8 +39,8 @@ pub struct Engine {
     spec: StudySpec,
     scheduler: Arc<dyn Scheduler>,
     sampler: Arc<dyn Sampler>,
-    trials: Vec<Trial>,
-    orders: Vec<OrderRecord>,
+    trials: Vec<TrialProgress>,
+    orders: Vec<OrderProgress>,
     open: BTreeSet<OrderId>,
     ledger: Ledger,
     workers: VirtualWorkers,

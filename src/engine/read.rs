@@ -1,6 +1,6 @@
 //! What others read from the engine.
 
-use super::trial::{EpochFiles, OrderRecord, Trial, TrialState};
+use super::trial::{EpochFiles, OrderProgress, TrialProgress, TrialState};
 use super::{Engine, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::{Ledger, Place};
@@ -15,7 +15,7 @@ pub struct OpenOrder<'a> {
     /// The order as issued.
     pub order: WorkOrder,
     /// Attempts, losses, the worker.
-    pub record: &'a OrderRecord,
+    pub record: &'a OrderProgress,
     /// The newest checkpoints of the trial, newest first: where the next attempt may begin. Empty: at epoch 0.
     pub checkpoints: Vec<&'a EpochFiles>,
 }
@@ -73,12 +73,12 @@ pub enum Why {
 
 impl Engine {
     /// All trials by number.
-    pub fn trials(&self) -> std::slice::Iter<'_, Trial> {
+    pub fn trials(&self) -> std::slice::Iter<'_, TrialProgress> {
         self.trials.iter()
     }
 
     /// One trial.
-    pub fn trial(&self, number: TrialNumber) -> Option<&Trial> {
+    pub fn trial(&self, number: TrialNumber) -> Option<&TrialProgress> {
         self.trials.get(number.0 as usize)
     }
 
@@ -108,7 +108,7 @@ impl Engine {
     }
 
     /// All orders by number.
-    pub fn orders(&self) -> &[OrderRecord] {
+    pub fn orders(&self) -> &[OrderProgress] {
         &self.orders
     }
 
@@ -165,8 +165,8 @@ impl Engine {
     }
 
     /// The trials with a result, best first (see [`Place`]), failed ones left out.
-    pub fn ranking(&self) -> Vec<&Trial> {
-        let mut ranked: Vec<(Place, &Trial)> =
+    pub fn ranking(&self) -> Vec<&TrialProgress> {
+        let mut ranked: Vec<(Place, &TrialProgress)> =
             self.trials.iter().filter_map(|trial| Some((self.place(trial)?, trial))).collect();
         ranked.sort_by_key(|(place, _)| *place);
         ranked.into_iter().map(|(_, trial)| trial).collect()
@@ -179,7 +179,7 @@ impl Engine {
         Some(Best { trial: trial.number, value: trial.value?, epoch: trial.epoch })
     }
 
-    fn place(&self, trial: &Trial) -> Option<Place> {
+    fn place(&self, trial: &TrialProgress) -> Option<Place> {
         let result = trial.value.filter(|_| trial.failure.is_none())?;
         Some(Place::new(self.ledger.direction, trial.epoch, result, trial.number))
     }
@@ -187,7 +187,7 @@ impl Engine {
     /// The checkpoints that something may still need; every other one may be deleted. The newest one of every trial
     /// that may train on, and the one before it in case it proves damaged; the last one of the best complete trials.
     pub fn needed_checkpoints(&self) -> Vec<NeededCheckpoint<'_>> {
-        let mut finals: Vec<&Trial> = Vec::new();
+        let mut finals: Vec<&TrialProgress> = Vec::new();
         let mut needed = Vec::new();
         for trial in self.trials() {
             match trial.state {
@@ -209,7 +209,7 @@ impl Engine {
 
     /// The trials whose own files something may still need: such as may train on, and the best complete ones.
     pub fn needed_trials(&self) -> BTreeSet<TrialNumber> {
-        let mut finals: Vec<&Trial> = Vec::new();
+        let mut finals: Vec<&TrialProgress> = Vec::new();
         let mut needed = BTreeSet::new();
         for trial in self.trials() {
             match trial.state {
@@ -224,7 +224,7 @@ impl Engine {
     }
 
     /// Leaves the complete trials whose files are kept.
-    fn best_of(&self, complete: &mut Vec<&Trial>) {
+    fn best_of(&self, complete: &mut Vec<&TrialProgress>) {
         complete.sort_by_key(|trial| self.ledger.rank(trial.number, trial.value));
         complete.truncate(KEPT_FINALS);
     }
@@ -235,6 +235,6 @@ impl Engine {
     }
 }
 
-fn need<'a>(trial: &Trial, files: &'a EpochFiles, why: Why) -> NeededCheckpoint<'a> {
+fn need<'a>(trial: &TrialProgress, files: &'a EpochFiles, why: Why) -> NeededCheckpoint<'a> {
     NeededCheckpoint { trial: trial.number, epoch: files.epoch, file: &files.checkpoint, why }
 }

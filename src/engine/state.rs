@@ -2,7 +2,7 @@
 
 use super::course::roc_auc;
 use super::order::Progress;
-use super::trial::{EpochFiles, EpochPoint, Failure, OrderRecord, Trial, TrialState};
+use super::trial::{EpochFiles, EpochPoint, Failure, OrderProgress, TrialProgress, TrialState};
 use super::{Engine, EpochReport, Event, FailureClass, Outcome, WarmStart, WorkOrder};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::StopCurve;
@@ -157,7 +157,7 @@ impl Engine {
                 self.used_of_lattice += 1;
             }
             self.ledger.start(params.clone(), by_hand);
-            self.trials.push(Trial {
+            self.trials.push(TrialProgress {
                 number: order.trial,
                 state: TrialState::Waiting,
                 params,
@@ -186,7 +186,7 @@ impl Engine {
         self.workers.fill(order.order, order.to.0 - order.from.0, order.stop.is_some());
         self.open.insert(order.order);
         self.charged += u64::from(order.to.0 - order.from.0);
-        self.orders.push(OrderRecord {
+        self.orders.push(OrderProgress {
             trial: order.trial,
             from: order.from,
             to: order.to,
@@ -215,7 +215,7 @@ impl Engine {
         self.queue.push_back(Arc::new(params));
     }
 
-    fn open_order(&mut self, order: OrderId) -> Result<&mut OrderRecord, Inconsistent> {
+    fn open_order(&mut self, order: OrderId) -> Result<&mut OrderProgress, Inconsistent> {
         let record = self.orders.get_mut(order.0 as usize).ok_or(Inconsistent::UnknownOrder(order))?;
         if record.outcome.is_some() { Err(Inconsistent::Finished(order)) } else { Ok(record) }
     }
@@ -237,7 +237,7 @@ impl Engine {
         Ok(())
     }
 
-    fn current(&mut self, order: OrderId, attempt: u32) -> Result<&mut OrderRecord, Inconsistent> {
+    fn current(&mut self, order: OrderId, attempt: u32) -> Result<&mut OrderProgress, Inconsistent> {
         let record = self.open_order(order)?;
         if record.running && record.attempts == attempt {
             Ok(record)

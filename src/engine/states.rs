@@ -5,7 +5,7 @@
 //! arrival moves one member at most over that line for each place that it takes: nothing is looked at but the members at
 //! the line.
 
-use super::{Engine, Trial, TrialState};
+use super::{Engine, TrialProgress, TrialState};
 use crate::ids::TrialNumber;
 use crate::scheduler::Next;
 
@@ -39,8 +39,8 @@ impl Engine {
         &self.race.changed
     }
 
-    /// The state of a trial derived anew from everything else: [`Trial::state`], at the price of a look around.
-    pub fn derived_state(&self, trial: &Trial) -> TrialState {
+    /// The state of a trial derived anew from everything else: [`TrialProgress::state`], at the price of a look around.
+    pub fn derived_state(&self, trial: &TrialProgress) -> TrialState {
         if trial.failure.is_some() {
             return TrialState::Failed;
         }
@@ -59,7 +59,7 @@ impl Engine {
     }
 
     /// Whether a trial without an open order may get another one.
-    fn may_go_on(&self, trial: &Trial) -> bool {
+    fn may_go_on(&self, trial: &TrialProgress) -> bool {
         if self.open.is_empty() && self.next == Next::Idle {
             return false;
         }

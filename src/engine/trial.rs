@@ -64,7 +64,7 @@ pub struct Failure {
 
 /// A trial as its events tell it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Trial {
+pub struct TrialProgress {
     /// Its number.
     pub number: TrialNumber,
     /// Where it stands.
@@ -91,7 +91,7 @@ pub struct Trial {
     pub(super) files: Vec<EpochFiles>,
 }
 
-impl Trial {
+impl TrialProgress {
     /// Values by epoch, from epoch 1.
     pub fn values(&self) -> impl Iterator<Item = (Epoch, Option<f64>)> + '_ {
         self.curve.iter().zip(1..).map(|(point, epoch)| (Epoch(epoch), point.value))
@@ -111,7 +111,7 @@ impl Trial {
 
 /// An order as its events tell it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OrderRecord {
+pub struct OrderProgress {
     /// The trial it trains.
     pub trial: TrialNumber,
     /// Epochs done before.
@@ -140,14 +140,14 @@ pub struct OrderRecord {
     pub outcome: Option<Outcome>,
 }
 
-impl OrderRecord {
+impl OrderProgress {
     /// Epochs it may cost at most.
     pub fn length(&self) -> u32 {
         self.to.0 - self.from.0
     }
 
     /// Whether its curve stops the trial after the newest epoch on record.
-    pub(super) fn is_stopped(&self, direction: Direction, trial: &Trial) -> bool {
+    pub(super) fn is_stopped(&self, direction: Direction, trial: &TrialProgress) -> bool {
         let at = Epoch(trial.curve.len() as u32);
         self.stop.as_ref().is_some_and(|curve| curve.stops(direction, at, trial.best_so_far(direction, at)))
     }

@@ -2,7 +2,7 @@
 
 use super::inception_v3::{self, InceptionV3, InceptionV3Error};
 use super::weights::{self, Wanted, WeightError};
-use super::{Backbone, whole};
+use super::{Backbone, frozen_backbone};
 use crate::digest::Digest;
 use crate::spec::{BackboneKind, NetworkSpec};
 use candle_core::Device;
@@ -42,7 +42,7 @@ pub enum BuildError {
 /// # Errors
 /// If the weights cannot be had or do not fit, or the network does not come in this width.
 pub fn build(spec: &NetworkSpec, seed: u64, device: &Device) -> Result<Built, BuildError> {
-    let wanted = match whole::wanted(spec.backbone) {
+    let wanted = match frozen_backbone::wanted(spec.backbone) {
         Some(_) if spec.width != 1.0 => {
             return Err(BuildError::Width { kind: spec.backbone, width: spec.width });
         }
@@ -54,10 +54,11 @@ pub fn build(spec: &NetworkSpec, seed: u64, device: &Device) -> Result<Built, Bu
         },
     };
     let weights = weights::load(&spec.weights, &wanted, seed, device)?;
-    let backbone: Box<dyn Backbone> = match whole::Whole::new(spec.backbone, &weights.tensors, device)? {
-        Some(network) => Box::new(network),
-        None => Box::new(InceptionV3::new(&weights.tensors, spec.width, spec.pool_padding, device)?),
-    };
+    let backbone: Box<dyn Backbone> =
+        match frozen_backbone::FrozenBackbone::new(spec.backbone, &weights.tensors, device)? {
+            Some(network) => Box::new(network),
+            None => Box::new(InceptionV3::new(&weights.tensors, spec.width, spec.pool_padding, device)?),
+        };
     Ok(Built { backbone, weights: weights.digest })
 }
 

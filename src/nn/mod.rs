@@ -9,6 +9,7 @@ pub mod conv;
 pub mod cuda;
 #[cfg(test)]
 pub(crate) mod figures;
+pub mod frozen_backbone;
 pub mod head;
 pub mod hub;
 pub mod inception_v3;
@@ -26,7 +27,6 @@ mod reference;
 pub mod schedule;
 mod tensor;
 pub mod weights;
-pub mod whole;
 
 pub use backbone::{Backbone, BackboneError, Mode, StageInfo, Suffix, SuffixOptions, backward};
 pub use inception_v3::InceptionV3;

@@ -22,7 +22,7 @@ struct Slot {
     name: String,
     var: Var,
     /// Multiplies the learning rate.
-    rate: f64,
+    multiplier: f64,
     decay: f64,
     /// AdamW: mean gradient; SGD: momentum buffer.
     first: Tensor,
@@ -44,7 +44,7 @@ pub struct Optimiser {
 /// Parameters that share a learning rate.
 pub struct Group {
     /// Multiplies the scheduled learning rate.
-    pub rate: f64,
+    pub multiplier: f64,
     /// Parameters by name. Norms' scales and shifts and biases are not decayed.
     pub parameters: Vec<(String, Var)>,
 }
@@ -58,13 +58,13 @@ impl Group {
             let stage = name.split('.').next().unwrap_or_default().to_owned();
             match stages.last_mut() {
                 Some((last, group)) if *last == stage => group.parameters.push((name, var)),
-                _ => stages.push((stage, Self { rate: 0.0, parameters: vec![(name, var)] })),
+                _ => stages.push((stage, Self { multiplier: 0.0, parameters: vec![(name, var)] })),
             }
         }
-        let mut rate = training.backbone_rate;
+        let mut multiplier = training.backbone_rate;
         for (_, group) in stages.iter_mut().rev() {
-            group.rate = rate;
-            rate *= training.layer_decay;
+            group.multiplier = multiplier;
+            multiplier *= training.layer_decay;
         }
         stages.into_iter().map(|(_, group)| group).collect()
     }
@@ -85,7 +85,7 @@ impl Optimiser {
             for (name, var) in group.parameters {
                 let zeros = || Tensor::zeros(var.shape(), var.dtype(), var.device());
                 slots.push(Slot {
-                    rate: group.rate,
+                    multiplier: group.multiplier,
                     decay: if decays(&name) { spec.weight_decay } else { 0.0 },
                     first: zeros()?,
                     second: matches!(spec.optimiser, OptimiserKind::AdamW).then(zeros).transpose()?,
@@ -113,7 +113,7 @@ impl Optimiser {
                 Clip::By(scale) => (gradient.contiguous()?, *scale),
                 Clip::ByScalar(scale) => (gradient.broadcast_mul(scale)?, 1.0),
             };
-            slot.update(self.kind, &gradient, scale, rate * slot.rate, self.momentum, self.steps)?;
+            slot.update(self.kind, &gradient, scale, rate * slot.multiplier, self.momentum, self.steps)?;
         }
         Ok(())
     }
@@ -425,7 +425,7 @@ mod tests {
 
         fn optimiser(&self, kind: OptimiserKind) -> Optimiser {
             let parameters = vec![("out.weight".into(), self.w.clone()), ("out.bias".into(), self.b.clone())];
-            Optimiser::new(&spec(kind), vec![Group { rate: 1.0, parameters }]).unwrap()
+            Optimiser::new(&spec(kind), vec![Group { multiplier: 1.0, parameters }]).unwrap()
         }
 
         fn clipping(&self, kind: OptimiserKind) -> Optimiser {
@@ -489,9 +489,9 @@ mod tests {
         let parameters = |v: &Var, name: &str| vec![(name.to_owned(), v.clone())];
         let idle = Var::from_vec(vec![1f32], 1, &Device::Cpu).unwrap();
         let groups = vec![
-            Group { rate: 1.0, parameters: parameters(&problem.b, "out.bias") },
-            Group { rate: 0.0, parameters: parameters(&problem.w, "out.weight") },
-            Group { rate: 1.0, parameters: parameters(&idle, "idle.weight") },
+            Group { multiplier: 1.0, parameters: parameters(&problem.b, "out.bias") },
+            Group { multiplier: 0.0, parameters: parameters(&problem.w, "out.weight") },
+            Group { multiplier: 1.0, parameters: parameters(&idle, "idle.weight") },
         ];
         let before = problem.values();
         problem.step(&mut Optimiser::new(&spec(OptimiserKind::AdamW), groups).unwrap(), 0);
@@ -523,7 +523,7 @@ mod tests {
         let rates = |layer_decay| {
             let training = TrainingSpec { layer_decay, backbone_rate: 0.4, ..TrainingSpec::default() };
             let groups = Group::by_stage(parameters(), &training);
-            groups.iter().map(|g| (g.parameters.len(), g.rate)).collect::<Vec<_>>()
+            groups.iter().map(|g| (g.parameters.len(), g.multiplier)).collect::<Vec<_>>()
         };
         assert_eq!(rates(0.5), [(1, 0.1), (2, 0.2), (1, 0.4)]);
         assert_eq!(rates(1.0), [(1, 0.4), (2, 0.4), (1, 0.4)]);

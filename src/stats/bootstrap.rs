@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 /// every draw has as many clusters of each kind as the sample. A statistic receives how often each image was
 /// drawn.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Resampling {
     strata: Vec<Vec<Vec<usize>>>,
     images: usize,
     clustered: bool,
 }
 
-impl Plan {
+impl Resampling {
     /// Single images, stratified by class.
     pub fn stratified(labels: &[u32]) -> Self {
         let mut strata: BTreeMap<u32, Vec<Vec<usize>>> = BTreeMap::new();
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn draws_keep_the_size_of_every_stratum() {
         let labels = [0, 0, 0, 1, 1, 2];
-        for times in Plan::stratified(&labels).run(1, 0, 50, <[u32]>::to_vec) {
+        for times in Resampling::stratified(&labels).run(1, 0, 50, <[u32]>::to_vec) {
             assert_eq!(times[..3].iter().sum::<u32>(), 3);
             assert_eq!(times[3..5].iter().sum::<u32>(), 2);
             assert_eq!(times[5], 1);
@@ -107,19 +107,19 @@ mod tests {
     fn the_images_of_a_patient_are_drawn_together() {
         let labels = [0, 0, 1, 1, 0, 1];
         let patients = [Some("a"), Some("a"), Some("b"), Some("b"), Some("c"), Some("d")];
-        let plan = Plan::by_patient(&labels, &patients);
+        let plan = Resampling::by_patient(&labels, &patients);
         assert!(plan.clustered());
         for times in plan.run(1, 0, 50, <[u32]>::to_vec) {
             assert_eq!(times[0], times[1]);
             assert_eq!(times[2], times[3]);
         }
-        assert!(!Plan::by_patient(&labels, &[None; 6]).clustered());
+        assert!(!Resampling::by_patient(&labels, &[None; 6]).clustered());
     }
 
     #[test]
     fn the_interval_of_a_mean_has_the_width_of_its_standard_error() {
         let values: Vec<f64> = (0..200).map(|i| f64::from(i % 20)).collect();
-        let plan = Plan::stratified(&[0; 200]);
+        let plan = Resampling::stratified(&[0; 200]);
         let draws = plan.run(3, 1, 4000, |times| {
             Some(times.iter().zip(&values).map(|(&t, v)| f64::from(t) * v).sum::<f64>() / 200.0)
         });

@@ -6,7 +6,7 @@ mod interval;
 mod normal;
 mod rank;
 
-pub use bootstrap::{Plan, percentile_interval};
+pub use bootstrap::{Resampling, percentile_interval};
 pub use delong::{AucEstimate, Delong, DelongError};
 pub use interval::{Interval, hanley_mcneil, holm, wilson};
 pub use normal::{cdf, expected_maximum, quantile};

@@ -2,7 +2,7 @@
 //! coordinator. Objectives are functions of (configuration, epoch), so what a study finds is a matter of its orders.
 
 use hpsearch::engine::{
-    DoneReason, Engine, EpochReport, Event, FailureClass, FileRef, Plan, Retry, Trial, TrialState, WorkOrder,
+    DoneReason, Engine, EpochReport, Event, FailureClass, FileRef, Plan, Retry, TrialProgress, TrialState, WorkOrder,
 };
 use hpsearch::history::{History, Row, Tables};
 use hpsearch::ids::{Epoch, OrderId, TrialNumber};
@@ -317,7 +317,7 @@ impl<'a> Simulation<'a> {
 
     /// What the study came to: every trial's state, epochs and values, and the best one.
     pub fn results(&self) -> Vec<String> {
-        let trial = |t: &Trial| {
+        let trial = |t: &TrialProgress| {
             let values: Vec<_> = t.values().map(|(_, v)| v.map(f64::to_bits)).collect();
             format!(
                 "{} {:?} {:?} {} {:?} {:?}",
@@ -352,7 +352,7 @@ impl<'a> Simulation<'a> {
 }
 
 /// The objective after a trial's latest epoch, as people see it: what is not finite is undefined, failed trials have none.
-fn latest(trial: &Trial) -> Option<f64> {
+fn latest(trial: &TrialProgress) -> Option<f64> {
     let value = trial.curve.last()?.value?;
     (value.is_finite() && trial.failure.is_none()).then_some(value)
 }

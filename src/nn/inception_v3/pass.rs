@@ -48,14 +48,14 @@ struct Node {
 }
 
 /// A stage's steps, each behind those it reads.
-struct Plan {
+struct StagePlan {
     name: &'static str,
     cin: usize,
     cout: usize,
     nodes: Vec<Node>,
 }
 
-impl Plan {
+impl StagePlan {
     fn new(network: &InceptionV3, stage: &Stage) -> Self {
         let mut plan = Self { name: stage.name, cin: stage.cin, cout: stage.cout, nodes: Vec::new() };
         let mut place = 0;
@@ -121,7 +121,7 @@ struct StageTrace {
 
 /// The trained stages as plain buffers and kernels.
 pub(super) struct Pass {
-    plans: Vec<Plan>,
+    plans: Vec<StagePlan>,
     units: Arc<BTreeMap<usize, Unit>>,
     divisor: Divisor,
     isa: Isa,
@@ -154,7 +154,7 @@ impl Pass {
         batch_norm: BatchNormMode,
     ) -> Result<Self> {
         Ok(Self {
-            plans: stages.iter().map(|stage| Plan::new(network, stage)).collect(),
+            plans: stages.iter().map(|stage| StagePlan::new(network, stage)).collect(),
             units,
             divisor: network.divisor,
             isa: network.isa,
@@ -192,7 +192,7 @@ impl Pass {
         Ok(())
     }
 
-    fn shape(&self, plan: &Plan, node: &Node, batch: usize, size: [usize; 2]) -> Result<ConvShape> {
+    fn shape(&self, plan: &StagePlan, node: &Node, batch: usize, size: [usize; 2]) -> Result<ConvShape> {
         match ConvShape::new([batch, size[0], size[1], node.cin], node.cout, node.window) {
             Some(shape) => Ok(shape),
             None => bail!("{}: an image of {}x{} is too small", plan.name, size[0], size[1]),
@@ -200,7 +200,7 @@ impl Pass {
     }
 
     /// The shape of every node of a stage.
-    fn shapes(&self, plan: &Plan, batch: usize, size: [usize; 2]) -> Result<Vec<ConvShape>> {
+    fn shapes(&self, plan: &StagePlan, batch: usize, size: [usize; 2]) -> Result<Vec<ConvShape>> {
         let mut shapes: Vec<ConvShape> = Vec::with_capacity(plan.nodes.len());
         for node in &plan.nodes {
             let size = node.from.map_or(size, |from| shapes[from].output);
@@ -257,7 +257,7 @@ impl Pass {
     fn stage(
         &self,
         arena: &mut Arena,
-        plan: &Plan,
+        plan: &StagePlan,
         shapes: &[ConvShape],
         input: &[f32],
         mode: Mode,
@@ -397,7 +397,7 @@ impl Pass {
     fn stage_back(
         &self,
         arena: &mut Arena,
-        plan: &Plan,
+        plan: &StagePlan,
         trace: &StageTrace,
         ends: Ends<'_>,
         batch: usize,

@@ -63,7 +63,7 @@ struct Builder {
 }
 
 /// A unit before scaling: name, output channels, kernel, stride, padding.
-type Plan = (&'static str, usize, [usize; 2], usize, [usize; 2]);
+type UnitShape = (&'static str, usize, [usize; 2], usize, [usize; 2]);
 
 fn one(name: &'static str, channels: usize) -> Item {
     Item::Conv((name, channels, [1, 1], 1, [0, 0]))
@@ -83,11 +83,11 @@ fn valid(name: &'static str, channels: usize, kernel: usize) -> Item {
 }
 
 enum Item {
-    Conv(Plan),
+    Conv(UnitShape),
     MaxPool,
     AveragePool,
     /// Two convolutions side by side, at the end of a branch.
-    Fan(Plan, Plan),
+    Fan(UnitShape, UnitShape),
 }
 
 fn fan(first: &'static str, second: &'static str, channels: usize) -> Item {
@@ -95,8 +95,8 @@ fn fan(first: &'static str, second: &'static str, channels: usize) -> Item {
 }
 
 impl Builder {
-    fn unit(&mut self, stage: &str, plan: Plan, cin: usize) -> usize {
-        let (name, channels, kernel, stride, padding) = plan;
+    fn unit(&mut self, stage: &str, shape: UnitShape, cin: usize) -> usize {
+        let (name, channels, kernel, stride, padding) = shape;
         let name = if name.is_empty() { stage.to_owned() } else { format!("{stage}.{name}") };
         let cout = scaled(channels, self.width);
         self.topology.units.push(Unit { name, cin, cout, window: Window::new(kernel, stride, padding) });
@@ -114,8 +114,8 @@ impl Builder {
                 match item {
                     Item::MaxPool => branch.chain.push(Step::MaxPool),
                     Item::AveragePool => branch.chain.push(Step::AveragePool),
-                    Item::Conv(plan) => {
-                        let unit = self.unit(name, plan, channels);
+                    Item::Conv(shape) => {
+                        let unit = self.unit(name, shape, channels);
                         channels = self.topology.units[unit].cout;
                         branch.chain.push(Step::Unit(unit));
                     }

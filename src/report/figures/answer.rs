@@ -279,7 +279,7 @@ fn differences(evidence: &Evidence) -> Exhibit {
 }
 
 fn trials(record: &StudyRecord) -> Exhibit {
-    let knobs: Vec<&str> = record.spec.space.parameters.iter().map(|p| p.name.as_str()).collect();
+    let hyperparameters: Vec<&str> = record.spec.space.parameters.iter().map(|p| p.name.as_str()).collect();
     let mut metrics: Vec<&str> = Vec::new();
     for t in &record.trials {
         for m in t.epochs.last().into_iter().flat_map(|e| e.metrics.keys()) {
@@ -292,8 +292,9 @@ fn trials(record: &StudyRecord) -> Exhibit {
     let objective = record.spec.objective.metric.to_string();
     metrics.retain(|m| *m != objective);
     let head = ["trial", "state", "epochs", objective.as_str()];
-    let mut table =
-        Table::new(head.into_iter().chain(knobs.iter().copied()).chain(metrics.iter().copied()).chain(["failure"]));
+    let mut table = Table::new(
+        head.into_iter().chain(hyperparameters.iter().copied()).chain(metrics.iter().copied()).chain(["failure"]),
+    );
     let ranked = record.ranking();
     let rest = record.trials.iter().filter(|t| !ranked.iter().any(|r| r.number == t.number));
     for t in ranked.iter().copied().chain(rest) {
@@ -303,7 +304,7 @@ fn trials(record: &StudyRecord) -> Exhibit {
             t.epochs.last().map_or(0, |e| e.epoch.0).into(),
             Cell::number(t.value, 4),
         ];
-        row.extend(knobs.iter().map(|k| match t.params.get(k) {
+        row.extend(hyperparameters.iter().map(|k| match t.params.get(k) {
             None => Cell::Missing,
             Some(v) => v.as_f64().map_or_else(|| v.to_string().into(), Cell::Short),
         }));

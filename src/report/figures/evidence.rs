@@ -3,7 +3,7 @@
 use crate::ids::TrialNumber;
 use crate::metrics::{Curve, Metrics, Predictions, Ranked, evaluate, threshold_at};
 use crate::report::model::StudyRecord;
-use crate::stats::{Delong, Interval, Plan, percentile_interval, wilson};
+use crate::stats::{Delong, Interval, Resampling, percentile_interval, wilson};
 
 /// Draws of every bootstrap in a report.
 pub const DRAWS: usize = 2000;
@@ -76,9 +76,9 @@ impl<'a> Evidence<'a> {
             .map(|(trial, predictions, threshold)| {
                 let at = threshold.unwrap_or(0.5);
                 let metrics = evaluate(predictions, at);
-                let plan = plan(predictions);
-                clustered = plan.clustered();
-                let intervals = intervals(predictions, at, &metrics, &plan, seed);
+                let resampling = resampling(predictions);
+                clustered = resampling.clustered();
+                let intervals = intervals(predictions, at, &metrics, &resampling, seed);
                 Entry { trial, predictions, threshold, metrics, intervals }
             })
             .collect();
@@ -105,11 +105,11 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// The resampling plan of some predictions.
-pub fn plan(predictions: &Predictions) -> Plan {
+/// The resampling resampling of some predictions.
+pub fn resampling(predictions: &Predictions) -> Resampling {
     let labels: Vec<u32> = predictions.rows.iter().map(|r| r.label).collect();
     let patients: Vec<Option<&str>> = predictions.rows.iter().map(|r| r.patient.as_deref()).collect();
-    Plan::by_patient(&labels, &patients)
+    Resampling::by_patient(&labels, &patients)
 }
 
 /// The classes whose figures are averaged: the positive one of two, else all.
@@ -128,7 +128,7 @@ pub fn band(
     height: impl Fn(&Curve, f64) -> Option<f64> + Sync,
 ) -> Vec<(f64, f64, f64)> {
     let ranked = predictions.ranked(predictions.positive as usize);
-    let draws: Vec<Vec<Option<f64>>> = plan(predictions).run(seed, 0, DRAWS, |times| {
+    let draws: Vec<Vec<Option<f64>>> = resampling(predictions).run(seed, 0, DRAWS, |times| {
         let curve = ranked.resampled(times);
         grid.iter().map(|&x| height(&curve, x)).collect()
     });
@@ -141,7 +141,13 @@ pub fn band(
         .collect()
 }
 
-fn intervals(p: &Predictions, threshold: f64, metrics: &Metrics, plan: &Plan, seed: u64) -> [Option<Interval>; 6] {
+fn intervals(
+    p: &Predictions,
+    threshold: f64,
+    metrics: &Metrics,
+    resampling: &Resampling,
+    seed: u64,
+) -> [Option<Interval>; 6] {
     let classes = classes_of(p);
     let ranked: Vec<Ranked> = classes.iter().map(|&c| p.ranked(c)).collect();
     let called: Vec<usize> = p.rows.iter().map(|r| p.called(r, threshold)).collect();
@@ -151,7 +157,7 @@ fn intervals(p: &Predictions, threshold: f64, metrics: &Metrics, plan: &Plan, se
         let n = parts.len() as f64;
         parts.into_iter().sum::<Option<f64>>().map(|s| s / n)
     };
-    let draws: Vec<[Option<f64>; 6]> = plan.run(seed, 0, DRAWS, |times| {
+    let draws: Vec<[Option<f64>; 6]> = resampling.run(seed, 0, DRAWS, |times| {
         // Hits, truths and calls of each class.
         let (mut hit, mut truth, mut call) = (vec![0u64; k], vec![0u64; k], vec![0u64; k]);
         for ((&t, &c), &l) in times.iter().zip(&called).zip(&labels) {

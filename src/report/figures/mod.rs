@@ -2,7 +2,7 @@
 
 mod answer;
 mod evidence;
-mod knobs;
+mod hyperparameters;
 mod machine;
 mod search;
 mod winner;
@@ -23,7 +23,7 @@ pub fn sections(record: &StudyRecord) -> Vec<Section> {
     }
     sections.push(winner::section(record, &validation));
     sections.push(search::section(record));
-    sections.push(knobs::section(record));
+    sections.push(hyperparameters::section(record));
     sections.push(machine::data(record));
     sections.push(machine::machine(record));
     sections

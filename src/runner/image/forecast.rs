@@ -2,7 +2,7 @@
 
 use super::ImageError;
 use super::feed::arithmetic;
-use super::model::{Birth, Model};
+use super::model::{InitialState, Model};
 use crate::data::features::predicted_bytes;
 use crate::ids::{Epoch, TrialNumber};
 use crate::nn::build::build;
@@ -51,7 +51,7 @@ pub fn forecast(
     let too_small = || ImageError::TooSmall { tap: network.tap.clone(), size };
     let side = backbone.side_at(cut, size).ok_or_else(too_small)?;
     backbone.side_at(tap, size).ok_or_else(too_small)?;
-    let birth = Birth {
+    let initial = InitialState {
         backbone,
         classes,
         seed,
@@ -62,7 +62,7 @@ pub fn forecast(
         device,
         at_once: None,
     };
-    let mut model = Model::new(settings, birth)?;
+    let mut model = Model::new(settings, initial)?;
     let mut rng = StreamRng::keyed(seed, Purpose::Test, &[]);
     let pixels: Vec<f32> = (0..IMAGES * size * size * 3).map(|_| rng.unit() as f32).collect();
     let images = Tensor::from_vec(pixels, (IMAGES, size, size, 3), device)?;

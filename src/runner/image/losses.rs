@@ -13,7 +13,7 @@ const AT_ONCE: usize = 64;
 
 /// A step's loss, before the step.
 #[derive(Clone, Debug)]
-pub enum Loss {
+pub enum StepLoss {
     /// Known. If it is not finite the step was not taken.
     Known(f32),
     /// A scalar on a device.
@@ -37,10 +37,10 @@ impl Losses {
     ///
     /// # Errors
     /// If this loss, or one that waited, is not finite.
-    pub fn add(&mut self, loss: Loss, images: usize, step: u64) -> Result<(), ImageError> {
+    pub fn add(&mut self, loss: StepLoss, images: usize, step: u64) -> Result<(), ImageError> {
         match loss {
-            Loss::Known(value) => self.count(value, images, step),
-            Loss::Waiting(scalar) => {
+            StepLoss::Known(value) => self.count(value, images, step),
+            StepLoss::Waiting(scalar) => {
                 self.waiting.push((scalar, images, step));
                 if self.waiting.len() >= AT_ONCE { self.read() } else { Ok(()) }
             }
@@ -80,15 +80,15 @@ mod tests {
     use super::*;
     use candle_core::Device;
 
-    fn waiting(value: f32) -> Loss {
-        Loss::Waiting(Tensor::new(value, &Device::Cpu).unwrap())
+    fn waiting(value: f32) -> StepLoss {
+        StepLoss::Waiting(Tensor::new(value, &Device::Cpu).unwrap())
     }
 
     #[test]
     fn losses_that_wait_are_summed_like_those_that_are_known() {
         let (mut known, mut later) = (Losses::new(Epoch(1)), Losses::new(Epoch(1)));
         for i in 0..2 * AT_ONCE + 3 {
-            known.add(Loss::Known(i as f32 / 7.0), 1 + i % 5, i as u64).unwrap();
+            known.add(StepLoss::Known(i as f32 / 7.0), 1 + i % 5, i as u64).unwrap();
             later.add(waiting(i as f32 / 7.0), 1 + i % 5, i as u64).unwrap();
             assert!(later.waiting.len() < AT_ONCE);
         }
@@ -103,7 +103,7 @@ mod tests {
         losses.add(waiting(f32::NAN), 4, 18).unwrap();
         let found = losses.sum().unwrap_err();
         assert!(matches!(found, ImageError::Diverged { what: "loss", epoch: 3, step: 18, .. }), "{found}");
-        let found = Losses::new(Epoch(1)).add(Loss::Known(f32::INFINITY), 1, 5).unwrap_err();
+        let found = Losses::new(Epoch(1)).add(StepLoss::Known(f32::INFINITY), 1, 5).unwrap_err();
         assert!(matches!(found, ImageError::Diverged { step: 5, .. }), "{found}");
     }
 }

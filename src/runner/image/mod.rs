@@ -16,7 +16,7 @@ mod plan;
 mod resident;
 #[cfg(test)]
 mod tests;
-mod trial;
+mod training;
 mod watch;
 
 pub use cost::{StudyCost, study_cost};
@@ -41,7 +41,7 @@ use candle_core::Device;
 use feed::Frozen;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use trial::Trial;
+use training::Training;
 use watch::watched;
 
 /// Runs the orders of one image study. Data, networks and cache are opened at first use and kept.
@@ -117,11 +117,11 @@ impl ImageRunner {
         checkpoint: &FileRef,
         slot: &DeviceSlot,
         sink: &mut dyn EpochSink,
-    ) -> Result<(&'a Opened, Trial<'a>), ImageError> {
+    ) -> Result<(&'a Opened, Training<'a>), ImageError> {
         self.open(settings, slot, sink)?;
         let (opened, built) = self.parts(settings)?;
         let frozen = frozen(opened, built, settings, taps, self.study.seed);
-        let mut trial = Trial::new(frozen, &self.study.objective, trial, self.digest(settings))?;
+        let mut trial = Training::new(frozen, &self.study.objective, trial, self.digest(settings))?;
         let checkpoint =
             Checkpoint::read(&slot.study_dir.join(&checkpoint.path), Some(checkpoint.digest), &opened.device)?;
         trial.restore(&checkpoint)?;
@@ -235,7 +235,7 @@ impl ImageRunner {
         memory::begin(&opened.device);
         let batch = settings.training.batch_size as usize;
         frozen.at_once = (start.halvings > 0).then(|| pieces::at_once(batch, start.halvings));
-        let mut trial = Trial::new(frozen, &self.study.objective, order.trial, self.digest(&settings))?;
+        let mut trial = Training::new(frozen, &self.study.objective, order.trial, self.digest(&settings))?;
         if let Some(file) = &start.checkpoint {
             let checkpoint = Checkpoint::read(&slot.study_dir.join(&file.path), Some(file.digest), &opened.device)?;
             trial.restore(&checkpoint)?;

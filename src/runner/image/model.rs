@@ -27,7 +27,7 @@ pub struct Model {
 }
 
 /// What a new model needs to know beside the trial's settings.
-pub struct Birth<'a> {
+pub struct InitialState<'a> {
     pub backbone: &'a dyn Backbone,
     pub classes: usize,
     pub seed: u64,
@@ -44,30 +44,30 @@ pub struct Birth<'a> {
 
 impl Model {
     /// An untrained model.
-    pub fn new(settings: &TrialSettings, birth: Birth<'_>) -> std::result::Result<Self, BackboneError> {
+    pub fn new(settings: &TrialSettings, initial: InitialState<'_>) -> std::result::Result<Self, BackboneError> {
         let (cut, tap) = (settings.network.cut(), settings.network.tap_position());
         let options = SuffixOptions { batch_norm: settings.network.batch_norm };
-        let suffix = if cut < tap { Some(birth.backbone.suffix(cut, tap, options)?) } else { None };
-        let channels = tap.checked_sub(1).map_or(3, |stage| birth.backbone.stages()[stage].channels);
-        let place = (birth.trial, birth.fold);
-        let head = Head::new(&settings.head, channels, birth.classes, birth.seed, place, birth.device)?;
-        let mut groups = vec![Group { rate: 1.0, parameters: head.parameters() }];
+        let suffix = if cut < tap { Some(initial.backbone.suffix(cut, tap, options)?) } else { None };
+        let channels = tap.checked_sub(1).map_or(3, |stage| initial.backbone.stages()[stage].channels);
+        let place = (initial.trial, initial.fold);
+        let head = Head::new(&settings.head, channels, initial.classes, initial.seed, place, initial.device)?;
+        let mut groups = vec![Group { multiplier: 1.0, parameters: head.parameters() }];
         if let Some(suffix) = &suffix {
             groups.extend(Group::by_stage(suffix.parameters(), &settings.training));
         }
         Ok(Self {
-            fold: birth.fold,
+            fold: initial.fold,
             optimiser: Optimiser::new(&settings.training, groups)?,
-            schedule: Schedule::new(&settings.training, birth.steps),
-            loss: Loss::new(&settings.training, birth.class_weights),
+            schedule: Schedule::new(&settings.training, initial.steps),
+            loss: Loss::new(&settings.training, initial.class_weights),
             key: DropoutKey {
-                seed: birth.seed,
-                trial: birth.trial,
+                seed: initial.seed,
+                trial: initial.trial,
                 epoch: Epoch(0),
-                fold: birth.fold,
+                fold: initial.fold,
                 first_sample: 0,
             },
-            at_once: birth.at_once,
+            at_once: initial.at_once,
             suffix,
             head,
         })
@@ -80,7 +80,7 @@ impl Model {
 
     /// One step on a batch whose first sample is the `first_sample`-th of the epoch. Returns the loss before it;
     /// after a known loss that is not finite nothing is changed.
-    pub fn step(&mut self, x: &Tensor, labels: &[u32], epoch: Epoch, first_sample: u64) -> Result<losses::Loss> {
+    pub fn step(&mut self, x: &Tensor, labels: &[u32], epoch: Epoch, first_sample: u64) -> Result<losses::StepLoss> {
         let key = DropoutKey { epoch, first_sample, ..self.key };
         if let (Some(suffix), Some(at_once)) = (&self.suffix, self.at_once.filter(|&n| n < labels.len())) {
             let (value, gradients) = pieces::gradients(suffix.as_ref(), x, at_once, |pooled| {
@@ -89,7 +89,7 @@ impl Model {
             if let Some(gradients) = gradients {
                 self.optimiser.step(&gradients, self.schedule.rate(self.optimiser.steps()))?;
             }
-            return Ok(losses::Loss::Known(value));
+            return Ok(losses::StepLoss::Known(value));
         }
         let logits = self.logits(x, Mode::Train, &key)?;
         let loss = self.loss.forward(&logits, labels)?;
@@ -98,7 +98,7 @@ impl Model {
             let rate = self.schedule.rate(self.optimiser.steps());
             self.optimiser.step(&backward(&loss, self.suffix.as_deref())?, rate)?;
         }
-        Ok(known.map_or_else(|| losses::Loss::Waiting(loss.detach()), losses::Loss::Known))
+        Ok(known.map_or_else(|| losses::StepLoss::Waiting(loss.detach()), losses::StepLoss::Known))
     }
 
     /// Whether every parameter is a number. Some of a GPU's operations make 0 of NaN, so that it would not show in the

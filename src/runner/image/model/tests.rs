@@ -85,7 +85,7 @@ fn hundreds_of_steps_agree_with_pytorch() {
     let maps = maps.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
     for case in figures["cases"].as_array().unwrap() {
         let what = format!("{} {}", case["batch_norm"], case["optimiser"]);
-        let birth = Birth {
+        let initial = InitialState {
             backbone: &network,
             classes: 2,
             seed: 1,
@@ -96,7 +96,7 @@ fn hundreds_of_steps_agree_with_pytorch() {
             device: &Device::Cpu,
             at_once: None,
         };
-        let mut model = Model::new(&settings(&figures, case), birth).unwrap();
+        let mut model = Model::new(&settings(&figures, case), initial).unwrap();
         for (name, var) in model.head.parameters() {
             match name.as_str() {
                 "head.out.weight" => {
@@ -112,7 +112,8 @@ fn hundreds_of_steps_agree_with_pytorch() {
             let first = step * batch % samples;
             let x = maps.narrow(0, first, batch).unwrap();
             let epoch = Epoch((step * batch / samples) as u32 + 1);
-            let losses::Loss::Known(loss) = model.step(&x, &labels[first..first + batch], epoch, first as u64).unwrap()
+            let losses::StepLoss::Known(loss) =
+                model.step(&x, &labels[first..first + batch], epoch, first as u64).unwrap()
             else {
                 panic!("a loss on the CPU is known")
             };

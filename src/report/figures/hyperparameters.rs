@@ -7,7 +7,7 @@ use crate::report::exhibit::{Exhibit, Section};
 use crate::report::model::{StudyRecord, TrialRecord};
 use crate::report::table::{Cell, Table};
 use crate::space::{Domain, Parameter, Value};
-use crate::stats::{Plan, midranks, percentile_interval, spearman};
+use crate::stats::{Resampling, midranks, percentile_interval, spearman};
 use std::collections::BTreeSet;
 
 /// Parameters drawn at most.
@@ -125,7 +125,7 @@ const ENOUGH: usize = 10;
 
 fn importance(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
     let (slug, title) = ("importance", "What each parameter explains");
-    let question = "Which knob matters?";
+    let question = "Which hyperparameter matters?";
     let live = || record.trials.iter().filter(|t| t.state != TrialState::Failed);
     let value_at = |t: &TrialRecord, epoch: u32| {
         t.epochs.iter().find(|e| e.epoch.0 == epoch).and_then(|e| e.value).filter(|v| v.is_finite())
@@ -147,8 +147,8 @@ fn importance(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
         let groups = groups(&places, matches!(p.domain, Domain::Categorical { .. } | Domain::Ordinal { .. }));
         let all = vec![1; values.len()];
         let estimate = explained(&groups, &values, &all);
-        let draws =
-            Plan::stratified(&vec![0; values.len()]).run(record.spec.seed, 1, 1000, |t| explained(&groups, &values, t));
+        let draws = Resampling::stratified(&vec![0; values.len()])
+            .run(record.spec.seed, 1, 1000, |t| explained(&groups, &values, t));
         let rho = match p.domain {
             Domain::Categorical { .. } => None,
             _ => {

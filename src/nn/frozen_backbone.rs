@@ -14,7 +14,7 @@ use candle_transformers::models::{convnext, resnet};
 use std::collections::BTreeMap;
 
 /// A frozen network of one stage: `[N, H, W, 3]` to `[N, 1, 1, C]`.
-pub struct Whole {
+pub struct FrozenBackbone {
     name: &'static str,
     stages: [StageInfo; 1],
     network: Func<'static>,
@@ -112,7 +112,7 @@ fn convnext_parameters() -> Parameters {
     all
 }
 
-impl Whole {
+impl FrozenBackbone {
     /// The network `kind` with `weights` by torchvision's (ResNet) or timm's (both) names; `None` if it is not one
     /// of these networks.
     ///
@@ -137,7 +137,7 @@ impl Whole {
     }
 }
 
-impl Backbone for Whole {
+impl Backbone for FrozenBackbone {
     fn stages(&self) -> &[StageInfo] {
         &self.stages
     }
@@ -215,9 +215,9 @@ mod tests {
     use crate::nn::weights;
     use crate::spec::{BatchNormMode, WeightSource};
 
-    fn random(kind: BackboneKind) -> Whole {
+    fn random(kind: BackboneKind) -> FrozenBackbone {
         let weights = weights::load(&WeightSource::Random, &wanted(kind).unwrap(), 1, &Device::Cpu).unwrap();
-        Whole::new(kind, &weights.tensors, &Device::Cpu).unwrap().unwrap()
+        FrozenBackbone::new(kind, &weights.tensors, &Device::Cpu).unwrap().unwrap()
     }
 
     /// `[N, C, H, W]` of the recipe, channels last.
@@ -253,7 +253,7 @@ mod tests {
                 let values: Vec<f32> = values.collect();
                 tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
             }
-            let network = Whole::new(kind, &tensors, &Device::Cpu).unwrap().unwrap();
+            let network = FrozenBackbone::new(kind, &tensors, &Device::Cpu).unwrap().unwrap();
             let features = network.prefix(0, 1, &images()).unwrap();
             let wanted = &figures()["networks"][key];
             let channels = wanted["channels"].as_u64().unwrap() as usize;

@@ -4,7 +4,7 @@ use super::ImageError;
 use super::feed::{Feed, Frozen};
 use super::losses::Losses;
 use super::memory;
-use super::model::{Birth, Model};
+use super::model::{InitialState, Model};
 use super::plan::{Planner, Sample, batches};
 use crate::data::augment::View;
 use crate::data::features::FeatureCache;
@@ -26,7 +26,7 @@ const SCORED_AT_ONCE: usize = 256;
 const MEASURED: usize = 1024;
 
 /// A trial in training.
-pub struct Trial<'a> {
+pub struct Training<'a> {
     frozen: Frozen<'a>,
     objective: &'a Objective,
     number: TrialNumber,
@@ -47,7 +47,7 @@ pub struct Trained {
     pub predictions: Predictions,
 }
 
-impl<'a> Trial<'a> {
+impl<'a> Training<'a> {
     /// An untrained trial.
     pub fn new(
         frozen: Frozen<'a>,
@@ -74,7 +74,7 @@ impl<'a> Trial<'a> {
                 ImbalancePolicy::Weights => balanced_weights(&labels, classes),
                 _ => Vec::new(),
             };
-            let birth = Birth {
+            let initial = InitialState {
                 backbone: frozen.backbone,
                 classes,
                 seed: frozen.seed,
@@ -85,7 +85,7 @@ impl<'a> Trial<'a> {
                 device: frozen.device,
                 at_once: frozen.at_once,
             };
-            folds.push(FoldOfTrial { fold, model: Model::new(settings, birth)?, labels });
+            folds.push(FoldOfTrial { fold, model: Model::new(settings, initial)?, labels });
         }
         Ok(Self { frozen, objective, number, settings, digest, folds })
     }
