@@ -1,7 +1,7 @@
 //! What the search itself costs: a suggestion of TPE, a decision, a replay.
 
 #[path = "quality/play.rs"]
-#[allow(dead_code)] // readers of recordings are for others
+#[allow(dead_code)] // the readers of recordings are used by others
 mod play;
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -51,7 +51,7 @@ impl Recording for Rising {
     }
 }
 
-/// Runs until `trials` have started and their orders are done; the log.
+/// Runs until `trials` have started and their orders are done; returns the engine and the log.
 fn play(spec: &StudySpec, trials: usize) -> (Engine, Vec<Event>) {
     play::play_until(spec, &Rising, trials)
 }

@@ -1,6 +1,7 @@
 //! How fast cached features are read into a batch, and opened (which reads and verifies all of them).
 //!
-//! `cargo bench --bench features`. Sizes as of InceptionV3 at 299 px: averages of the last stage, maps of `Mixed_6e`.
+//! `cargo bench --bench features`. Sizes as in InceptionV3 at 299 px: pooled features of the last stage, feature maps
+//! of `Mixed_6e`.
 
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -15,7 +16,7 @@ use std::hint::black_box;
 const IMAGES: usize = 256;
 const BATCH: usize = 32;
 
-/// One stage that returns maps of a given shape at no cost.
+/// One stage that returns feature maps of a given shape at no cost.
 struct Shape {
     side: usize,
     stage: [StageInfo; 1],

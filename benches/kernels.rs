@@ -1,4 +1,4 @@
-//! Kernels of the CPU on InceptionV3's own shapes: `cargo bench --bench kernels`, in multiply-adds a second.
+//! CPU kernels on shapes of InceptionV3: `cargo bench --bench kernels`, in multiply-adds a second.
 
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

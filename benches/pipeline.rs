@@ -1,4 +1,5 @@
-//! The pixel pipeline: decoding with resizing, and rendering of views. `benches/compare/decode.py` is its peer.
+//! The pixel pipeline: decoding with resizing, and rendering of views. `benches/compare/decode.py` measures the same in
+//! Python.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use hpsearch::data::augment::{ViewDraw, render};
@@ -19,7 +20,7 @@ fn radiograph(side: u32) -> GrayImage {
 fn decoding(c: &mut Criterion) {
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, 90).encode_image(&radiograph(1500)).expect("a JPEG in memory");
-    // For the peer, which reads the same bytes.
+    // decode.py reads the same file.
     let place = concat!(env!("CARGO_TARGET_TMPDIR"), "/radiograph.jpg");
     std::fs::write(place, &jpeg).expect("the folder for temporary files can be written");
     c.bench_function("decode and resize a grey JPEG of 1500 px to 299", |b| {

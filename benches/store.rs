@@ -1,7 +1,7 @@
 //! What a trial costs the engine: 10,000 trials of 20 epochs through the real, durable write path, and resumed.
 //!
 //! `cargo bench --bench store [-- TRIALS]`. Suggestions are random, so that storage is what is measured. `in hand` is
-//! how many trials report at a time: what has come in together shares a transaction, as in a run with so many workers.
+//! how many trials report at a time: reports that arrive together share a transaction, as with so many workers.
 //! Every epoch is on the disk (`synchronous = FULL`) before its trial goes on.
 
 use hpsearch::engine::EpochReport;
@@ -23,7 +23,7 @@ fn spec(name: &str, trials: u32) -> Result<StudySpec, Box<dyn Error>> {
     Ok(hpsearch::config::from_text(&text)?.spec)
 }
 
-/// Trains all trials of a study, `in_hand` at a time; a flush a turn.
+/// Trains all trials of a study, `in_hand` at a time, with a flush after each epoch of all.
 fn record(study: &mut Study, in_hand: usize) -> Result<(), Box<dyn Error>> {
     let mut trials: VecDeque<(Trial, u32)> = VecDeque::new();
     loop {
@@ -60,7 +60,7 @@ fn record(study: &mut Study, in_hand: usize) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Resident memory in MB; `None` where the system does not tell.
+/// Resident memory in MB; `None` where the system does not report it.
 fn resident() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find(|line| line.starts_with("VmRSS:"))?;

@@ -61,7 +61,7 @@ def main():
             loss -= math.log(max(p if label else 1 - p, 1e-12))
             weights = [w - rate * ((p - label) * f + decay * w) for w, f in zip(weights, features)]
 
-        # First the state, whole or not at all; then the word.
+        # First the state, written atomically; then the report of the epoch.
         with open(state_file("part"), "w") as file:
             json.dump(weights, file)
             file.flush()

@@ -1,8 +1,8 @@
-//! Times InceptionV3 on request: the other half of `benches/compare/forward_step.py`, which asks in turn with PyTorch.
+//! Times InceptionV3 on request, for `benches/compare/forward_step.py`, which alternates between this and PyTorch.
 //!
-//! Reads lines `forward SIDE BATCH` or `step SIDE BATCH FROM frozen|train`, runs each once and prints the seconds and the
-//! processor seconds. A step is the frozen prefix up to position FROM, the trained rest, global average pooling, a loss, and all gradients.
-//! The last line, `memory`, asks for the peak resident set in MiB.
+//! Reads lines `forward SIDE BATCH` or `step SIDE BATCH FROM frozen|train`, runs each once and prints the seconds and
+//! the processor seconds. A step is the frozen prefix up to position FROM, the trained suffix, global average pooling,
+//! a loss, and all gradients. The last line, `memory`, asks for the peak resident set in MiB.
 
 use candle_core::{Device, Result, Tensor};
 use hpsearch::nn::inception_v3::{self, InceptionV3};

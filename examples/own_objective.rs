@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             for _ in 0..50 {
                 (at, height) = descend(at, step);
             }
-            let mut report = EpochReport::new(epoch, height); // what is not finite has diverged, and loses
+            let mut report = EpochReport::new(epoch, height); // a value that is not finite counts as diverged
             if height.is_finite() {
                 report.checkpoint = Some(study.save(&trial, epoch, &serde_json::to_vec(&at)?)?);
             }

@@ -1,8 +1,8 @@
-//! What this processor can do and what InceptionV3 makes of it: peaks of multiply-adds and of memory traffic, measured, and
-//! the share of them that forward passes and training steps reach. Prints tables for docs/performance.md.
+//! Measures this processor's peaks of multiply-adds and of memory traffic, and the share of them that InceptionV3's
+//! forward passes and training steps reach. Prints tables for docs/performance.md.
 //!
-//! Operations are those of the definition: 3x3 convolutions take fewer than half of theirs ([`hpsearch::nn::kernel::winograd`]),
-//! so a share can exceed 100 %.
+//! Operations are counted by the definition of a convolution. 3x3 convolutions need fewer than half of them
+//! ([`hpsearch::nn::kernel::winograd`]), so a share can exceed 100 %.
 //!
 //! `cargo run --release --example roofline` (RAYON_NUM_THREADS sets the threads; a machine at rest is assumed)
 
@@ -119,8 +119,7 @@ fn triad(threads: usize) -> f64 {
     12e-9 * LENGTH as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Multiply-adds on registers alone, in independent chains, enough of them to hide an instruction's latency; returns how
-/// many.
+/// Multiply-adds on registers alone, in enough independent chains to hide an instruction's latency; returns how many.
 fn multiply_adds(isa: Isa, rounds: u64) -> u64 {
     match isa {
         #[cfg(target_arch = "x86_64")]

@@ -3,18 +3,18 @@
 use jiff::Timestamp;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970-01-01 UTC; 0 if the clock stands before that.
+/// Milliseconds since 1970-01-01 UTC; 0 if the clock is set to before that.
 pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// `2026-03-01 14:05:09 UTC`, from milliseconds since 1970; the number itself where no calendar goes so far.
+/// `2026-03-01 14:05:09 UTC`, from milliseconds since 1970; the number itself if it is beyond the calendar's range.
 pub fn utc(unix_ms: u64) -> String {
     let moment = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     moment.map_or_else(|| format!("{unix_ms} ms"), |moment| moment.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-/// A length of time for people: `4.2 s`, `3 min 20 s`, `2 h 05 min`.
+/// A duration for people: `4.2 s`, `3 min 20 s`, `2 h 05 min`.
 pub fn span(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "?".to_owned();

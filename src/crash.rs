@@ -1,7 +1,7 @@
-//! Named points between durable steps at which a test can have the process abort.
+//! Named points between durable steps at which a test can make the process abort.
 //!
-//! `HPSEARCH_CRASH_AT=epoch-recorded:3` aborts at the third passing of that point, as `kill -9` would: no
-//! destructor runs. Without the variable a point costs one load of an initialised cell. Always compiled in, so that what is tested
+//! `HPSEARCH_CRASH_AT=epoch-recorded:3` aborts the third time that point is reached, as `kill -9` would: no destructor
+//! runs. Without the variable a point costs one load of an initialised cell. Always compiled in, so that what is tested
 //! is what is shipped.
 
 use std::sync::OnceLock;
@@ -18,25 +18,25 @@ pub enum Point {
     FoldersMade,
     /// The database is complete under its temporary name.
     DatabaseDrafted,
-    /// The database has its name; nothing has happened in the study.
+    /// The database has its final name; nothing has happened in the study.
     DatabaseMade,
     /// The run is on record; no worker exists.
     RunBegun,
     /// Events are in a transaction that is not committed.
     EventsWritten,
-    /// Events are committed; nobody has been told.
+    /// Events are committed; the caller does not know yet.
     EventsCommitted,
-    /// An order is on record; nobody trains it.
+    /// An order is on record; no worker trains it.
     OrderIssued,
     /// An attempt is on record; its worker does not know.
     AttemptStarted,
     /// A worker's report has arrived; it is not on record.
     EpochReceived,
-    /// An epoch is on record; its worker waits for the word.
+    /// An epoch is on record; its worker waits for the acknowledgement.
     EpochRecorded,
     /// An order's outcome is on record; nothing follows from it yet.
     OrderFinished,
-    /// Files are on record as no longer kept; they are still there.
+    /// Files are on record as no longer kept; they still exist.
     FilesForgotten,
     /// Files no longer kept are deleted.
     FilesDeleted,
@@ -44,13 +44,13 @@ pub enum Point {
     RunEnding,
     /// A file (in a worker: a checkpoint) is complete under its temporary name.
     FileDrafted,
-    /// A file is durable under its name; nobody has been told.
+    /// A file is durable under its final name; the caller does not know yet.
     FileNamed,
     /// In a worker: the epoch is acknowledged; the next has not begun.
     EpochAcknowledged,
 }
 
-/// Aborts here if the environment says so.
+/// Aborts if the environment variable names this point.
 pub fn at(point: Point) {
     static ARMED: OnceLock<Option<(String, u64)>> = OnceLock::new();
     static PASSED: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,4 @@
-//! Files that are whole or absent: atomic writes, locks that die with their holder.
+//! Atomic writes of files, and locks that are released when their process ends.
 
 use crate::crash::{self, Point};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-/// Names of unfinished files begin so, with a random part behind; whoever finds one without a living writer may delete it.
+/// Prefix of the names of unfinished files; a random part follows. One whose writer no longer runs may be deleted.
 const UNFINISHED: &str = ".tmp-";
 
 fn folder_of(path: &Path) -> &Path {
@@ -16,7 +16,7 @@ fn folder_of(path: &Path) -> &Path {
 /// Writes `bytes` to `target` so that after a crash it holds either the old contents or all of the new.
 pub fn write_atomic(target: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder_of(target);
-    // Readable by others, as files are that a program writes plainly; the umask has the last word.
+    // Permissions as for any new file, subject to the umask: temporary files are otherwise unreadable to others.
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -30,20 +30,20 @@ pub fn write_atomic(target: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the names in a folder durable.
+/// Makes the names in a folder durable: new files, renamed files.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Only Unix lets a folder be opened and synced; elsewhere the rename itself has to do.
+    // Only Unix lets a folder be opened and synced; elsewhere the rename itself has to suffice.
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Process.
+    /// Its process id.
     pub pid: u32,
-    /// Machine.
+    /// Its machine.
     pub host: String,
-    /// Milliseconds since 1970.
+    /// When it took the lock, in milliseconds since 1970.
     pub since_ms: u64,
 }
 
@@ -53,13 +53,13 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// An exclusive lock of the operating system on a file: gone with its process, however that ends.
+/// An exclusive lock of the operating system on a file, released when its process ends, however that happens.
 #[derive(Debug)]
 pub struct FileLock {
     file: File,
 }
 
-/// Why a lock was not had.
+/// Why a lock could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
@@ -75,7 +75,7 @@ impl FileLock {
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { path: path.to_owned(), source };
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-        // Tried a few times: someone who asks who the holder is has a shared lock for an instant.
+        // Tried a few times: `FileLock::holder` in another process takes a shared lock for an instant.
         let mut tries = 5;
         loop {
             match file.try_lock() {
@@ -135,14 +135,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_leaves_no_trace_of_its_writing() {
+    fn a_file_is_replaced_as_a_whole_and_no_temporary_file_remains() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("a");
         write_atomic(&target, b"old").unwrap();
         write_atomic(&target, b"new").unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
         assert!(write_atomic(&folder.path().join("no/folder"), b"x").is_err());
-        // A name that cannot be taken leaves what has it.
+        // A target that cannot be replaced stays as it was.
         std::fs::create_dir(folder.path().join("taken")).unwrap();
         assert!(write_atomic(&folder.path().join("taken"), b"x").is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);

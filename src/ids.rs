@@ -1,4 +1,4 @@
-//! Identifiers shared by every floor.
+//! Identifiers shared by all modules.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -26,6 +26,6 @@ number!(
     OrderId(u32)
 );
 number!(
-    /// A count of finished epochs: epoch 0 is the untrained network, epoch `n` stands after `n` passes.
+    /// A count of finished epochs: epoch 0 is the untrained network, epoch `n` the network after `n` passes.
     Epoch(u32)
 );

@@ -1,6 +1,6 @@
 //! The `hpsearch` program: all of it is in the library.
 
-/// Feature maps and gradients come and go in large blocks, the same ones in every step.
+/// Every training step allocates and frees the same large blocks, for feature maps and gradients.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,6 +1,6 @@
 //! Keyed random streams: the only randomness in the crate.
 //!
-//! A stream is named by what it is for, never by how much was drawn before it, so nothing random has to be
+//! A stream is identified by its purpose, never by how much was drawn before it, so no generator has to be
 //! saved: a resumed run asks for the same stream and gets the same draws. The key is a BLAKE3 digest of
 //! (seed, purpose, counters); the stream is ChaCha with 8 rounds (Bernstein 2008), a counter-based generator.
 
@@ -12,9 +12,9 @@ use std::convert::Infallible;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u32)]
 pub enum Purpose {
-    /// A parameter's draw; text key: the parameter's name; counters: trial, attempt at a distinct one.
+    /// A parameter's draw; text key: the parameter's name; counters: trial, redraw.
     Parameter = 1,
-    /// The split of images; counters: fold.
+    /// The split of images and the choice of those shown; counters: stage of the split (test, validation), or class.
     Split = 2,
     /// Order of training images; counters: trial, epoch, fold.
     Shuffle = 3,
@@ -24,15 +24,16 @@ pub enum Purpose {
     Augment = 5,
     /// Which view of the bank a sample takes; counters: trial, epoch, image, how often it was seen in the epoch.
     ViewChoice = 6,
-    /// Initial weights; text key: the tensor's name; counters: trial, fold.
+    /// Initial weights; text key: the tensor's name; counters: trial and fold for a head, none for a backbone.
     Init = 7,
     /// Bootstrap draws of a report; counters: free.
     Bootstrap = 8,
     /// Over- and undersampling; counters: trial, epoch, fold.
     Resample = 9,
-    /// The sampler's own choices (TPE candidates); counters: trial.
+    /// The sampler's own choices; text key: the parameter's name; counters: trial and round (TPE), or the position in
+    /// the sequence (Sobol).
     Sampler = 10,
-    /// The synthetic data set; counters: image.
+    /// The synthetic data set; text key: what is drawn; counters: image.
     Synthetic = 11,
     /// Tests only.
     Test = 12,
@@ -50,7 +51,7 @@ impl StreamRng {
         Self::named(seed, purpose, "", counters)
     }
 
-    /// The stream of (`seed`, `purpose`, `name`, `counters`), for keys that hold a text.
+    /// The stream of (`seed`, `purpose`, `name`, `counters`), for keys with a text.
     pub fn named(seed: u64, purpose: Purpose, name: &str, counters: &[u64]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"hpsearch stream 1");
@@ -77,7 +78,7 @@ impl StreamRng {
         self.0.random_range(0..n)
     }
 
-    /// Fills a slice with random bits: many cheap draws at once, as dropout wants them.
+    /// Fills a slice with random bits: many cheap draws at once, as dropout needs them.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         self.0.fill_bytes(bytes);
     }

@@ -1,4 +1,4 @@
-//! A study: its engine and its store together. The library face: ask, report, tell.
+//! A study: its engine and its store together. The library's interface: ask, report, tell.
 //!
 //! ```
 //! use hpsearch::engine::EpochReport;
@@ -27,10 +27,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Study::open`] keeps the study in a folder instead. Everything that has returned is durable then, and opening the
-//! same study later goes on where it stopped; [`Study::save`] and [`Study::load`] let a promoted trial go on from its
-//! state. `hpsearch status`, `report` and `export` read such a study like any other. `examples/own_objective.rs` shows
-//! all of it.
+//! [`Study::open`] keeps the study in a folder instead. Every call is then durable once it has returned, and opening
+//! the same study later continues where it stopped; [`Study::save`] and [`Study::load`] let a promoted trial resume
+//! from its state. `hpsearch status`, `report` and `export` read such a study like any other.
+//! `examples/own_objective.rs` shows all of it.
 //!
 //! Telling twice does not compile:
 //!
@@ -78,13 +78,13 @@ pub enum StudyError {
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What is on record does not follow from the study.
+    /// The events on record are inconsistent with the study.
     #[error(transparent)]
     Inconsistent(#[from] Inconsistent),
     /// A folder of the study cannot be made.
     #[error("make `{path}`{}", if crate::fsx::is_disk_full(.source) { ": the disk is full" } else { "" })]
     Folder { path: PathBuf, source: std::io::Error },
-    /// A success that is told too early.
+    /// A success was told before all epochs were reported.
     #[error(
         "finish trial {trial}: epoch {to} is not reported\nhint: report every epoch that `Trial::remaining` names, or tell why the trial failed"
     )]
@@ -95,12 +95,12 @@ pub enum StudyError {
     /// A checkpoint cannot be written or read.
     #[error("use checkpoint `{path}`{}", if crate::fsx::is_disk_full(.source) { ": the disk is full" } else { "" })]
     Checkpoint { path: PathBuf, source: std::io::Error },
-    /// An earlier write has failed; what was said since is not on record.
+    /// An earlier write has failed; what was reported since is not on record.
     #[error("go on with a study whose store has failed\nhint: open it again")]
     Broken,
 }
 
-/// Whether there is anything on record that somebody waited for, or put there by hand.
+/// Whether any epoch or enqueued configuration is on record.
 fn has_results(store: &dyn Store) -> Result<bool, StudyError> {
     let mut found = false;
     store.events(0, &mut |event| found |= matches!(event, Event::EpochReported { .. } | Event::Enqueued { .. }))?;
@@ -112,14 +112,14 @@ fn list(differences: &[Difference]) -> String {
     lines.join("\n")
 }
 
-/// A study that is open for writing. One at a time: it has the claim to the study.
+/// A study that is open for writing. It holds the claim to the study, so no other process can open it for writing.
 pub struct Study {
     dir: PathBuf,
     history: History,
     /// Applied, not yet durable: events, and the rows that they change.
     events: Vec<Event>,
     rows: Vec<Row>,
-    /// Open orders that somebody here is working on.
+    /// Open orders that are leased: handed out, and neither told nor released yet.
     leased: BTreeSet<OrderId>,
     files: Files,
     broken: bool,
@@ -128,21 +128,22 @@ pub struct Study {
 }
 
 impl Study {
-    /// A study that is forgotten when dropped. It cannot start warm.
+    /// A study in memory, lost when dropped. It cannot use a warm start.
     ///
     /// # Panics
-    /// Never: memory neither fails nor is it shared.
+    /// Never: the store is in memory, so it neither fails nor is shared.
     pub fn in_memory(spec: &StudySpec) -> Self {
         let claim = in_memory().claim(&spec.name).expect("nobody else knows this memory");
         let store = claim.create(spec).expect("it is empty");
         Self::assemble(PathBuf::new(), spec, store, claim)
     }
 
-    /// Opens the study in `STATE/<name>`, or makes it. Relative paths in the study start at the working directory.
+    /// Opens the study in `STATE/<name>`, or creates it. Relative paths in the study start at the working directory.
     ///
     /// # Errors
     /// If another run holds it, if results of an earlier study cannot be used, if the disk fails, or if the stored
-    /// study differs in more than a raised budget: one that has no epoch on record is begun anew instead.
+    /// study differs in more than a raised budget or settings of the run. A stored study without an epoch or enqueued
+    /// configuration on record is replaced instead.
     pub fn open(state: &Path, spec: &StudySpec) -> Result<Self, StudyError> {
         Self::open_at(state, spec, Path::new("."))
     }
@@ -154,7 +155,7 @@ impl Study {
     pub fn open_at(state: &Path, spec: &StudySpec, base: &Path) -> Result<Self, StudyError> {
         let backend = in_folder(state);
         if !backend.exists(&spec.name) {
-            // What cannot start is not begun; read again below, by whoever has the claim.
+            // Fails before anything is created. The results are read again below, under the claim.
             warm_starts(state, base, spec)?;
         }
         let dir = state.join(&spec.name);
@@ -165,27 +166,31 @@ impl Study {
         crash::at(Point::FoldersMade);
         let claim = backend.claim(&spec.name)?;
         let mut stored = claim.open()?;
+        let mut spec = spec.clone();
         if let Some(store) = &stored {
-            let differences = spec.difference(store.spec());
+            let with_earlier = spec.clone().with_defaults_of(store.spec());
+            let differences = with_earlier.difference(store.spec());
             if differences.iter().any(|d| d.change != Change::Allowed) {
                 if has_results(&**store)? {
                     return Err(StudyError::Changed { name: spec.name.clone(), differences });
                 }
-                // Nothing is lost, and a mistake in the file is no reason for another name.
+                // No result is lost, and a corrected study file can keep its name.
                 stored = None;
                 claim.remove()?;
+            } else {
+                spec = with_earlier;
             }
         }
         let store = match stored {
             Some(store) => store,
-            None => claim.create(spec)?,
+            None => claim.create(&spec)?,
         };
-        let mut study = Self::resume(dir, spec, store, claim)?;
+        let mut study = Self::resume(dir, &spec, store, claim)?;
         study.start_warm(state, base)?;
         Ok(study)
     }
 
-    /// Opens a study that exists, as it was last agreed on.
+    /// Opens an existing study with its stored specification.
     ///
     /// # Errors
     /// As [`Study::open`]; [`StoreError::Missing`] if there is none.
@@ -201,7 +206,7 @@ impl Study {
         Self::resume(dir, &spec, store, claim)
     }
 
-    /// `spec`: the study as it is agreed on now.
+    /// Replays a stored study. `spec`: its specification from now on.
     fn resume(
         dir: PathBuf,
         spec: &StudySpec,
@@ -215,7 +220,7 @@ impl Study {
             if fault.is_none() {
                 fault = history.apply(&event, rows).err();
                 files.note(history.engine(), rows);
-                rows.clear(); // on record
+                rows.clear(); // stored already
             }
         })?;
         if let Some(fault) = fault {
@@ -224,18 +229,19 @@ impl Study {
         if study.store.spec() != spec {
             study.store.replace_spec(spec, &study.history.trial_rows())?;
         }
-        study.settle()?;
+        study.finish_due_orders()?;
         if let Some(run) = study.store.runs()?.last()
             && run.ended.is_some_and(|end| end != RunEnd::Killed)
         {
             study.history.interrupt(run.started_ms, &mut study.rows);
-            study.rows.clear(); // on record since that run's end
+            study.rows.clear(); // stored when that run ended
         }
         Ok(study)
     }
 
-    /// Whoever had the study open may have died between an order's last epoch and its outcome.
-    fn settle(&mut self) -> Result<(), StudyError> {
+    /// Finishes orders whose outcome is due: the last process may have died between an order's last epoch and its
+    /// outcome.
+    fn finish_due_orders(&mut self) -> Result<(), StudyError> {
         let open: Vec<OrderId> = self.engine().open_orders().map(|open| open.order.order).collect();
         for order in open {
             if let Some(outcome) = self.engine().outcome_due(order) {
@@ -259,12 +265,12 @@ impl Study {
         }
     }
 
-    /// The study as agreed on.
+    /// The stored specification.
     pub fn spec(&self) -> &StudySpec {
         self.store.spec()
     }
 
-    /// Where the study stands.
+    /// The current state of the study.
     pub fn engine(&self) -> &Engine {
         self.history.engine()
     }
@@ -274,12 +280,12 @@ impl Study {
         &self.dir
     }
 
-    /// Seconds of all its runs, as far as noted.
+    /// Seconds of all its runs, as far as recorded.
     pub fn run_seconds(&self) -> Result<f64, StudyError> {
         Ok(self.store.runs()?.iter().map(|run| run.seconds).sum())
     }
 
-    /// Notes the beginning of a run. Attempts that an earlier run has left open are over.
+    /// Records the start of a run. Attempts that an earlier run left open are marked as interrupted.
     pub fn begin_run(&mut self, workers: u32, device: &str) -> Result<(), StudyError> {
         self.flush()?;
         let run = RunStart {
@@ -293,7 +299,7 @@ impl Study {
         Ok(self.store.begin_run(&run, &rows)?)
     }
 
-    /// Notes how long the run has lasted and, at its end, how it ended: whatever is open then is interrupted.
+    /// Records how long the run has lasted and, at its end, how it ended: attempts open then are marked as interrupted.
     pub fn note_run(&mut self, seconds: f64, ended: Option<RunEnd>) -> Result<(), StudyError> {
         self.flush()?;
         let mut rows = Vec::new();
@@ -303,7 +309,7 @@ impl Study {
         Ok(self.store.note_run(seconds, ended.map(|end| (end, rows.as_slice())))?)
     }
 
-    /// Puts a configuration first: the next new trial takes it. It is brought into the space's form.
+    /// Enqueues a configuration, complete for this space: the next new trial takes it.
     ///
     /// # Errors
     /// If the store fails; the caller has checked the configuration with `SearchSpace::complete`.
@@ -324,10 +330,10 @@ impl Study {
         Ok(())
     }
 
-    /// Makes everything durable that was applied: one transaction.
+    /// Makes everything that was applied durable, in one transaction.
     ///
     /// # Errors
-    /// If the store fails. The study then accepts nothing more: open it again, and what was not durable never was.
+    /// If the store fails. The study then accepts nothing more; opened again, it is as of the last successful flush.
     pub fn flush(&mut self) -> Result<(), StudyError> {
         if self.broken {
             return Err(StudyError::Broken);

@@ -124,10 +124,19 @@ def peer(a, freeze, folder, log, double=False):
             x = torch.where(flips.bool()[:, None, None, None], x.flip(3), x)
         return scale(x.to(torch.get_default_dtype())).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
-    def features(x, grad):
+    def frozen(x):
         with torch.no_grad():
             for stage in stages[:cut]:
                 x = stage(x)
+        return x
+
+    # Without flips an image's frozen features never change: they are computed once, for time's sake alone.
+    kept = None
+    if cut and not a.flips:
+        kept = torch.cat([frozen(pixels(c)) for c in torch.arange(len(labels)).split(a.batch)])
+
+    def features(images, flips, grad):
+        x = frozen(pixels(images, flips)) if kept is None else kept[images].contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(grad):
             for stage in stages[cut:]:
                 x = stage(x)
@@ -140,8 +149,9 @@ def peer(a, freeze, folder, log, double=False):
 
     def measure(samples, flips):
         """Statistics of the head's batch norm, computed anew over an epoch's last samples."""
-        rows = torch.cat([features(pixels(s, f), False).mean((2, 3))
-                          for s, f in zip(samples[-1024:].split(a.batch), flips[-1024:].split(a.batch))]).double()
+        last = -min(max(-(-len(samples) // 4), 256), 1024)
+        rows = torch.cat([features(s, f, False).mean((2, 3))
+                          for s, f in zip(samples[last:].split(a.batch), flips[last:].split(a.batch))]).double()
         norm.running_mean.copy_(rows.mean(0))
         norm.running_var.copy_(rows.var(0))
 
@@ -156,7 +166,7 @@ def peer(a, freeze, folder, log, double=False):
         at, summed = 0, 0.0
         for size in batches:
             images = order[at:at + size]
-            maps = features(pixels(images, flips[at:at + size]), True)
+            maps = features(images, flips[at:at + size], True)
             loss = loss_of(head(maps), labels[images])
             optimiser.zero_grad()
             loss.backward()
@@ -181,7 +191,7 @@ def peer(a, freeze, folder, log, double=False):
         with torch.no_grad():
             if a.norm_statistics == "precise":
                 measure(order, flips)
-            scores = torch.cat([head(features(pixels(c), False)).softmax(1)[:, positive]
+            scores = torch.cat([head(features(c, None, False)).softmax(1)[:, positive]
                                 for c in t["validation"].split(a.batch)])
         aucs.append(float(roc_auc_score((labels[t["validation"]] == positive).numpy(), scores.numpy())))
         log.write(json.dumps(dict(epoch=epoch, train_loss=summed / at, auc=aucs[-1],

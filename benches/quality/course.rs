@@ -1,14 +1,14 @@
-//! What one trial starts from and how its first steps go: our half of `benches/quality/course.py`.
+//! The initial state and the first steps of one trial, for comparison with PyTorch by `benches/quality/course.py`.
 //!
 //! `course STUDY.toml OUT CACHE [STEPS]` takes the study's fixed settings (nothing is searched) as trial 0 and writes
 //!
-//! - `OUT/start.safetensors`: the decoded images, their classes, the order and the mirroring of every epoch's samples, the
+//! - `OUT/start.safetensors`: the decoded images, their classes, the order and the flips of every epoch's samples, the
 //!   validation images, and the head's initial weights, in torch's layout;
 //! - `OUT/ours.jsonl`: for each of the first STEPS steps the loss, norms of the gradients of head and network, mean and
 //!   largest value of the features, as the trial of `hpsearch run` takes them; `OUT/ours.N.safetensors`: the parameters
 //!   after N steps.
 //!
-//! Of augmentation it knows mirroring alone.
+//! The only augmentation it supports is flipping.
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};

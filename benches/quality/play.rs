@@ -1,4 +1,4 @@
-//! One virtual worker on a recording.
+//! Runs studies with one virtual worker on recorded objective values.
 
 use hpsearch::engine::{Engine, EpochReport, Event, Plan};
 use hpsearch::ids::{Epoch, TrialNumber};
@@ -7,7 +7,7 @@ use hpsearch::spec::{SamplerSpec, SchedulerSpec, StudySpec};
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 
-/// Something that knows every value beforehand.
+/// Recorded objective values.
 pub trait Recording {
     /// The objective of a configuration after an epoch.
     fn value(&self, params: &Params, epoch: u32) -> f64;
@@ -26,7 +26,7 @@ pub fn play(spec: &StudySpec, recording: &dyn Recording) -> Engine {
     play_until(spec, recording, usize::MAX).0
 }
 
-/// Runs a study until so many trials have started and their orders are done; what happened.
+/// Runs a study until so many trials have started and their orders are done; returns the engine and the event log.
 pub fn play_until(spec: &StudySpec, recording: &dyn Recording, trials: usize) -> (Engine, Vec<Event>) {
     let (mut engine, mut log) = (Engine::new(spec), Vec::new());
     while engine.trials().len() < trials
@@ -86,7 +86,7 @@ impl Table {
     }
 
     /// Every value, in no order.
-    #[allow(dead_code)] // the tests' only
+    #[allow(dead_code)] // used by tests only
     pub fn values(&self) -> impl Iterator<Item = f64> + '_ {
         self.values.values().copied()
     }

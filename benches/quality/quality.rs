@@ -1,6 +1,6 @@
-//! Plays the search engine on recorded truth: full tables of results, and recorded learning curves.
+//! Runs the search engine on recorded results: full tables of values, and learning curves.
 //!
-//! Driven by `run.py`, which exports the recordings and sets other tools on the same ones. Usage:
+//! Driven by `run.py`, which exports the recordings and runs other tools on the same ones. Usage:
 //! `quality table FILE maximize|minimize SEEDS TRIALS` prints `sampler,seed,n,best`;
 //! `quality curves FILE` prints `study,method,budget,epochs,regret`.
 

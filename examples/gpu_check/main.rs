@@ -1,7 +1,7 @@
 //! Checks and measures the CUDA path on a machine that has a GPU: `scripts/gpu-check` runs it.
 //!
-//! Prints a Markdown report. Ends with status 1 where a check fails, 2 where there is no GPU. No network is needed; weights
-//! are random unless a file is given.
+//! Prints a Markdown report. Ends with status 1 where a check fails, 2 where there is no GPU. No network is needed;
+//! weights are random unless a file is given.
 
 #[path = "../../tests/it/golden.rs"]
 #[allow(dead_code)] // the tests use more of it
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What may be asked for; see [`USAGE`].
+/// The command-line options; see [`USAGE`].
 struct Options {
     gpu: usize,
     program: Option<PathBuf>,

@@ -120,7 +120,7 @@ pub fn against_cpu(r: &mut Report, gpu: &Device) -> Outcome {
     Ok(())
 }
 
-/// A slope along a direction, by the gradient and by differences of the operation's own values.
+/// Checks a directional derivative: by the gradient, and by finite differences of the operation's values.
 fn slope(
     r: &mut Report,
     what: &str,
@@ -158,7 +158,7 @@ fn slope(
     Ok(())
 }
 
-/// The operations' gradients against differences of their own values.
+/// The operations' gradients against finite differences of their values.
 pub fn differences(r: &mut Report, gpu: &Device) -> Outcome {
     set_precision(Precision::F32);
     r.table(&TABLE);

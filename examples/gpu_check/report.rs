@@ -11,7 +11,7 @@ pub struct Report {
     failed: Vec<String>,
 }
 
-/// What a section ends with.
+/// The result of a section.
 pub type Outcome = Result<(), Box<dyn Error>>;
 
 impl Report {

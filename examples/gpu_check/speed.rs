@@ -1,4 +1,4 @@
-//! Images a second of the work that trials are made of, beside PyTorch's.
+//! Images per second of forward passes and training steps, compared with PyTorch's.
 
 use crate::golden::{input, parameter};
 use crate::report::{Outcome, Report};
@@ -19,14 +19,14 @@ const BATCH: usize = 64;
 /// Least time of a measurement.
 const SECONDS: f64 = 4.0;
 
-/// The frozen part alone: the first trained position is the end.
+/// The position after the last stage: with everything frozen, only the forward pass is measured.
 const FORWARD: usize = 18;
 
 struct Work {
     name: &'static str,
     from: usize,
     batch_norm: BatchNormMode,
-    /// PyTorch's images a second, times this, is what we want to reach.
+    /// The aim, as a multiple of PyTorch's images per second.
     wanted: f64,
 }
 
@@ -85,7 +85,7 @@ fn repeated(gpu: &Device, mut f: impl FnMut() -> Result<()>) -> Result<Speed> {
     Ok(Speed { images: (rounds * BATCH) as f64 / seconds, queueing: queued / seconds, peak_mib: peak })
 }
 
-/// Forward and training steps at 299 pixels, in every arithmetic.
+/// Forward passes and training steps at 299 pixels, in every precision.
 pub fn measure(r: &mut Report, gpu: &Device, torch: Option<&Path>) -> Outcome {
     let torch: Option<Value> = match torch {
         Some(path) => Some(serde_json::from_slice(&std::fs::read(path)?)?),

@@ -31,7 +31,7 @@ impl Bench<'_> {
         self.command(state, &["run", file, "--device", device]).spawn()
     }
 
-    /// Runs to the end; seconds.
+    /// Runs to the end; returns the seconds it took.
     fn run(&self, state: &str, file: &str, device: &str) -> Result<f64, Box<dyn Error>> {
         let began = Instant::now();
         let mut command = self.command(state, &["run", file, "--device", device]);
@@ -90,7 +90,7 @@ fn column(rows: &Rows, name: &str) -> Vec<String> {
     rows.iter().map(|row| row.get(name).cloned().unwrap_or_default()).collect()
 }
 
-/// Compares two states of one study: suggestions must be equal, values close. The largest difference of values.
+/// Compares the trials of two runs of one study: suggestions must be equal, values close.
 fn compare(r: &mut Report, what: &str, a: &Rows, b: &Rows) {
     let equal = ["number", "learning_rate", "dropout"].iter().all(|name| column(a, name) == column(b, name));
     r.verdict(&format!("{what}: the same suggestions"), &equal.to_string(), "true", equal && !a.is_empty());
@@ -100,7 +100,7 @@ fn compare(r: &mut Report, what: &str, a: &Rows, b: &Rows) {
     r.verdict(&format!("{what}: values"), &format!("off by {worst:.4}"), &format!("<= {VALUES}"), worst <= VALUES);
 }
 
-/// All of it.
+/// Runs all checks of studies in a temporary folder.
 pub fn check(r: &mut Report, program: &Path, gpu: usize) -> Outcome {
     let folder = std::env::temp_dir().join(format!("hpsearch-gpu-check-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;

@@ -2,7 +2,7 @@
 //!
 //!     cargo run --example report_demo -- FOLDER [TRIALS] [--opened]
 //!
-//! Every number in it is drawn at random: it is the record of no training.
+//! Every number in it is drawn at random: nothing was trained.
 
 mod study;
 

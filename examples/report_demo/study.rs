@@ -54,7 +54,7 @@ fn normal(rng: &mut StreamRng) -> f64 {
 
 /// Predictions of a model whose classes lie `gap` standard deviations apart; patients have one to three images.
 pub fn predictions(set: u64, model: u64, images: usize, gap: f64) -> Predictions {
-    // What the images are like is common to all models; what a model makes of them is its own.
+    // How hard an image is, is common to all models; the rest of the noise is each model's own.
     let mut common = StreamRng::keyed(11, Purpose::Test, &[set]);
     let mut own = StreamRng::keyed(11, Purpose::Test, &[set, model]);
     let (mut rows, mut patient) = (Vec::new(), 0);
@@ -219,7 +219,7 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
     let least = lead.iter().copied().fold(1.0, f64::min);
     for (i, r) in records.iter_mut().enumerate() {
         if !leaders.contains(&i) {
-            // Nobody else may rank among them.
+            // No other trial may rank among them.
             r.value = r.value.map(|v| v.min(least - 0.001));
             for e in &mut r.epochs {
                 e.value = e.value.map(|v| v.min(least - 0.001));
@@ -275,7 +275,7 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
     }
 }
 
-/// A small grey picture: a PNG made by hand would be longer than this.
+/// A small grey picture.
 fn blot(seed: u64) -> Vec<u8> {
     let mut rng = StreamRng::keyed(9, Purpose::Test, &[seed]);
     let (cx, cy) = (20.0 + 24.0 * rng.unit(), 20.0 + 24.0 * rng.unit());

@@ -12,13 +12,13 @@ pub struct Global {
     /// Folder of databases, checkpoints and caches
     #[arg(long, global = true, value_name = "DIR", env = "HPSEARCH_STATE", default_value = ".hpsearch")]
     pub state: PathBuf,
-    /// Machine-readable output: one JSON object a line
+    /// Machine-readable output: one JSON object per line
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say more; twice: still more
+    /// Print more; twice: even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
-    /// Say nothing but errors and what was asked for
+    /// Print nothing but errors and the requested output
     #[arg(short, long, global = true)]
     pub quiet: bool,
 }
@@ -34,7 +34,7 @@ impl Global {
         self.state.join("cache")
     }
 
-    /// Whether standard error takes colours: a terminal, and the user has not said otherwise (`NO_COLOR`, no-color.org).
+    /// Whether to colour standard error: it is a terminal, and the user did not refuse (`NO_COLOR`, no-color.org).
     pub fn color(&self) -> bool {
         colors(std::io::stderr().is_terminal())
     }
@@ -51,11 +51,11 @@ impl Global {
         Ok(loaded)
     }
 
-    /// The study's folder from an argument that is a study file, a study's name, or nothing where the state folder
+    /// The study's name from an argument that is a study file, a study's name, or nothing where the state folder
     /// holds a single study.
     ///
     /// # Errors
-    /// If there is no such study, or which one is meant is open.
+    /// If there is no such study, or if several might be meant.
     pub fn find_study(&self, study: Option<&str>) -> Result<String, CliError> {
         let known = self.studies();
         match study {
@@ -85,13 +85,13 @@ impl Global {
         self.backend().names()
     }
 
-    /// The studies of the state folder.
+    /// The store of the state folder's studies.
     pub fn backend(&self) -> Box<dyn Backend> {
         store::in_folder(&self.state)
     }
 }
 
-/// Writes to standard error; that nobody listens there is no reason to fail.
+/// Writes to standard error, ignoring failure: a closed stream must not end the program.
 pub fn complain(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

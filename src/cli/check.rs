@@ -18,7 +18,7 @@ pub struct Args {
     pub strict: bool,
 }
 
-/// Prints one line about a sound study, with warnings on standard error.
+/// Prints one line about a valid study, with warnings on standard error.
 ///
 /// # Errors
 /// With every mistake of the file.
@@ -39,7 +39,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(if args.strict && !loaded.warnings.is_empty() { Exit::Usage } else { Exit::Done })
 }
 
-/// What the sampler will know from the start.
+/// The results of earlier studies from which the sampler will start (`warm_start`).
 ///
 /// # Errors
 /// If an earlier study is missing or cannot be used.

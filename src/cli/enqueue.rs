@@ -1,4 +1,4 @@
-//! `hpsearch enqueue`: a configuration by hand, to be tried next.
+//! `hpsearch enqueue`: adds a configuration by hand, to be tried next.
 
 use super::args::Global;
 use super::exit::{CliError, Exit};
@@ -22,7 +22,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Puts the configuration on record.
+/// Records the configuration.
 ///
 /// # Errors
 /// If it is not one of the study's space, or a run holds the study.
@@ -46,7 +46,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// Why a configuration is not taken.
+/// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 enum NotEnqueued {
     #[error("{0}")]
@@ -62,7 +62,7 @@ fn configuration(space: &SearchSpace, pairs: &[(String, String)]) -> Result<Para
         .map_err(|wrong| NotEnqueued::Space(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
 }
 
-/// The value that a text means for a parameter: a choice that reads so, else a number, else the text.
+/// The value that a text means for a parameter: the choice with this text, else a number, else the text.
 fn read(space: &SearchSpace, name: &str, text: &str) -> Value {
     let choices = match space.get(name).map(|p| &p.domain) {
         Some(Domain::Categorical { choices } | Domain::Ordinal { choices }) => choices.as_slice(),
@@ -85,7 +85,7 @@ mod tests {
     use crate::store::conformance;
 
     #[test]
-    fn a_configuration_is_read_in_the_form_of_its_space() {
+    fn values_are_read_as_the_types_of_their_parameters() {
         let space = conformance::study("space").space;
         let pairs =
             |list: &[(&str, &str)]| list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();

@@ -53,7 +53,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The exit code of a store's failure: a study that is not there, or no longer one, is missing data.
+/// The exit code of a store's failure: a study that is missing or damaged counts as missing data.
 pub fn store_exit(error: &StoreError) -> Exit {
     match error {
         StoreError::Locked { .. } => Exit::Locked,
@@ -102,7 +102,7 @@ impl CliError {
         self
     }
 
-    /// Mistakes in a study file: shown as they are, exit code 2.
+    /// Mistakes in a study file: shown as they are, exit code 2; one that cannot be read: 6.
     pub fn study_file(mistakes: crate::config::Diagnostics) -> Self {
         let exit = if mistakes.unreadable() { Exit::Missing } else { Exit::Usage };
         Self { doing: String::new(), source: Box::new(mistakes), exit }
@@ -113,7 +113,7 @@ impl CliError {
         self.exit
     }
 
-    /// Whether the reader of our output has gone (`hpsearch status | head`): no error for anybody.
+    /// Whether the reader of our output closed it (`hpsearch status | head`), which is not reported as an error.
     pub fn is_broken_pipe(&self) -> bool {
         let mut cause: Option<&(dyn Error + 'static)> = Some(self.source.as_ref());
         while let Some(error) = cause {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_is_no_error() {
+    fn output_closed_by_its_reader_is_recognised() {
         let gone = io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(CliError::new("print", Held(gone)).is_broken_pipe());
         assert!(!CliError::new("print", Held(io::Error::other("x"))).is_broken_pipe());

@@ -1,4 +1,4 @@
-//! `hpsearch export`: a row a trial, for other programs.
+//! `hpsearch export`: one row per trial, for other programs.
 
 use super::args::Global;
 use super::exit::{CliError, Exit};
@@ -42,7 +42,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// CSV with a head; columns of parameters and metrics that a trial does not have are empty. Where a metric has the
+/// CSV with a header; columns of parameters and metrics that a trial does not have are empty. Where a metric has the
 /// name of a parameter or a fixed column, it is called `metric.NAME` (parameters: `param.NAME`).
 fn table(tables: &Tables) -> Result<Vec<u8>, csv::Error> {
     const FIXED: [&str; 7] = ["number", "state", "value", "epochs", "seconds", "failure", "reason"];

@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit};
 use super::run::open_error;
 use crate::data::features::FeatureCache;
 use crate::study::{Remains, Study, Swept};
-use crate::wording::counted;
+use crate::wording::{bytes, counted};
 use std::io::Write;
 
 /// Delete checkpoints, predictions and unfinished files that nothing needs
@@ -18,10 +18,10 @@ pub struct Args {
     pub features: bool,
 }
 
-/// Tidies one study, or all.
+/// Tidies one study, or all of the state folder.
 ///
 /// # Errors
-/// If a study cannot be opened: while it runs, for one.
+/// If a study cannot be opened, for example because it is running.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let names = match args.study {
         Some(study) => vec![global.find_study(Some(&study))?],
@@ -45,7 +45,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
             let kept = serde_json::json!({ "feature_sets": kept_sets, "bytes": kept_bytes });
             writeln!(out, "{}", serde_json::json!({ "feature_sets": sets, "bytes": bytes, "kept": kept }))?;
         } else if !global.quiet {
-            let (gone, kept) = (size(sets, "set", bytes), size(kept_sets, "set", kept_bytes));
+            let (gone, kept) = (amount(sets, "set", bytes), amount(kept_sets, "set", kept_bytes));
             writeln!(out, "cached features: {gone} deleted, {kept} kept")?;
         }
     }
@@ -57,12 +57,12 @@ fn report(out: &mut impl Write, name: &str, swept: Swept, kept: Remains, global:
         let json = serde_json::json!({ "study": name, "files": swept.files, "bytes": swept.bytes, "kept": kept });
         writeln!(out, "{json}")?;
     } else if !global.quiet {
-        let (gone, kept) = (size(swept.files, "file", swept.bytes), size(kept.files, "file", kept.bytes));
+        let (gone, kept) = (amount(swept.files, "file", swept.bytes), amount(kept.files, "file", kept.bytes));
         writeln!(out, "study {name}: {gone} deleted, {kept} kept")?;
     }
     Ok(())
 }
 
-fn size(n: impl TryInto<u64>, noun: &str, bytes: u64) -> String {
-    format!("{} ({:.1} MB)", counted(n, noun), bytes as f64 / 1e6)
+fn amount(n: impl TryInto<u64>, noun: &str, size: u64) -> String {
+    format!("{} ({})", counted(n, noun), bytes(size))
 }

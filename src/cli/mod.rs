@@ -1,4 +1,4 @@
-//! The command line: one file a verb.
+//! The command line: one file per verb (subcommand).
 
 pub mod args;
 pub mod check;
@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version go to standard output with code 0; a reader that has gone is no error.
+            // Help and version go to standard output with code 0; output closed by its reader is no error.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
@@ -91,7 +91,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_tree_of_arguments_is_sound() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 }

@@ -2,22 +2,24 @@
 
 use super::args::Global;
 use super::exit::{CliError, Exit};
+use crate::clock::span;
 use crate::data::{DataSet, DataSummary};
 use crate::engine::WarmStart;
 use crate::engine::{Certainty, RungTable, rung_table};
 use crate::runner::device;
 use crate::runner::image::{ImageError, StudyCost, study_cost};
 use crate::spec::{Device, RunnerSpec, StudySpec};
+use crate::wording::bytes;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// Say what a run will do: trials, rungs, epochs, images, time and disk
+/// Show what a run will do: trials, rungs, epochs, images, time and disk
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The study file
     pub study: PathBuf,
-    /// Leave out what has to be measured: weights are not loaded, time and disk are not foretold
+    /// Leave out what has to be measured: weights are not loaded, time and disk are not estimated
     #[arg(long)]
     pub no_measure: bool,
     /// Where to measure: cpu, cuda, cuda:N or auto
@@ -25,16 +27,16 @@ pub struct Args {
     pub device: crate::spec::Devices,
 }
 
-/// What will happen.
+/// What a run will do.
 #[derive(Debug, Serialize)]
 struct StudyPlan {
     study: String,
     summary: String,
-    /// `None` where the number of trials has no bound.
+    /// `None` where the number of trials is unbounded.
     rungs: Option<RungTable>,
-    /// What the sampler knows from the start.
+    /// The results of earlier studies from which the sampler starts.
     warm_start: Vec<WarmStart>,
-    /// `None` where trials are no image trials.
+    /// `None` where trials are not trained on images.
     data: Option<DataSummary>,
     costs: Option<StudyCost>,
 }
@@ -42,7 +44,7 @@ struct StudyPlan {
 /// Prints the plan.
 ///
 /// # Errors
-/// If the study file has mistakes, or data, weights or device cannot be had.
+/// If the study file has mistakes, or data, weights or device are missing.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let loaded = global.load(&args.study)?;
     let spec = &loaded.spec;
@@ -163,52 +165,16 @@ fn cost_lines(out: &mut impl Write, costs: &StudyCost, spec: &StudySpec) -> io::
         "\nTime, by measuring {} of {} networks on {}",
         costs.networks_measured, costs.networks_drawn, costs.measured_on
     )?;
-    writeln!(out, "  frozen layers, once  {}", duration(costs.frozen_seconds))?;
-    writeln!(out, "  all epochs           {}", duration(costs.epoch_seconds))?;
-    writeln!(out, "  together             {}", duration(costs.frozen_seconds + costs.epoch_seconds))?;
+    writeln!(out, "  frozen layers, once  {}", span(costs.frozen_seconds))?;
+    writeln!(out, "  all epochs           {}", span(costs.epoch_seconds))?;
+    writeln!(out, "  together             {}", span(costs.frozen_seconds + costs.epoch_seconds))?;
     writeln!(out, "  (the whole machine at work, nothing cached yet, {} trials drawn as a sample;", costs.drawn)?;
     writeln!(out, "  features that start from shallower ones take less, decoding is not counted)")?;
     writeln!(out, "\nDisk")?;
     let limit = spec.limits.cache_bytes.filter(|limit| *limit < costs.feature_bytes);
     let limited =
-        limit.map(|l| format!(", held to {}: what does not fit is computed again", size(l))).unwrap_or_default();
-    writeln!(out, "  cached features      {} in {} sets{limited}", size(costs.feature_bytes), costs.feature_sets)?;
-    writeln!(out, "  decoded images       {}", size(costs.pixel_bytes))?;
-    writeln!(out, "  a checkpoint         {}", size(costs.checkpoint_bytes))
-}
-
-/// Seconds for people.
-fn duration(seconds: f64) -> String {
-    let s = seconds.round() as u64;
-    match s {
-        0..60 => format!("{seconds:.1} s"),
-        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
-        _ => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
-    }
-}
-
-/// Bytes for people.
-fn size(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_read_well() {
-        assert_eq!(duration(3.25), "3.2 s");
-        assert_eq!(duration(125.0), "2 min 05 s");
-        assert_eq!(duration(7320.0), "2 h 02 min");
-        assert_eq!(size(512), "512 B");
-        assert_eq!(size(3 << 29), "1.5 GiB");
-    }
+        limit.map(|l| format!(", held to {}: what does not fit is computed again", bytes(l))).unwrap_or_default();
+    writeln!(out, "  cached features      {} in {} sets{limited}", bytes(costs.feature_bytes), costs.feature_sets)?;
+    writeln!(out, "  decoded images       {}", bytes(costs.pixel_bytes))?;
+    writeln!(out, "  a checkpoint         {}", bytes(costs.checkpoint_bytes))
 }

@@ -6,7 +6,7 @@ use crate::data::{DataSet, sheet};
 use crate::report::contact_sheet;
 use crate::spec::RunnerSpec;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Views shown at rising strengths.
 const VIEWS: u32 = 3;
@@ -24,7 +24,7 @@ pub struct Args {
     pub samples: u32,
 }
 
-/// Decodes the data if no one has yet, writes the contact sheet, and prints counts and peculiarities of the data.
+/// Decodes the images unless that is done, writes the contact sheet, and prints counts and remarks on the data.
 ///
 /// # Errors
 /// If the study file has mistakes, has no images, or the data cannot be used.
@@ -34,8 +34,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let RunnerSpec::Image { data, augment, .. } = &spec.runner else {
         return Err(CliError::new("preview the study", "its trials are not trained on images").exit(Exit::Usage));
     };
-    let base = args.study.parent().unwrap_or(Path::new(""));
-    let data = DataSet::open(data, spec.seed, base, &global.cache_dir(), &super::progress::Images::new(global))
+    let data = DataSet::open(data, spec.seed, &loaded.base, &global.cache_dir(), &super::progress::Images::new(global))
         .map_err(|e| CliError::new("open the data", e).exit(Exit::Missing))?;
     let mut strips = sheet::samples(&data, args.samples as usize, spec.seed);
     strips.extend(sheet::strengths(&data, augment, VIEWS, spec.seed));

@@ -1,4 +1,4 @@
-//! Showing a run: lines that stay in place on a terminal, a line an event elsewhere, JSON for machines.
+//! Shows a run: lines rewritten in place on a terminal, one line per event elsewhere, JSON for programs.
 
 use super::args::Global;
 use crate::clock;
@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
-/// The display that suits where the output goes.
+/// The display for this output: JSON, warnings only, a terminal, or plain lines.
 pub fn observer(global: &Global) -> Box<dyn Observer> {
     if global.json {
         return Box::new(|progress: &Progress| {
             if let Ok(line) = serde_json::to_string(progress) {
-                // A reader that has gone must not end the run.
+                // Output closed by its reader must not end the run.
                 let _ = writeln!(std::io::stdout(), "{line}");
             }
         });
@@ -39,11 +39,11 @@ pub fn observer(global: &Global) -> Box<dyn Observer> {
     }
 }
 
-/// How far the reading and decoding of images is: one line on a terminal, nothing elsewhere.
+/// Progress of reading and decoding images: one line on a terminal, nothing elsewhere.
 pub struct Images(Option<ProgressBar>);
 
 impl Images {
-    /// Shows nothing before the first image.
+    /// A display that is empty until the first image.
     pub fn new(global: &Global) -> Self {
         let shown = !global.quiet && !global.json && std::io::stderr().is_terminal();
         Self(shown.then(|| {
@@ -77,7 +77,7 @@ impl Drop for Images {
     }
 }
 
-/// A line an event.
+/// One line per event.
 struct Lines {
     words: Words,
 }
@@ -156,7 +156,7 @@ impl Observer for Terminal {
     }
 }
 
-/// What is known of a worker.
+/// A worker's latest progress.
 #[derive(Clone, Debug, Default)]
 struct Busy {
     trial: Option<TrialNumber>,
@@ -168,7 +168,7 @@ struct Busy {
     within: Option<(Phase, u64, u64)>,
 }
 
-/// Puts a run into words.
+/// Follows a run and words its state and events.
 #[derive(Debug)]
 struct Words {
     verbose: u8,
@@ -240,7 +240,7 @@ impl Words {
         (self.epochs, self.planned_epochs)
     }
 
-    /// Seconds left at the pace of this run; `None` before the first epoch and where the end is open.
+    /// Seconds left at the pace of this run; `None` before the first epoch and where the epochs are unbounded.
     fn left(&self) -> Option<f64> {
         let done = self.epochs.checked_sub(self.epochs_before).filter(|&n| n > 0)?;
         let left = self.planned_epochs?.saturating_sub(self.epochs);
@@ -270,7 +270,7 @@ impl Words {
         format!("[{worker}]{trial}{value}{rate}{wait}{within}")
     }
 
-    /// What an event is for a log; `None`: not worth a line.
+    /// The line that a log has for an event; `None`: not worth a line.
     fn line(&self, progress: &Progress) -> Option<String> {
         Some(match progress {
             Progress::Started { study, workers, device, finished, resumed, .. } => {
@@ -298,13 +298,13 @@ impl Words {
                 let how = match outcome {
                     Outcome::Reached { value } => format!("reached {} {value:.4}", self.metric),
                     Outcome::Stopped { at, value } => format!("stopped at epoch {at} with {} {value:.4}", self.metric),
-                    Outcome::Failed { class, reason } => format!("failed ({}): {reason}", class_name(class)),
+                    Outcome::Failed { class, reason } => format!("failed ({}): {reason}", class),
                 };
                 format!("trial {trial}: {how} | {}", self.study_line())
             }
             Progress::AttemptLost { trial, class, reason, again, .. } => {
                 let then = if *again { "tried again" } else { "given up" };
-                format!("trial {trial}: attempt lost ({}), {then}: {reason}", class_name(class))
+                format!("trial {trial}: attempt lost ({}), {then}: {reason}", class)
             }
             Progress::Warning { text } => format!("warning: {text}"),
             Progress::Note { text } if self.verbose > 0 => text.clone(),
@@ -333,10 +333,6 @@ fn short(value: &Value) -> String {
         }
         other => other.to_string(),
     }
-}
-
-fn class_name(class: &crate::engine::FailureClass) -> String {
-    serde_json::to_value(class).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn rate(report: &EpochReport) -> f64 {

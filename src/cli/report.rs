@@ -6,7 +6,7 @@ use crate::{report, study};
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Draw the report of a study: one page, charts as SVG and PNG, their figures as CSV
+/// Draw the report of a study: one page, charts as SVG and PNG, their numbers as CSV
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A study's name or its file; may be left out where the state folder holds one study
@@ -19,7 +19,7 @@ pub struct Args {
     finalists: u32,
 }
 
-/// Writes the report. A run that is going on does not mind.
+/// Writes the report, also while the study is running.
 ///
 /// # Errors
 /// If the study cannot be found or read, or the report cannot be written.

@@ -31,7 +31,7 @@ pub struct Args {
     /// cpu, cuda, cuda:N, cuda:N,M or auto, instead of the study's
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<Devices>,
-    /// The seed, instead of the study's: it makes another study, which needs another --state or name
+    /// The seed, instead of the study's: this makes it another study, which needs another --state or name
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }
@@ -82,8 +82,8 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(exit_of(&verdict))
 }
 
-/// The devices of this run, looked for before anything else is done. Whether a program that is a trial can use a GPU is
-/// its own affair: it is told what the study says.
+/// The devices of this run, looked for before anything else is done. Only image trials need them checked: any other
+/// program is just told what the study says.
 fn devices(spec: &StudySpec) -> Result<Vec<Device>, CliError> {
     match (&spec.runner, &spec.run.device) {
         (RunnerSpec::Image { .. }, devices) => {
@@ -93,8 +93,8 @@ fn devices(spec: &StudySpec) -> Result<Vec<Device>, CliError> {
     }
 }
 
-/// Opens the images of an image study before any worker starts, so that bad data ends the run here and not trial by
-/// trial; says what they are, and leaves their counts and two pictures for the report.
+/// Opens the images of an image study before any worker starts, so that bad data ends the run at once and does not fail
+/// every trial; prints their counts, and stores the counts and two pictures for the report.
 fn look_at_data(study: &mut Study, options: &RunOptions, global: &Global) -> Result<(), CliError> {
     let RunnerSpec::Image { data, augment, .. } = study.spec().runner.clone() else { return Ok(()) };
     let (name, seed) = (study.spec().name.clone(), study.spec().seed);
@@ -134,7 +134,7 @@ pub fn open_error(name: &str, error: StudyError) -> CliError {
     CliError::new(format!("open study `{name}`"), error).exit(exit)
 }
 
-/// The exit code that a study's error means.
+/// The exit code of a study's error.
 pub fn study_exit(error: &StudyError) -> Exit {
     match error {
         StudyError::Changed { .. } => Exit::Usage,
@@ -177,7 +177,7 @@ fn exit_of(verdict: &Verdict) -> Exit {
 fn conclude(study: &Study, verdict: &Verdict, file: &Path, global: &Global) -> Result<(), CliError> {
     use crate::engine::DoneReason;
     if global.json {
-        return Ok(()); // the last event has said it
+        return Ok(()); // the last event says it
     }
     let spec = study.spec();
     let mut out = std::io::stdout().lock();

@@ -111,7 +111,7 @@ fn last_run(runs: &[RunRow]) -> String {
     }
 }
 
-/// What earlier studies gave at the start.
+/// The warm starts on record: what was taken from earlier studies.
 fn warm_starts(reader: &dyn Reader) -> Result<Vec<WarmStart>, StoreError> {
     let mut starts = Vec::new();
     if !reader.spec()?.sampler.warm_start().is_empty() {
@@ -124,7 +124,7 @@ fn warm_starts(reader: &dyn Reader) -> Result<Vec<WarmStart>, StoreError> {
     Ok(starts)
 }
 
-/// A trial with all that its row and its latest epoch say.
+/// A trial as JSON: its row, configuration, latest metrics and failure.
 fn trial_json(tables: &Tables, row: &TrialRow) -> serde_json::Value {
     let mut json = serde_json::json!(row);
     json["params"] = serde_json::json!(tables.configurations.get(&row.trial));
@@ -133,14 +133,14 @@ fn trial_json(tables: &Tables, row: &TrialRow) -> serde_json::Value {
     json
 }
 
-/// An attempt that is going on.
+/// A worker and its running attempt.
 #[derive(Debug, serde::Serialize)]
 struct Worker {
     worker: u32,
     trial: TrialNumber,
-    /// Epochs the trial has.
+    /// Epochs the trial has finished.
     epochs: u32,
-    /// Epochs it is sent to.
+    /// Epochs at which its order ends.
     to: u32,
     started_ms: u64,
     /// The objective after its latest epoch.

@@ -1,4 +1,4 @@
-//! `hpsearch test`: the one look at the locked test images.
+//! `hpsearch test`: the one-time evaluation on the locked test images.
 
 use super::args::{Global, complain};
 use super::exit::{CliError, Exit};
@@ -26,7 +26,7 @@ pub struct Args {
     /// cpu, cuda:N or auto, instead of the study's
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<Devices>,
-    /// Threads, instead of the machine's
+    /// Threads, instead of all that the machine has
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub threads: Option<u32>,
     /// Open the test images although the study is not over; the record says so
@@ -34,7 +34,7 @@ pub struct Args {
     pub unfinished: bool,
 }
 
-/// Opens the test images, or shows what the opening gave.
+/// Opens the test images, or shows the results on record.
 ///
 /// # Errors
 /// If the study is not over, has no test images or no finalists, if its images are not those it was trained on, or a
@@ -72,7 +72,7 @@ fn open(args: &Args, name: &str, global: &Global) -> Result<(), CliError> {
     let base = match &args.study {
         Some(file) if file.ends_with(".toml") => {
             let loaded = global.load(Path::new(file))?;
-            let differences = loaded.spec.difference(study.spec());
+            let differences = loaded.spec.with_defaults_of(study.spec()).difference(study.spec());
             if differences.iter().any(|d| d.change != Change::Allowed) {
                 return Err(failed(StudyError::Changed { name: name.to_owned(), differences }.into()));
             }
@@ -97,7 +97,7 @@ fn open(args: &Args, name: &str, global: &Global) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The exit code that a cause means.
+/// The exit code of an error.
 fn exit_of(error: &OpeningError) -> Exit {
     match error {
         OpeningError::NotImages | OpeningError::NotOver | OpeningError::NoFolder => Exit::Usage,
@@ -108,7 +108,7 @@ fn exit_of(error: &OpeningError) -> Exit {
     }
 }
 
-/// Figures with their 95 % intervals, one block a trial.
+/// Prints metrics with their 95 % intervals, one block per trial.
 fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
     let Some((tested, method)) = report::tested(record) else { return Ok(Exit::Done) };
     let results = record.test.iter().flat_map(|t| &t.results);

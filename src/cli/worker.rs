@@ -1,4 +1,4 @@
-//! `hpsearch worker`: what a run starts; nothing for people.
+//! `hpsearch worker`: the process that a run starts; not meant for users.
 
 use super::args::Global;
 use super::exit::{CliError, Exit};
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 /// Train trials for a run (started by `hpsearch run`)
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Become this program instead, such that it ends when its parent does
+    /// Replace this process by a program that ends when its parent does
     #[arg(long)]
     pub launch: bool,
     /// The program and its arguments

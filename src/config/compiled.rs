@@ -1,17 +1,17 @@
-//! A search space as it was compiled, with where everything stands.
+//! A compiled search space with the places of its parameters in the files.
 
 use super::reader::Place;
 use crate::space::SearchSpace;
 use std::collections::BTreeMap;
 
-/// A compiled space and where its parameters stand.
+/// A search space, and where in the files its parameters' values are.
 pub(super) struct CompiledSpace {
     pub space: SearchSpace,
     pub places: BTreeMap<String, Place>,
 }
 
 impl CompiledSpace {
-    /// Where a parameter's value stands.
+    /// The place of a parameter's value.
     pub fn place(&self, name: &str) -> Place {
         self.places.get(name).cloned().unwrap_or(Place { file: 0, span: None })
     }

@@ -13,7 +13,7 @@ pub(super) struct SourceFile {
     pub text: String,
 }
 
-/// Whether a study can be run in spite of it.
+/// A study with a mistake cannot be run; one with a warning can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Severity {
     Error,
@@ -30,7 +30,7 @@ pub(super) struct Mistake {
     pub span: Option<Range<usize>>,
     /// What is wrong.
     pub title: String,
-    /// What stands beside the caret.
+    /// The text beside the caret.
     pub label: String,
     /// What to do.
     pub help: Vec<String>,
@@ -50,12 +50,7 @@ impl Diagnostics {
         self.mistakes.is_empty()
     }
 
-    /// The number of mistakes and warnings.
-    pub fn len(&self) -> usize {
-        self.mistakes.len()
-    }
-
-    /// Whether a file could not be read at all, as against one with mistakes.
+    /// Whether a file could not be read at all, as opposed to one with mistakes.
     pub fn unreadable(&self) -> bool {
         self.unreadable
     }
@@ -84,8 +79,8 @@ impl Diagnostics {
             .collect()
     }
 
-    /// The text for people: each with its file, line and caret, in the order of the files, errors and warnings
-    /// counted at the end.
+    /// The text for people: each with its file, line and caret, errors before warnings, each in
+    /// the order of the files, and their numbers at the end.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let mut order: Vec<&Mistake> = self.mistakes.iter().collect();
@@ -132,8 +127,7 @@ impl Diagnostics {
     }
 }
 
-/// A span inside the text: at least one character where there is one, never beyond its line, so that a caret stands
-/// where the eye can find it.
+/// A span inside the text that does not go beyond its line.
 fn clamp(text: &str, span: &Range<usize>) -> Range<usize> {
     let floor = |i: usize| (0..=i.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
     let start = floor(span.start);

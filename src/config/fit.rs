@@ -1,4 +1,4 @@
-//! Whether the runner can take a search space: known settings, values within their bounds, stages that go together.
+//! Whether a search space fits the runner: known settings, values within their bounds, stages that can be combined.
 
 use super::compiled::CompiledSpace;
 use super::reader::{Item, Log, Place, Section, nearest, scalar, suggest};
@@ -10,7 +10,7 @@ use crate::spec::{
 };
 use toml::de::DeValue;
 
-/// For the image runner, every parameter must be a setting.
+/// Checks a parameter's name: for the image runner it must be a setting, for a command not a field of the order.
 pub(super) fn known_name(item: &Item<'_>, runner: &RunnerSpec) {
     if item.key.is_empty() || item.key.chars().any(|c| !(c.is_alphanumeric() || "_-.".contains(c))) {
         item.log.error(
@@ -45,7 +45,7 @@ pub(super) fn known_name(item: &Item<'_>, runner: &RunnerSpec) {
     }
 }
 
-/// Whether every name in braces in a command's arguments is one that every configuration has.
+/// Checks that every `{name}` in a command's arguments is a field of the order or a parameter of every configuration.
 pub(super) fn arguments(section: &Section<'_>, runner: &RunnerSpec, space: &SearchSpace) {
     let (RunnerSpec::Command(_), Some(list)) = (runner, section.get("command")) else { return };
     let parameters = space.parameters.iter().map(|p| p.name.as_str());
@@ -79,8 +79,8 @@ pub(super) fn arguments(section: &Section<'_>, runner: &RunnerSpec, space: &Sear
     }
 }
 
-/// Whether the runner's setting can take every value of the domain, one parameter at a time. Where the backbone is
-/// searched, stages are checked with those they may meet, in [`check_combinations`].
+/// Checks that the runner's setting accepts every value of the domain, one parameter at a time. Where the backbone is
+/// searched, the valid stages depend on it; [`check_combinations`] checks them.
 pub(super) fn fits(item: &Item<'_>, domain: &Domain, runner: &RunnerSpec, backbone_searched: bool) {
     let (Some(setting), Some(base)) = (Setting::named(item.key), runner.fixed()) else { return };
     let backbone = base.network.backbone;
@@ -176,8 +176,8 @@ pub(super) fn check_combinations(log: &Log, compiled: &CompiledSpace, runner: &R
     }
 }
 
-/// Every combination of values of some parameters (choices or fixed), conditions on each other respected; where a
-/// condition asks for anything else, both with and without the parameter.
+/// Every combination of values of some parameters (choices or fixed) that their conditions on each other allow. A
+/// parameter with a condition on any other parameter is tried both present and absent.
 fn combinations(space: &SearchSpace, names: &[&str]) -> Vec<crate::space::Params> {
     let mut all = vec![crate::space::Params::default()];
     for parameter in space.parameters.iter().filter(|p| names.contains(&p.name.as_str())) {

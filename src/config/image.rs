@@ -9,8 +9,8 @@ use crate::spec::{
 };
 use std::path::PathBuf;
 
-/// Patients in the file names of Kermany et al. 2018; the same pattern as `data::KERMANY_PATIENT`, which lies on a
-/// higher floor (a test compares them).
+/// Patients in the file names of Kermany et al. 2018; the same pattern as `data::KERMANY_PATIENT`, which this
+/// module may not import (a test compares them).
 const KERMANY: &str = r"^(?:NORMAL2-)?(person\d+|IM-\d+)";
 
 pub(super) fn compile(top: &Section<'_>) -> RunnerSpec {
@@ -44,7 +44,7 @@ pub(super) fn compile(top: &Section<'_>) -> RunnerSpec {
     RunnerSpec::Image { data, network, head, training, augment }
 }
 
-/// Puts the values that stand in a table into the settings, by the same rows as searched ones.
+/// Applies the values of a table to the settings, through the same [`Setting`]s as searched values.
 fn fixed_settings(section: &Section<'_>, settings: &mut TrialSettings) {
     for key in section.schema.keys {
         let Some(setting) = Setting::at(section.schema.name, key.name) else { continue };

@@ -19,10 +19,10 @@ use crate::wording::counted;
 use reader::{Log, Place};
 use std::path::{Path, PathBuf};
 
-/// A sound study file.
+/// A valid study file.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What it says.
+    /// The study it describes.
     pub spec: StudySpec,
     /// The folder against which its relative paths are resolved.
     pub base: PathBuf,
@@ -48,8 +48,8 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
     }
 }
 
-/// Reads a study from text in the form of a study file: for programs that bring theirs along. Its relative paths start
-/// at the working directory; without a `name` it is called `study`.
+/// Reads a study from the text of a study file: for programs that embed theirs. Its relative paths start at the working
+/// directory; without a `name` it is called `study`.
 ///
 /// # Errors
 /// As [`load`].
@@ -65,7 +65,7 @@ fn failed(path: String, title: String, unreadable: bool) -> Diagnostics {
     finish(log)
 }
 
-/// Compiles the text of a study file. `path` need not exist; its folder is where a search-space file is sought.
+/// Compiles the text of a study file. `path` need not exist; its folder is searched for the search-space file.
 fn parse(shown: &str, text: String, path: &Path) -> Result<Loaded, Diagnostics> {
     let log = Log::default();
     let base = match path.parent() {

@@ -1,7 +1,7 @@
 //! Reading tables of a parsed TOML document without stopping at the first mistake.
 //!
 //! The document is walked as toml's own spanned tree instead of through `serde`: derived structures stop at the
-//! first value of a wrong type and lose spans inside enums, and a study file is to be told everything at once.
+//! first value of a wrong type and lose spans inside enums, and all mistakes of a study file are to be shown at once.
 
 use super::diagnostics::{Mistake, Severity, SourceFile};
 use super::schema::Table;
@@ -23,14 +23,14 @@ pub(super) struct Log {
     pub unreadable: Cell<bool>,
 }
 
-/// Where something stands: a file and bytes of it.
+/// A place in the input: a file and a range of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub file: usize,
     pub span: Option<Range<usize>>,
 }
 
-/// A mistake under way: add help with [`Report::help`]; it is recorded already.
+/// A mistake or warning that is already recorded; [`Report::help`] adds help to it.
 pub(super) struct Report<'a> {
     log: &'a Log,
     index: usize,
@@ -45,7 +45,7 @@ impl Report<'_> {
 }
 
 impl Log {
-    /// Registers a file; the index goes into places.
+    /// Registers a file; [`Place::file`] is its index.
     pub fn file(&self, path: String, text: String) -> usize {
         let mut files = self.files.borrow_mut();
         files.push(SourceFile { path, text });
@@ -90,7 +90,7 @@ pub(super) struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    /// Records that something else was wanted here.
+    /// Records that another kind of value was expected here.
     pub fn wanted(&self, expected: &str) -> Report<'a> {
         self.log.error(
             &self.place,
@@ -176,7 +176,7 @@ impl<'a> Item<'a> {
         value
     }
 
-    /// The elements of an array; a single value counts as one if `or_one`.
+    /// The elements of an array; if `or_one`, a single value counts as an array of one.
     pub fn elements(&self, or_one: bool) -> Option<Vec<Item<'a>>> {
         match self.value {
             DeValue::Array(array) => Some(
@@ -237,14 +237,14 @@ impl<'a> Section<'a> {
         section
     }
 
-    /// The same without looking for unknown keys: for a table that was read before.
+    /// The same without the check for unknown keys: for a table that is checked elsewhere.
     pub fn unchecked(log: &'a Log, place: Place, table: &'a DeTable<'a>, schema: &'static Table) -> Self {
         Self { log, place, schema, table: Some(table) }
     }
 
-    /// A table of this document: absent, a table, or a mistake.
+    /// The table under a key; a value of another kind counts as absent.
     ///
-    /// Mistakes in it are recorded by [`Section::check`], once, so that it may be opened again and again.
+    /// Records nothing, so that it may be called repeatedly: [`Section::check`] records mistakes once.
     pub fn section(&self, key: &str) -> Section<'a> {
         let schema = self.schema_of(key).unwrap_or(self.schema);
         let absent =
@@ -255,7 +255,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// Records every unknown key and every table that is none, in this table and in those inside it.
+    /// Records every unknown key and every value that should be a table, in this table and in those inside it.
     pub fn check(&self) {
         for item in self.items() {
             if let Some(schema) = self.schema_of(item.key)
@@ -318,7 +318,7 @@ impl<'a> Section<'a> {
         self.choice(key, T::VARIANTS)?.parse().ok()
     }
 
-    /// Mistakes for keys that belong to another kind of this table.
+    /// Records a mistake for each key that does not belong to this `kind` of the table.
     pub fn only_with(&self, kind: &str, keys: &[(&str, &[&str])]) {
         for (key, kinds) in keys {
             if let Some(item) = self.get(key)
@@ -361,7 +361,7 @@ pub(super) fn entries<'a>(item: &Item<'a>) -> Option<Vec<Item<'a>>> {
     }
 }
 
-/// Adds the nearest known name, if one is near.
+/// Adds the nearest known name as help, if one is near enough.
 pub(super) fn suggest<'a, 'n>(
     report: Report<'a>,
     given: Option<&str>,
@@ -374,7 +374,7 @@ pub(super) fn suggest<'a, 'n>(
 }
 
 /// The known name nearest to a text, if it is near enough to have been meant: Damerau-Levenshtein distance of at
-/// most a third of its length, or the same letters but for case and separators.
+/// most a third of its length, or the same letters apart from case and separators.
 pub(super) fn nearest<'n>(given: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let bare = |t: &str| t.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
     let wanted = bare(given);
@@ -396,7 +396,7 @@ fn elsewhere<'a>(report: Report<'a>, key: &str, schema: &Table) -> Report<'a> {
     if tables.is_empty() { report } else { report.help(format!("`{key}` belongs to {}", tables.join(", "))) }
 }
 
-/// A whole number, if the value is one that fits.
+/// The value as a whole number, if it is one of 64 bits.
 pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
     value.as_integer().and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok())
 }
@@ -432,8 +432,8 @@ fn describe(value: &DeValue<'_>) -> String {
     }
 }
 
-/// Parses TOML; every syntax mistake is recorded. `None` if there is one: what was recovered would only lead to
-/// mistakes that the user never made.
+/// Parses TOML and records every syntax mistake. `None` if there is one: checking the recovered part would report
+/// mistakes that the user did not make.
 pub(super) fn document<'a>(log: &Log, file: usize, text: &'a str) -> Option<Spanned<DeTable<'a>>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {

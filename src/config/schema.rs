@@ -1,14 +1,14 @@
-//! Every key of a study file, once: what the reader accepts, what `docs/study-file.md` says, and where the nearest
-//! known name is looked for.
+//! The one list of all keys of a study file: for the reader, for `docs/study-file.md`, and for suggesting the nearest
+//! known name.
 
 /// One key of a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// Its name.
     pub name: &'static str,
-    /// What values it takes, for people.
+    /// The values it takes, for people.
     pub kind: &'static str,
-    /// What holds without it, for people.
+    /// Its default, for people.
     pub default: &'static str,
     /// What it means.
     pub meaning: &'static str,
@@ -309,7 +309,7 @@ pub static TABLES: &[Table] = &[
             key(
                 "norm_statistics",
                 "`running`, `precise`",
-                "`running`",
+                "`precise`",
                 "Statistics with which the head's batch norm judges: moving averages over the steps, or computed anew over training images after each epoch.",
             ),
         ],

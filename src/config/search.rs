@@ -1,4 +1,4 @@
-//! Objective, sampler, scheduler, budget, limits, run.
+//! Objective, sampler, scheduler, budget, limits, failures, run.
 
 use super::reader::{Section, nearest};
 use crate::spec::{
@@ -48,13 +48,13 @@ fn better(direction: Direction) -> &'static str {
 
 fn metric(section: &Section<'_>, runner: &RunnerSpec) -> Option<Metric> {
     let Some(item) = section.get("metric") else {
-        // What other programs report has no name until the study gives it one.
+        // The objective of other runners is called `value` unless the study names it.
         let own = !matches!(runner, RunnerSpec::Image { .. });
         return Some(if own { Metric::Custom(String::from("value")) } else { Metric::RocAuc });
     };
     let text = item.text()?;
     if !matches!(runner, RunnerSpec::Image { .. }) {
-        // A program may report anything; only a name whose better direction is known is more than a name.
+        // A program may report anything under any name; a known metric's name also gives the direction.
         if text.is_empty() || text.contains(char::is_whitespace) {
             item.wanted("a name without spaces");
             return None;
@@ -106,7 +106,7 @@ pub(super) fn sampler(section: &Section<'_>) -> SamplerSpec {
     }
 }
 
-/// Earlier studies, by name or path. Whether they exist is for the run: names are those of a state folder.
+/// Earlier studies, by name or path. Whether they exist is checked later: names refer to a state folder.
 fn warm_start(section: &Section<'_>) -> Vec<String> {
     let Some(item) = section.get("warm_start") else { return Vec::new() };
     let mut studies: Vec<String> = Vec::new();
@@ -218,5 +218,5 @@ pub(super) fn run(section: &Section<'_>) -> RunSpec {
     }
 }
 
-/// Bounds of shares that leave something on either side.
+/// Bounds of a proportion: above 0 and below 1.
 pub(super) const SHARE: Bounds = Bounds { low: 0.0, high: 1.0, low_included: false, high_included: false };

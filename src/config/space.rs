@@ -1,4 +1,4 @@
-//! The search space: domains and conditions. Whether the runner can take them: `fit`.
+//! The search space: domains and conditions. Whether they fit the runner is checked in `fit`.
 
 use super::compiled::CompiledSpace;
 use super::fit::{fits, known_name};
@@ -57,7 +57,7 @@ pub(super) fn compile(top: &Section<'_>, file: Option<&SpaceFile>, runner: &Runn
             }
             None => empty,
         },
-        // A text whose file is missing has been reported.
+        // A file that is named but missing has been reported.
         None if item.value.is_str() => empty,
         None => parameters(&item, runner),
     }
@@ -260,7 +260,7 @@ fn condition(item: &Item<'_>) -> Option<(Condition, (Place, Place))> {
     Some((Condition { parameter: name, values }, (parameter.place, is.place)))
 }
 
-/// Checks that conditions refer to parameters and values that exist, and brings values into the domains' form.
+/// Checks that conditions refer to parameters and values that exist, and converts values to the domains' types.
 fn conditions(table: &Item<'_>, read: &mut [(Parameter, Option<(Place, Place)>)]) {
     let domains: BTreeMap<String, Domain> = read.iter().map(|(p, _)| (p.name.clone(), p.domain.clone())).collect();
     for (parameter, at) in read {

@@ -1,14 +1,14 @@
-//! The whole file.
+//! Compiling a whole study file.
 
 use super::image;
 use super::reader::{Item, Log, Place, Section, entries};
 use super::schema::Table;
 use super::{fit, reader, search, space, warnings};
 use crate::space::Params;
-use crate::spec::{CommandSpec, RunnerSpec, StudySpec};
+use crate::spec::{ChangedDefaults, CommandSpec, RunnerSpec, StudySpec};
 use std::path::{Path, PathBuf};
 
-/// Compiles a study; `None` only if the TOML itself is broken beyond reading. Whether it is sound, the log says.
+/// Compiles a study; `None` only if the TOML does not parse. The study is valid if the log has no mistakes.
 pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Path) -> Option<StudySpec> {
     let file = log.file(shown.to_owned(), text.to_owned());
     let document = reader::document(log, file, text)?;
@@ -37,6 +37,7 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
         space: space.space.clone(),
         sampler,
         scheduler,
+        changed_defaults: ChangedDefaults { norm_statistics: top.section("training").get("norm_statistics").is_none() },
     };
     fit::arguments(&top.section("runner"), &spec.runner, &spec.space);
     if log.errors() == 0 {
@@ -121,7 +122,7 @@ fn enqueue(top: &Section<'_>, space: &crate::space::SearchSpace) -> Vec<Params> 
         let Some(items) = entries(&table) else { continue };
         let given = Params(items.iter().filter_map(|i| Some((i.key.to_owned(), i.scalar()?))).collect());
         if given.0.len() < items.len() {
-            continue; // said already
+            continue; // reported already
         }
         match space.complete(&given) {
             Ok(params) => {

@@ -23,7 +23,7 @@ pub(super) fn seconds(text: &str) -> Option<f64> {
     (total > 0.0 && total <= LONGEST).then_some(total)
 }
 
-/// No one waits for longer than ten years.
+/// The longest duration accepted: ten years.
 const LONGEST: f64 = 3650.0 * 86_400.0;
 
 /// Bytes of `500 MB`, `2 GiB`, `1024`.

@@ -1,4 +1,4 @@
-//! What is allowed but unwise.
+//! Warnings: what is allowed but unwise.
 
 use super::compiled::CompiledSpace;
 use super::fit::backbones;
@@ -9,7 +9,7 @@ use crate::spec::{
     Views, WeightSource,
 };
 
-/// Warns of what a sound study had better not do.
+/// Warns about unwise choices in a valid study.
 pub(super) fn warn(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
     search(top, spec);
     ranges(top.log, compiled);
@@ -184,7 +184,7 @@ fn images(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
 fn overridden(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
     for parameter in spec.space.parameters.iter().filter(|p| p.when.is_none()) {
         let Some(setting) = Setting::named(&parameter.name) else { continue };
-        // The fixed backbone says whose the weights are.
+        // The fixed backbone decides which weights are meant.
         if let Some(item) = top.section(setting.section).get(setting.key).filter(|_| setting.name != "backbone") {
             let place = compiled.place(&parameter.name);
             let title = format!("`{}` in `[{}]` is never used: it is searched", setting.key, setting.section);

@@ -19,7 +19,7 @@ use std::path::Path;
 /// shared by all processes that use them.
 pub struct DataSet {
     records: Vec<ImageRecord>,
-    /// Where each record's pixels are in the file: equal bytes share theirs.
+    /// Position of each record's pixels in the pixel file; images with equal bytes share one.
     slots: Vec<usize>,
     pixels: PixelFile,
     split: Split,
@@ -27,13 +27,13 @@ pub struct DataSet {
 }
 
 impl DataSet {
-    /// Opens the data of a study: lists and checks the files, decodes what no one has decoded yet, and divides the
-    /// images by the study's `seed`. Relative paths start at `base`, the study file's folder; decoded pixels live in
+    /// Opens the data of a study: lists and checks the files, decodes what is not cached, and splits the images
+    /// by the study's `seed`. Relative paths start at `base`, the study file's folder; decoded pixels are cached in
     /// `cache_dir`.
     ///
     /// # Errors
-    /// Where files are missing or, under [`BadFilePolicy::Fail`], broken (all are named at once); where a class has too
-    /// few images; where decoded pixels cannot be kept.
+    /// If files are missing or, under [`BadFilePolicy::Fail`], broken (all are reported at once), if a class has too
+    /// few images, or if decoded pixels cannot be stored.
     pub fn open(
         spec: &DataSpec,
         seed: u64,
@@ -62,7 +62,7 @@ impl DataSet {
         self.summary.positive
     }
 
-    /// How the images are divided.
+    /// How the images are split.
     pub fn split(&self) -> &Split {
         &self.split
     }
@@ -72,7 +72,7 @@ impl DataSet {
         &self.summary.skipped
     }
 
-    /// What the data turned out to be.
+    /// Counts and peculiarities of the data.
     pub fn summary(&self) -> &DataSummary {
         &self.summary
     }
@@ -93,10 +93,10 @@ impl PixelSource for DataSet {
     }
 }
 
-/// An image enlarged more than this is remarked on: it shows next to nothing.
+/// Images enlarged by more than this factor are mentioned in the notes: they show almost nothing.
 const ENLARGED: u32 = 8;
 
-/// Images found, before anything is decided about them.
+/// Images found, before they are checked and split.
 struct Found {
     classes: Vec<String>,
     records: Vec<ImageRecord>,
@@ -127,7 +127,7 @@ impl Found {
                 Err(e) => bad.push(SkippedFile { path: image.name, reason: format!("cannot be read: {e}") }),
             }
         }
-        // One picture for each different content, in the order of digests: the same set, the same file.
+        // One picture per distinct content, in the order of digests, so that the same images give the same pixel file.
         let different: BTreeMap<Digest, &Path> = readable.iter().map(|(i, d)| (*d, i.file.as_path())).collect();
         let sources: Vec<(Digest, &Path)> = different.into_iter().collect();
         let pixels = decoded(spec, &sources, folder, watch)?;
@@ -146,7 +146,7 @@ impl Found {
         Ok(found.fill(readable, slots))
     }
 
-    /// Sorts decoded files into records and bad ones.
+    /// Separates decoded files into records and bad files.
     fn fill(mut self, readable: Vec<(Listed, Digest)>, slots: Vec<usize>) -> Self {
         let mut labels: BTreeMap<Digest, BTreeMap<String, String>> = BTreeMap::new();
         for (image, digest) in &readable {
@@ -201,7 +201,7 @@ impl Found {
         Ok(Self { classes, records, slots, sets, pixels, bad: Vec::new(), notes })
     }
 
-    /// Refuses what the policy refuses, and classes without a usable image.
+    /// Refuses bad files if the policy forbids them, and classes without a usable image.
     fn check(self, spec: &DataSpec) -> Result<Self, DataError> {
         if spec.bad_files == BadFilePolicy::Fail && !self.bad.is_empty() {
             return Err(DataError::BadFiles { files: self.bad });
@@ -286,7 +286,7 @@ fn check_classes(classes: &[String], place: &Path, images: impl Fn(&String) -> u
     Err(DataError::EmptyClass { classes: empty.into_iter().collect::<Vec<_>>().join("`, `"), place })
 }
 
-/// At most this many bad files are spelled out.
+/// At most this many bad files are listed in a message.
 const NAMED: usize = 100;
 
 fn describe(files: &[SkippedFile]) -> String {
@@ -309,7 +309,7 @@ pub enum DataError {
         counted(files.len(), "file"), describe(files)
     )]
     BadFiles { files: Vec<SkippedFile> },
-    /// Nothing to tell apart.
+    /// Only one class.
     #[error(
         "find two classes in `{place}`: there is only `{class}`\nhint: every class needs a folder or label of its own"
     )]
@@ -317,7 +317,7 @@ pub enum DataError {
     /// Class folders without files.
     #[error("find images of `{classes}` in `{place}`: the folder is empty\nhint: add images, or remove the folder")]
     EmptyClass { classes: String, place: String },
-    /// Nothing of a class was usable.
+    /// A class without a usable image.
     #[error("use any image of class `{class}`: all were among the {skipped} that were skipped")]
     NoUsable { class: String, skipped: usize },
     /// The positive class is not one of the classes.

@@ -1,5 +1,5 @@
-//! Digests and dimensions of files, remembered by path, length and time of change, so that a worker need not read every image to
-//! know that nothing has changed.
+//! Index of file digests and image dimensions, keyed by path, length and modification time, so that a worker need not
+//! read every image again to know that nothing has changed.
 
 use super::decode;
 use super::watch::{Task, Watch};
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// A file changed less than this before it was read may change again within the clock's grain, unnoticed: its digest
-/// is not remembered.
+/// A file modified less than this before it was read may change again without a different modification time, as clocks
+/// are coarse: its digest is not stored.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// What a file looked like when it was read.
@@ -32,8 +32,8 @@ pub(super) struct Contents {
     pub dimensions: Option<(u32, u32)>,
 }
 
-/// The contents of each file, or why it cannot be read. Reads what `index` does not know, and brings `index` up to date
-/// if it can: the memory is a help, never a need.
+/// The digest and dimensions of each file, or why it cannot be read. Reads only files that are new or changed since the
+/// index file `index` was written, and updates it; failing to do so is no error.
 pub(super) fn contents(files: &[PathBuf], index: &Path, watch: &dyn Watch) -> Vec<Result<Contents, io::Error>> {
     let known: HashMap<PathBuf, Seen> =
         std::fs::read(index).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
@@ -56,11 +56,11 @@ pub(super) fn contents(files: &[PathBuf], index: &Path, watch: &dyn Watch) -> Ve
     seen.into_iter().map(|s| s.map(|(seen, _)| seen.contents)).collect()
 }
 
-/// What the file is like, and whether that may be remembered.
+/// The file's digest and dimensions, and whether they may be stored in the index.
 fn look(file: &Path, known: Option<&Seen>) -> io::Result<(Seen, bool)> {
     let meta = std::fs::metadata(file)?;
     if !meta.is_file() {
-        // Opening a pipe would wait for whoever writes to it.
+        // Opening a pipe would block until another process writes to it.
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no regular file"));
     }
     let changed = meta.modified()?;
@@ -76,7 +76,7 @@ fn look(file: &Path, known: Option<&Seen>) -> io::Result<(Seen, bool)> {
 fn remember(now: &HashMap<&PathBuf, &Seen>, index: &Path) -> io::Result<()> {
     let folder = index.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
-    // A name of its own, as several workers may do this at once; the last one wins, and all say the same.
+    // A temporary name per process, as several workers may write at once; the last rename wins, and all contents agree.
     let partial = index.with_extension(format!("{}.partial", std::process::id()));
     let mut file = std::fs::File::create(&partial)?;
     let written = file.write_all(&serde_json::to_vec(now)?).and_then(|()| std::fs::rename(&partial, index));

@@ -1,35 +1,34 @@
-//! Work done ahead of the step that wants it, by threads of its own, in order, and never too much of it.
+//! Prefetching: threads prepare pieces in order before the consumer needs them, a bounded number ahead.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What the makers and the consumer share.
+/// State shared by the producer threads and the consumer.
 struct Queue<T> {
     state: Mutex<State<T>>,
-    /// Something was made.
+    /// Signals that a piece is ready or work has stopped.
     made: Condvar,
-    /// Something was taken, or all is over.
+    /// Signals that a piece was taken or work has stopped.
     taken: Condvar,
 }
 
 struct State<T> {
     ready: BTreeMap<usize, T>,
-    /// The next piece nobody has begun.
+    /// The next piece to start.
     next: usize,
     /// Pieces handed to the consumer.
     consumed: usize,
-    /// The consumer wants no more, or a maker has panicked.
+    /// The consumer has finished or failed, or a producer has panicked.
     over: bool,
 }
 
-/// Makes pieces `0..count` with `threads` threads, at most `depth` of them ahead, and gives each in its order to
-/// `each` on the calling thread. Returns how long `each` had to be kept waiting: at its heart, a step that never waits
-/// for pixels.
+/// Makes pieces `0..count` with `threads` threads, at most `depth` of them ahead of the consumer, and passes them in
+/// order to `each` on the calling thread. Returns the total time the calling thread waited for pieces.
 ///
-/// What is made depends on its number alone, so neither the number of threads nor `depth` can change a result. The
-/// threads are plain ones, apart from the pool on which kernels run, and are gone when this returns: after the last
-/// piece, after the first error of `each` (which is returned), or after a panic on either side (which goes on).
+/// A piece depends on its number alone, so neither the number of threads nor `depth` can change a result. The threads
+/// are separate from the pool on which kernels run, and have ended when this returns: after the last piece, after the
+/// first error of `each` (which is returned), or after a panic on either side (which is propagated).
 ///
 /// # Panics
 /// If `make` or `each` does.
@@ -49,7 +48,7 @@ pub fn ahead<T: Send, E>(
         for _ in 0..threads.clamp(1, count.max(1)) {
             scope.spawn(|| queue.work(count, depth.max(1), &make));
         }
-        // Also when `each` fails or panics: the scope waits for its threads.
+        // Stops the threads also when `each` fails or panics, as the scope waits for them.
         let _end = End(&queue);
         let mut waited = Duration::ZERO;
         for i in 0..count {
@@ -77,7 +76,7 @@ impl<T> Queue<T> {
             let i = state.next;
             state.next += 1;
             drop(state);
-            // A panic here must reach a consumer that would wait for ever.
+            // If `make` panics, dropping the guard wakes the consumer, which would otherwise wait for ever.
             let guard = End(self);
             let piece = make(i);
             std::mem::forget(guard);
@@ -86,7 +85,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Piece `i`, when it is ready; `None` if a maker has panicked.
+    /// Piece `i`, when it is ready; `None` if a producer has panicked.
     fn take(&self, i: usize) -> Option<T> {
         let missing = |s: &mut State<T>| !s.over && !s.ready.contains_key(&i);
         let mut state = self.made.wait_while(self.lock(), missing).unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +97,7 @@ impl<T> Queue<T> {
     }
 }
 
-/// Tells both sides that it is over.
+/// Tells producers and consumer to stop when dropped.
 struct End<'a, T>(&'a Queue<T>);
 
 impl<T> Drop for End<'_, T> {
@@ -141,12 +140,12 @@ mod tests {
             Ok::<_, Infallible>(())
         };
         ahead(200, 3, 4, make, each).unwrap();
-        // The piece in the consumer's hands is no longer ahead, though not yet counted as consumed here.
+        // The piece that the consumer holds is no longer ahead, though this test has not yet counted it as consumed.
         assert!(most.load(SeqCst) <= 4, "{}", most.load(SeqCst));
     }
 
     #[test]
-    fn the_first_error_ends_it_and_no_more_is_made() {
+    fn the_first_error_stops_all_work() {
         let made = AtomicUsize::new(0);
         let make = |_| made.fetch_add(1, SeqCst);
         let result = ahead(1_000_000, 2, 2, make, |i, _| if i == 5 { Err("enough") } else { Ok(()) });
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_a_maker_goes_on_instead_of_hanging() {
+    fn a_panic_of_a_producer_is_propagated_instead_of_hanging() {
         let make = |i: usize| assert_ne!(i, 3, "made to panic");
         let caught = std::panic::catch_unwind(|| ahead(10, 2, 2, make, |_, ()| Ok::<_, Infallible>(())));
         assert!(caught.is_err());

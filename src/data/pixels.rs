@@ -1,4 +1,4 @@
-//! What the training loop needs to know of images.
+//! What the training loop needs to know about images.
 
 use crate::digest::Digest;
 

@@ -1,14 +1,14 @@
-//! Pictures of a data set for people: samples of each class, and one image at rising strengths of augmentation.
+//! Preview pictures of a data set: samples of each class, and one image at rising strengths of augmentation.
 
 use super::augment::{View, ViewDraw, render};
 use super::{DataSet, PixelSource};
 use crate::rng::{Purpose, StreamRng};
 use crate::spec::{AugmentSpec, PixelScaling};
 
-/// A picture with a few words below it.
+/// A picture with a caption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tile {
-    /// The words.
+    /// The caption.
     pub caption: String,
     /// Side in pixels.
     pub side: usize,
@@ -25,7 +25,7 @@ pub struct Strip {
     pub tiles: Vec<Tile>,
 }
 
-/// Strengths that [`strengths`] shows.
+/// Augmentation strengths that [`strengths`] shows.
 pub const STRENGTHS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
 /// At most `each` training images of every class, chosen by the study's `seed`, with the class's counts. Test images
@@ -47,7 +47,7 @@ pub fn samples(data: &DataSet, each: usize, seed: u64) -> Vec<Strip> {
         .collect()
 }
 
-/// `rows` views of training images of the positive class, each at [`STRENGTHS`]: from left to right only the strength
+/// `rows` views of one training image of the positive class, each at [`STRENGTHS`]: from left to right only the strength
 /// changes.
 pub fn strengths(data: &DataSet, augment: &AugmentSpec, rows: u32, seed: u64) -> Vec<Strip> {
     let class = data.positive();

@@ -1,8 +1,8 @@
-//! Which images train, which judge, which stay locked.
+//! Splits images into training, validation and locked test sets.
 //!
-//! Images of one patient, and images with equal bytes, are one *group*; a group is never on two sides. Sides are
-//! filled class by class as near to their shares as groups allow. Everything follows from the images' names and the
-//! seed: not from the order in which a folder was read.
+//! Images of one patient, and images with equal bytes, form one *group*; a group is never in two sets. The split is
+//! stratified by class as far as groups allow. It depends on the images, in the order of their names, and on the seed,
+//! not on the order in which a folder was read.
 
 mod assign;
 mod groups;
@@ -15,15 +15,16 @@ use assign::assign;
 use groups::groups;
 use serde::{Deserialize, Serialize};
 
-/// Images a given validation set must have of every class to be kept by [`ValidationPolicy::Auto`].
+/// A validation set that came with the data needs this many images of every class for [`ValidationPolicy::Auto`] to
+/// keep it.
 pub const ENOUGH_TO_VALIDATE: usize = 30;
 
-/// One division of the development images. Indices are positions in the records.
+/// One division of the development images into training and validation. Indices are positions in the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fold {
     /// Images to train on.
     pub train: Vec<usize>,
-    /// Images that judge a trial.
+    /// Images to validate on.
     pub validation: Vec<usize>,
 }
 
@@ -32,32 +33,32 @@ pub struct Fold {
 pub struct Split {
     /// At least one.
     pub folds: Vec<Fold>,
-    /// Locked until a study's test is opened; may be empty.
+    /// Test images: locked until the study's test set is opened; may be empty.
     pub test: Vec<usize>,
-    /// Images left out because their patient or their bytes are in a given test or validation set.
+    /// Images left out because their patient or their bytes are in a test or validation set that came with the data.
     pub dropped: Vec<usize>,
-    /// What became of the validation set that the data brought.
+    /// What was done with a validation set that came with the data.
     pub given_validation: GivenValidation,
 }
 
-/// What became of a given validation set.
+/// What was done with a validation set that came with the data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GivenValidation {
     /// There was none.
     #[default]
     Absent,
-    /// It judges the trials.
+    /// It is the validation set.
     Kept,
-    /// It was merged with the training images and all were split anew.
+    /// It was merged with the training images, and all were split again.
     Merged,
 }
 
-/// Divides `records`, which must be in the order of their names; `sets[i]` is where the data put record `i`, and
-/// `classes` are the names of the classes.
+/// Splits `records`, which must be in the order of their names. `sets[i]` is the set that the data assign to record
+/// `i`; `classes` are the class names.
 ///
 /// # Errors
-/// Where a class has too few images or patients to be on every side, with what to do.
+/// If a class has too few images or patients to be in every set; the message says what to do.
 pub fn split(
     records: &[ImageRecord],
     sets: &[Option<GivenSet>],
@@ -81,7 +82,8 @@ pub fn split(
             _ => train.push(i),
         }
     }
-    // Given sets stay as they are: what they share with a lower set is dropped from the lower one.
+    // The data's own sets take precedence, test before validation before training: an image is dropped from a set if
+    // its group is also in a higher one.
     divider.drop_shared(&mut validation, &[&out.test], &mut out.dropped);
     divider.drop_shared(&mut train, &[&out.test, &validation], &mut out.dropped);
     out.dropped.sort_unstable();
@@ -127,7 +129,7 @@ fn two(mut parts: Vec<Vec<usize>>) -> (Vec<usize>, Vec<usize>) {
     (parts.pop().unwrap_or_default(), second)
 }
 
-/// Counters of the stream that orders groups: part of every study's results.
+/// Counter of the random stream that shuffles groups. Changing a value would change the split of every study.
 #[derive(Clone, Copy)]
 enum Stage {
     Test = 0,
@@ -171,7 +173,7 @@ impl Divider<'_> {
         images.iter().for_each(|&i| members[self.group[i]].push(i));
         members.retain(|m| !m.is_empty());
         StreamRng::keyed(self.seed, Purpose::Split, &[stage as u64]).shuffle(&mut members);
-        // Large groups first, while there is room for them; the sort is stable, so equals stay shuffled.
+        // Large groups first, while there is room for them; the sort is stable, so groups of equal size stay shuffled.
         members.sort_by_key(|m| std::cmp::Reverse(m.len()));
         let sizes: Vec<Vec<usize>> = members.iter().map(|m| self.counts(m.iter().copied())).collect();
         let mut parts = vec![Vec::new(); shares.len()];
@@ -190,7 +192,7 @@ impl Divider<'_> {
         }
     }
 
-    /// Every class must have a group for every side.
+    /// Checks that every class has a group for each of `sides` sets.
     fn check_groups(&self, images: &[usize], sides: usize) -> Result<(), SplitError> {
         for (class, name) in self.classes.iter().enumerate() {
             let of_class = || images.iter().copied().filter(|&i| self.records[i].class as usize == class);
@@ -209,13 +211,13 @@ impl Divider<'_> {
 /// Why images cannot be divided.
 #[derive(Debug, thiserror::Error)]
 pub enum SplitError {
-    /// A class cannot be on every side.
+    /// A class has too few groups to be in every set.
     #[error(
         "split class `{class}`: it has {images} images of {groups} patients (or single images), and {sides} sides \
          need one each\nhint: add images of `{class}`, ask for fewer folds, or check the pattern for patients"
     )]
     TooFew { class: String, images: usize, groups: usize, sides: usize },
-    /// A class is missing on a side.
+    /// A class is missing from a set.
     #[error(
         "split the images: class `{class}` has none left for {side}\n\
          hint: add images of `{class}`, or let `data.split.validation = \"merge\"` make a new validation set"

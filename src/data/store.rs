@@ -1,12 +1,12 @@
-//! Decoded images in one memory-mapped file: decoded once, whoever asks.
+//! Decoded images in one memory-mapped file: decoded once, shared by all processes.
 //!
-//! The file's name is the digest of everything that decides its contents, so an existing file is the right one.
-//! One process builds at a time, under a file lock; the others wait and then map what it made. The file appears
-//! under its name complete and durable, or not at all. It is nevertheless checked on opening, picture by picture,
-//! and rebuilt if a byte is wrong.
+//! The file is named by the digest of everything that determines its contents, so an existing file is the right one.
+//! One process builds at a time, under a file lock; the others wait and then map what it built. The file is renamed to
+//! its final name only when complete and synced. It is nevertheless verified on opening, picture by picture, and
+//! rebuilt if a byte is wrong.
 //!
 //! Layout: header ([`MAGIC`]), `count * slot` bytes of pixels, a JSON trailer ([`Trailer`]), then a footer: the
-//! trailer's length (u64, little-endian), its digest, and the digest that the file is named for.
+//! trailer's length (u64, little-endian), its digest, and the digest by which the file is named.
 
 use super::watch::{Task, Watch};
 use crate::digest::Digest;
@@ -25,7 +25,7 @@ const MAGIC: &[u8; 64] =
     b"hpsearch pixels, version 1\n\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 const FOOTER: usize = 8 + 32 + 32;
 
-/// What the file says of its pictures.
+/// What the file records about its pictures.
 #[derive(Serialize, Deserialize)]
 struct Trailer {
     count: usize,
@@ -42,15 +42,15 @@ pub(super) struct PixelFile {
     trailer: Trailer,
 }
 
-/// A set of pictures to be had.
+/// The set of pictures to open or build.
 pub(super) struct Wanted<'a> {
-    /// Where such files live.
+    /// Folder of pixel files.
     pub folder: &'a Path,
-    /// Digest of all that decides the pixels.
+    /// Digest of all that determines the pixels.
     pub key: Digest,
-    /// Pictures.
+    /// Number of pictures.
     pub count: usize,
-    /// Bytes of one.
+    /// Bytes of one picture.
     pub slot: usize,
     /// What making them is called in progress messages.
     pub task: Task,
@@ -72,8 +72,8 @@ impl PixelFile {
         let lock_path = path.with_extension("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(|e| failed("open the lock file")(&lock_path, e))?;
-        wait_for(&lock, watch).map_err(|e| e.unwrap_or_interrupted(&lock_path))?;
-        // Whoever held the lock has probably made it.
+        wait_for(&lock, watch).map_err(|e| e.into_store_error(&lock_path))?;
+        // The process that held the lock has probably built the file.
         if let Some(found) = Self::map(&path, wanted) {
             return Ok(found);
         }
@@ -91,11 +91,11 @@ impl PixelFile {
         Self::map(&path, wanted).ok_or(StoreError::Unreadable { path })
     }
 
-    /// The file, if it is there, complete and right.
+    /// Maps the file if it exists, complete and intact.
     fn map(path: &Path, wanted: &Wanted<'_>) -> Option<Self> {
         let file = File::open(path).ok()?;
-        // SAFETY: files of this folder are written under another name and renamed; nothing of ours changes or
-        // shortens one that has this name, so the mapped bytes stay as they are while the map lives.
+        // SAFETY: files of this folder are written under another name and renamed; this program never changes or
+        // shortens one that has its final name, so the mapped bytes stay as they are while the map exists.
         let map = unsafe { Mmap::map(&file) }.ok()?;
         let body = MAGIC.len() + wanted.count * wanted.slot;
         let footer = map.len().checked_sub(FOOTER).filter(|&at| at >= body)?;
@@ -125,20 +125,20 @@ impl PixelFile {
         self.trailer.digests[i]
     }
 
-    /// Why picture `i` could not be made, if so.
+    /// Why picture `i` could not be made; `None` if it could.
     pub(super) fn fault(&self, i: usize) -> Option<&str> {
         self.trailer.faults.get(&i).map(String::as_str)
     }
 }
 
-/// An error of waiting, or an interruption.
+/// Why waiting for the lock failed.
 enum Waiting {
     Io(io::Error),
     Interrupted,
 }
 
 impl Waiting {
-    fn unwrap_or_interrupted(self, path: &Path) -> StoreError {
+    fn into_store_error(self, path: &Path) -> StoreError {
         match self {
             Self::Io(source) => StoreError::Io { action: "lock", path: path.to_owned(), source },
             Self::Interrupted => StoreError::Interrupted,
@@ -210,7 +210,7 @@ fn build(
 }
 
 fn check_room(folder: &Path, needed: u64) -> Result<(), StoreError> {
-    // Where the system cannot tell, writing will.
+    // If the free space is unknown, a full disk shows as an error of writing.
     let Ok(room) = rustix::fs::statvfs(folder) else { return Ok(()) };
     let free = room.f_bavail.saturating_mul(room.f_frsize);
     if needed > free {
@@ -223,10 +223,10 @@ fn check_room(folder: &Path, needed: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Why decoded images could not be kept.
+/// Why decoded images could not be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file system refused.
+    /// A file operation failed.
     #[error("{action} `{}`", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     /// Not enough space.
@@ -235,10 +235,10 @@ pub enum StoreError {
          hint: free some space, or choose another folder with --state", folder.display()
     )]
     NoRoom { folder: PathBuf, needed_mb: u64, free_mb: u64 },
-    /// Written, and yet wrong when read.
+    /// A file just written reads back wrong.
     #[error("read back `{}`, which was just written: the disk may be failing", path.display())]
     Unreadable { path: PathBuf },
-    /// Called off.
+    /// Interrupted by the caller.
     #[error("finish: interrupted")]
     Interrupted,
 }

@@ -1,4 +1,4 @@
-//! What a study's data turned out to be: shown by plan, status and report, stored with the study.
+//! Summary of a study's data set: shown by plan, status and report, stored with the study.
 
 use super::ImageRecord;
 use super::split::{GivenValidation, Split};
@@ -14,7 +14,7 @@ pub struct DataSummary {
     pub classes: Vec<String>,
     /// Index of the positive class.
     pub positive: u32,
-    /// Made by this program, not real.
+    /// Whether the images are synthetic.
     pub synthetic: bool,
     /// Side of the square images in pixels.
     pub size: usize,
@@ -26,19 +26,19 @@ pub struct DataSummary {
     pub folds: Vec<FoldCounts>,
     /// Locked test images.
     pub test: Vec<u64>,
-    /// Images in no set, because their patient or their bytes are in a set the data brought.
+    /// Images left out because their patient or their bytes are in a test or validation set that came with the data.
     pub dropped: Vec<u64>,
-    /// What became of a given validation set.
+    /// What was done with a validation set that came with the data.
     pub given_validation: GivenValidation,
-    /// Patients, where names or the manifest tell them.
+    /// Patients, if file names or the manifest give them.
     pub patients: Option<PatientCounts>,
-    /// Images whose bytes an earlier image has too.
+    /// Images with the same bytes as an earlier image.
     pub duplicates: u64,
     /// Files left out, and why.
     pub skipped: Vec<SkippedFile>,
-    /// What a person should know, each a sentence without a full stop.
+    /// Notes for the user, each a sentence without a full stop.
     pub notes: Vec<String>,
-    /// Digest of names, classes, bytes and split: differs if anything does that a result depends on.
+    /// Digest of names, classes, patients, bytes and split: changes with anything in the data that results depend on.
     pub digest: Digest,
 }
 
@@ -52,9 +52,9 @@ pub struct FoldCounts {
 /// Patients of a data set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PatientCounts {
-    /// Different patients.
+    /// Number of patients.
     pub patients: u64,
-    /// Images of the patient with most.
+    /// Images of the patient with the most images.
     pub most_images: u64,
     /// Images whose patient is not known: each counts as its own.
     pub unknown: u64,
@@ -69,7 +69,7 @@ pub struct SkippedFile {
     pub reason: String,
 }
 
-/// Images of each class among some.
+/// Counts of each class among `images`.
 pub(super) fn counts(records: &[ImageRecord], classes: usize, images: impl IntoIterator<Item = usize>) -> Vec<u64> {
     let mut counts = vec![0; classes];
     images.into_iter().for_each(|i| counts[records[i].class as usize] += 1);
@@ -89,7 +89,7 @@ pub(super) fn duplicates(records: &[ImageRecord]) -> u64 {
     records.iter().filter(|r| !seen.insert(r.digest)).count() as u64
 }
 
-/// The digest of all that a result depends on.
+/// The digest of all in the data that results depend on.
 pub(super) fn identity(records: &[ImageRecord], classes: &[String], split: &Split) -> Digest {
     let text = serde_json::to_vec(&(records, classes, split)).expect("plain records become JSON");
     Digest::of(&text)
@@ -101,7 +101,7 @@ impl DataSummary {
         self.images.iter().sum()
     }
 
-    /// A line for each class: its name, marked if it is the positive one, and how many images of it are where.
+    /// For each class its name, marked if it is the positive one, and its image counts in each set of the first fold.
     pub fn counts(&self) -> Vec<(String, String)> {
         let fold = self.folds.first();
         let of = |counts: Option<&Vec<u64>>, class: usize| counts.and_then(|c| c.get(class)).copied().unwrap_or(0);
@@ -119,7 +119,7 @@ impl DataSummary {
         (0..self.classes.len()).map(line).collect()
     }
 
-    /// How these images differ from `before`, for people: by classes and counts as far as these tell.
+    /// How these data differ from `before`, in words: by classes or counts if these differ.
     pub fn difference(&self, before: &Self) -> Vec<String> {
         if self.classes != before.classes {
             return vec![format!("classes {}, before {}", self.classes.join(", "), before.classes.join(", "))];
@@ -140,7 +140,7 @@ impl DataSummary {
         found
     }
 
-    /// What a person should know before trusting a result: the notes, and the peculiarities in words.
+    /// What to know before trusting a result: the notes, and the peculiarities of the data in words.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = self.notes.clone();
         let sum = |counts: &[u64]| counts.iter().sum::<u64>();

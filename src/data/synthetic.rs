@@ -1,8 +1,8 @@
 //! Radiograph-like images made by this program: for a first run without a download, and for tests.
 //!
 //! They are drawings, not simulations: a chest of smooth shapes (lungs, spine, heart, ribs, diaphragm) under noise,
-//! each patient with a build of their own. The positive class has one to three soft opacities in the lungs, faint
-//! enough that brightness alone does not tell. Every pixel follows from the spec, by keyed streams.
+//! each patient with a build of their own. The positive class has one to three soft opacities in the lungs, too faint
+//! to be recognised by brightness alone. The spec determines every pixel, through keyed random streams.
 
 mod chest;
 
@@ -43,8 +43,8 @@ impl Planned {
     }
 }
 
-/// Who is drawn with what: patients have a few images of one class (but for one patient where the number
-/// is odd), and `prevalence` of the images, rounded, have an opacity.
+/// The images to draw: each patient has two images of one class (except at most one patient with both classes, and one
+/// with a single image), and `prevalence` of the images, rounded, have an opacity.
 pub fn plan(spec: &SyntheticSpec) -> Vec<Planned> {
     let positives = (f64::from(spec.images) * spec.prevalence).round() as u32;
     let mut patients: Vec<u32> = (0..spec.images.div_ceil(PER_PATIENT)).collect();

@@ -1,4 +1,4 @@
-//! Progress of long work on images, and calling it off.
+//! Progress and interruption of long work on images.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,11 +24,11 @@ pub enum Task {
     WaitingForFeatures,
 }
 
-/// A listener to such work; called from any thread.
+/// An observer of such work; called from any thread.
 pub trait Watch: Sync {
-    /// So many of so many are done.
+    /// `done` of `total` items are finished.
     fn progress(&self, _task: Task, _done: u64, _total: u64) {}
-    /// Something was wrong and has been put right, such as a torn file that is made again.
+    /// Something was wrong and has been repaired, such as a damaged file that is built again.
     fn warn(&self, _message: &str) {}
     /// Whether to stop as soon as possible.
     fn interrupted(&self) -> bool {
@@ -36,7 +36,7 @@ pub trait Watch: Sync {
     }
 }
 
-/// Ignores everything, calls nothing off.
+/// Ignores all progress and never interrupts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 

@@ -1,16 +1,16 @@
-//! Courses of training that people should look at.
+//! Finds training curves that look wrong, for a person to inspect.
 
 use crate::ids::Epoch;
 use crate::spec::Metric;
 use std::collections::BTreeMap;
 
-/// A ROC-AUC so far below one half that chance is no explanation, for as few images as one would validate with: below it
-/// by two standard errors for 50 images of each class (Hanley and McNeil 1982).
+/// A ROC-AUC so far below one half that chance does not explain it, even with few validation images: below it by
+/// 1.75 standard errors for 50 images of each class (Hanley and McNeil 1982).
 const FAR_BELOW_CHANCE: f64 = 0.4;
-/// A ROC-AUC from which a network that now guesses has sunk.
+/// A network whose ROC-AUC has reached this had learnt something: falling back to chance is then suspicious.
 const HAD_LEARNT: f64 = 0.6;
 
-/// An epoch after which a trial judges no better than chance although its training loss falls.
+/// An epoch whose validation ROC-AUC is no better than chance although the training loss falls.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WorseThanChance {
     /// The epoch.
@@ -20,11 +20,11 @@ pub struct WorseThanChance {
 }
 
 impl WorseThanChance {
-    /// The first such epoch of a course. The training loss is the lowest so far, and the validation ROC-AUC is far below
-    /// one half, or has sunk to it from well above.
+    /// The first such epoch of a training curve: the training loss is the lowest so far, and the validation ROC-AUC is
+    /// far below one half, or has fallen to it from well above.
     ///
-    /// Judging and training disagree then: running statistics of batch norm lag behind features that move too fast, the
-    /// network has learnt its training images by heart, or the classes of the two sets are mixed up.
+    /// Training and validation then disagree: running statistics of batch norm lag behind features that change too
+    /// fast, the network has memorised its training images, or the classes of the two sets are mixed up.
     ///
     /// `course`: training loss and validation ROC-AUC after every epoch, from epoch 1.
     pub fn first(course: impl IntoIterator<Item = (Option<f64>, Option<f64>)>) -> Option<Self> {
@@ -42,7 +42,7 @@ impl WorseThanChance {
     }
 }
 
-/// The validation ROC-AUC of an epoch's report: among its metrics, or its objective.
+/// The validation ROC-AUC in an epoch's report: among its metrics, or as its objective.
 pub fn roc_auc(metrics: &BTreeMap<String, f64>, value: Option<f64>, objective: &Metric) -> Option<f64> {
     metrics.get("roc_auc").copied().or(value.filter(|_| *objective == Metric::RocAuc))
 }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_learners_noise_and_rising_losses_are_not() {
+    fn slow_learners_noise_and_rising_losses_are_not_reported() {
         assert_eq!(first(&[(0.69, 0.47), (0.68, 0.49), (0.67, 0.55)]), None);
         assert_eq!(first(&[(0.54, 0.87), (0.80, 0.3)]), None);
         assert_eq!(first(&[(0.54, 0.87), (0.50, 0.88)]), None);

@@ -1,4 +1,4 @@
-//! The words in which a study's history is written.
+//! The events of a study's log, and what they carry.
 
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::{EarlierResult, StopCurve};
@@ -16,17 +16,17 @@ pub struct WorkOrder {
     pub trial: TrialNumber,
     /// The trial's configuration.
     pub params: Params,
-    /// Epochs already done (0: a fresh trial; else the checkpoint of that epoch is the start).
+    /// Epochs already done (0: a new trial; else training starts from the checkpoint of that epoch).
     pub from: Epoch,
     /// Epochs done at the end.
     pub to: Epoch,
-    /// Where the trial is stopped early, if the scheduler says so in advance.
+    /// The thresholds of early stopping, if the scheduler sets them in advance.
     pub stop: Option<StopCurve>,
     /// The scheduler's bracket, if it has brackets.
     pub bracket: u32,
     /// The rung reached at `to`, if the scheduler has rungs.
     pub rung: Option<u32>,
-    /// How many trials the study was to have when this was decided: a budget raised later replays exactly.
+    /// Trials planned for the study when this was decided: so the log replays exactly after the budget is raised.
     pub planned_trials: u32,
 }
 
@@ -36,9 +36,9 @@ pub struct WorkOrder {
 pub enum Outcome {
     /// Trained to the end; the objective there.
     Reached { value: f64 },
-    /// Stopped by its curve.
+    /// Stopped early by its [`StopCurve`].
     Stopped { at: Epoch, value: f64 },
-    /// No further attempt is made.
+    /// Failed for good: no further attempt is made.
     Failed { class: FailureClass, reason: String },
 }
 
@@ -66,9 +66,9 @@ impl Outcome {
 pub enum FailureClass {
     /// Out of memory.
     Oom,
-    /// NaN or infinite loss or objective: worst in both directions.
+    /// NaN or infinite loss or objective: ranked worst, whether the objective is maximised or minimised.
     Diverged,
-    /// Over a limit of time.
+    /// Exceeded a time limit.
     Timeout,
     /// The trial ended with an error, or its worker printed garbage.
     Crashed,
@@ -82,7 +82,7 @@ pub enum FailureClass {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The engine decided that this is to be trained.
+    /// The engine decided to train this order.
     OrderIssued { order: WorkOrder },
     /// A worker began (or resumed) an order.
     AttemptStarted { order: OrderId, attempt: u32, worker: u32, unix_ms: u64 },
@@ -92,16 +92,16 @@ pub enum Event {
     AttemptLost { order: OrderId, attempt: u32, class: FailureClass, reason: String, unix_ms: u64 },
     /// Results of an earlier study were copied into this one, before its first order: the sampler learns from them.
     EarlierResults { warm: WarmStart, unix_ms: u64 },
-    /// A configuration was put first by hand: the next new trial takes it.
+    /// A user enqueued a configuration: new trials take enqueued configurations first.
     Enqueued { params: Params, unix_ms: u64 },
     /// The order is done.
     OrderFinished { order: OrderId, outcome: Outcome, unix_ms: u64 },
 }
 
-/// What a study was given of an earlier one.
+/// Results that a study took over from an earlier one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WarmStart {
-    /// As the study file names it.
+    /// The earlier study as the study file names it.
     pub source: String,
     /// The earlier study's name.
     pub study: String,
@@ -122,7 +122,7 @@ impl std::fmt::Display for WarmStart {
     }
 }
 
-/// What a runner says of a finished epoch.
+/// A runner's report of a finished epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochReport {
     /// Epochs done.
@@ -133,16 +133,16 @@ pub struct EpochReport {
     pub metrics: BTreeMap<String, f64>,
     /// Mean training loss of the epoch.
     pub train_loss: Option<f64>,
-    /// Seconds of the epoch, all told.
+    /// Duration of the epoch in seconds, everything included.
     pub seconds: f64,
     /// Seconds in which the training step waited for data.
     pub data_wait_seconds: f64,
     /// Training images seen.
     pub images: u64,
-    /// Bytes of the device's memory that training took; `None` where nobody measured.
+    /// Device memory that training used, in bytes; `None` where it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Images that a step computed at once, where its batch was divided for want of memory.
+    /// Images computed at a time, where batches were split for lack of memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_once: Option<u32>,
     /// Checkpoint file, relative to the study's state folder, and its BLAKE3 digest.

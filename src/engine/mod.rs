@@ -1,4 +1,4 @@
-//! What happens next in a study: pure, without I/O, clock, threads or candle.
+//! Decides what a study does next. Pure: without I/O, clock, threads or candle.
 //!
 //! One reducer ([`Engine::apply`], in `state`) serves live runs, resumption, replay and reports. [`Engine::plan`]
 //! says what to issue next; the caller records the issue as an event and applies it. The sequence of orders depends
@@ -44,22 +44,23 @@ pub struct Engine {
     open: BTreeSet<OrderId>,
     ledger: Ledger,
     workers: VirtualWorkers,
-    /// Known configurations that go first; the front one is not used yet.
+    /// Enqueued configurations, taken before the sampler is asked; the front one is unused.
     queue: VecDeque<Arc<Params>>,
-    /// Totals of trials under which orders were issued.
+    /// The planned numbers of trials under which orders were issued, ascending.
     totals: Vec<u32>,
-    /// Trials that the study file asks for, and those planned for just now (less only within a replay).
+    /// Trials that the study file asks for.
     target: u32,
+    /// Trials planned for at present: `target`, or fewer while an order of a smaller budget is replayed.
     planned: u32,
-    /// Trials that were asked for, were the space large enough.
+    /// Trials asked for, even if the space has fewer configurations.
     wanted: Option<u32>,
-    /// The decision that stands.
+    /// The scheduler's current decision.
     next: Next,
     used_of_lattice: u128,
-    /// Epochs of finished orders as trained, of open ones as issued.
+    /// Epochs charged to the budget: those trained by finished orders, and all of open ones.
     charged: u64,
     failures: u32,
-    /// What earlier studies have given.
+    /// Results taken over from earlier studies.
     warm: Vec<WarmStart>,
     race: Race,
 }
@@ -103,7 +104,7 @@ impl Engine {
         engine
     }
 
-    /// The study that this is the engine of.
+    /// The study as specified.
     pub fn spec(&self) -> &StudySpec {
         &self.spec
     }

@@ -1,10 +1,10 @@
-//! Virtual workers: in which order results become visible to algorithms.
+//! Virtual workers: the order in which results become visible to samplers and schedulers.
 //!
-//! V simulated machines count their time in epochs. An issued order fills a slot from the simulated now for as many
-//! epochs as it trains. While a slot is free the engine plans; when none is, or nothing can be planned, the order
-//! with the earliest simulated finish (ties by number) retires, and only then do algorithms see its outcome; the
-//! engine waits for the real result if need be. So what algorithms see depends on what was issued and on outcomes,
-//! never on which real worker was faster.
+//! V simulated machines measure time in epochs. An issued order occupies a machine from the current simulated time for
+//! as many epochs as it trains. While a machine is free the engine plans; when none is, or nothing can be planned, the
+//! order with the earliest simulated finish (ties by number) retires. Only then do samplers and schedulers see its
+//! outcome; the engine waits for the real result if it is not there yet. So what they see depends on the orders issued
+//! and their outcomes, never on which real worker was faster.
 
 use crate::ids::OrderId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many machines are simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slots {
-    /// Nothing looks at results: they retire as they arrive.
+    /// No algorithm looks at results: orders retire as they finish.
     Blind,
-    /// As many as orders can be found. Synchronous halving: whom it promotes does not depend on who is faster, so
-    /// results need an order, but no bound on what is under way.
+    /// No limit. For synchronous halving: its promotions do not depend on which trial is faster, so results need a
+    /// fixed order, but the number of open orders needs no bound.
     Endless,
-    /// So many.
+    /// This many.
     Some(usize),
 }
 
@@ -35,9 +35,9 @@ pub(super) struct VirtualWorkers {
 /// How long an order that may stop early takes, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It ended after so many epochs.
+    /// It ended after this many epochs.
     Ended(u32),
-    /// It takes at least so many.
+    /// It takes at least this many epochs.
     AtLeast(u32),
 }
 
@@ -54,7 +54,7 @@ impl VirtualWorkers {
         }
     }
 
-    /// Whether results retire as they arrive.
+    /// Whether orders retire as they finish.
     pub(super) fn is_blind(&self) -> bool {
         self.slots == Slots::Blind
     }
@@ -69,11 +69,11 @@ impl VirtualWorkers {
         }
     }
 
-    /// The order that finishes first in simulated time, its machine freed; `None` while its result is not known, or
-    /// when nothing is under way.
+    /// Retires the order that finishes first in simulated time and frees its machine; `None` while its result is not
+    /// known, or when nothing is under way.
     ///
-    /// An order that may stop early is known by a lower bound that grows with every epoch it reports, so the choice
-    /// never hangs on a result that could still come in earlier.
+    /// The finish of an order that may stop early has a lower bound, which grows with every epoch it reports. No order
+    /// retires while another one could still finish before it.
     pub(super) fn retire(
         &mut self,
         is_finished: impl Fn(OrderId) -> bool,

@@ -10,9 +10,9 @@ use crate::scheduler::Next;
 pub enum Plan {
     /// Record this order as issued; it may then be trained.
     Issue(WorkOrder),
-    /// Nothing until an open order reports or finishes.
+    /// Nothing to issue until an open order reports or finishes.
     Wait,
-    /// Nothing any more, as things stand.
+    /// Nothing left to do, as things stand.
     Done(DoneReason),
 }
 
@@ -33,8 +33,8 @@ pub enum DoneReason {
 impl Engine {
     /// What to do next. Pure: the same answer until another event is applied.
     ///
-    /// Ask when a worker is idle and no open order awaits one: without algorithms that learn, every order of the
-    /// study could be issued at once.
+    /// Ask when a worker is idle and no open order awaits one: where no algorithm uses results, all orders of the study
+    /// could otherwise be issued at once.
     pub fn plan(&self) -> Plan {
         let limit = self.spec.budget.max_failures;
         if limit.is_some_and(|limit| self.failures >= limit.max(1)) {
@@ -45,7 +45,7 @@ impl Engine {
         };
         let cost = u64::from(to.0 - from.0);
         if self.spec.budget.epochs.is_some_and(|budget| self.charged + cost > budget) {
-            // An open order that stops early gives epochs back.
+            // An open order that stops early frees the rest of its epochs.
             return self.wait_or(DoneReason::EpochBudget);
         }
         let params = match self.trials.get(trial.0 as usize) {
@@ -83,7 +83,7 @@ impl Engine {
         }
     }
 
-    /// Plans for a total of trials: those under which orders were issued, then this one.
+    /// Plans for `total` trials, after the totals under which orders were already issued.
     pub(super) fn plan_for(&mut self, total: u32) {
         let mut totals = self.totals.clone();
         if totals.last().is_none_or(|&last| last < total) {

@@ -1,4 +1,4 @@
-//! What others read from the engine.
+//! Read access to the engine.
 
 use super::trial::{EpochFiles, OrderProgress, TrialProgress, TrialState};
 use super::{Engine, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
@@ -6,15 +6,15 @@ use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::{Ledger, Place};
 use std::collections::BTreeSet;
 
-/// Complete trials whose last checkpoint is kept, for the opening of the test images.
+/// Number of best complete trials whose last checkpoint is kept, to be scored on the test images.
 const KEPT_FINALS: usize = 5;
 
-/// An order that is issued and has no outcome.
+/// An order that was issued and has no outcome yet.
 #[derive(Clone, Debug)]
 pub struct OpenOrder<'a> {
     /// The order as issued.
     pub order: WorkOrder,
-    /// Attempts, losses, the worker.
+    /// Its attempts so far, lost ones by class, and its worker.
     pub record: &'a OrderProgress,
     /// The newest checkpoints of the trial, newest first: where the next attempt may begin. Empty: at epoch 0.
     pub checkpoints: Vec<&'a EpochFiles>,
@@ -43,11 +43,11 @@ pub struct Best {
     pub trial: TrialNumber,
     /// Its objective.
     pub value: f64,
-    /// After how many epochs; less than the full number while no trial is complete.
+    /// Epochs it has trained; less than the full number while no trial is complete.
     pub epoch: Epoch,
 }
 
-/// A checkpoint that something may still need.
+/// A checkpoint that may still be needed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NeededCheckpoint<'a> {
     /// The trial.
@@ -56,18 +56,18 @@ pub struct NeededCheckpoint<'a> {
     pub epoch: Epoch,
     /// The file.
     pub file: &'a FileRef,
-    /// What needs it.
+    /// What it is needed for.
     pub why: Why,
 }
 
-/// What needs a checkpoint; under a quota, later ones are given up first.
+/// What a checkpoint is needed for; under a disk quota, those of later variants are deleted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
-    /// The trial goes on from here, or may.
+    /// The trial resumes from here, or may.
     Resume,
-    /// One of the best complete trials.
+    /// The last checkpoint of one of the best complete trials.
     Final,
-    /// Stands in should the newest one prove damaged.
+    /// Used if the trial's newest checkpoint turns out to be damaged.
     Fallback,
 }
 
@@ -112,29 +112,29 @@ impl Engine {
         &self.orders
     }
 
-    /// What algorithms see.
+    /// What samplers and schedulers see.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// What earlier studies have given, in the order of the study file.
+    /// Results taken over from earlier studies, in the order of the study file.
     pub fn warm_starts(&self) -> &[WarmStart] {
         &self.warm
     }
 
-    /// Failed trials.
+    /// The number of failed trials.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Trained epochs of finished orders, and all epochs of open ones.
+    /// Epochs charged to the budget: those trained by finished orders, and all of open ones.
     pub fn charged_epochs(&self) -> u64 {
         self.charged
     }
 
-    /// What follows when an attempt of `order` has just ended with `class`, before that is recorded: another attempt
-    /// while fewer than the policy's number were lost to this class. Attempts cut short by an interrupt or a crash
-    /// of the coordinator are not lost in this sense: the next `AttemptStarted` supersedes them.
+    /// What follows when an attempt of `order` has just failed with `class`; ask before the failure is recorded. The
+    /// order is tried again while fewer attempts were lost to this class than the policy allows. Attempts cut short by
+    /// an interrupt or a crash of the coordinator do not count: the next `AttemptStarted` supersedes them.
     pub fn after_failure(&self, order: OrderId, class: FailureClass) -> Retry {
         let policies = &self.spec.failures;
         let allowed = match class {
@@ -149,9 +149,9 @@ impl Engine {
         if lost < allowed { Retry::Retry } else { Retry::Fail }
     }
 
-    /// The outcome that the newest report of an attempt under way already decides, if it does: ask after every report,
-    /// and for every open order when a study is opened (whoever wrote it may have died between the two events). An
-    /// undefined objective decides a failure once the policy allows no further attempt.
+    /// The outcome that the newest report of the running attempt already decides, if it does. Ask after every report,
+    /// and for every open order when a study is opened: the process that recorded the report may have died before it
+    /// recorded the outcome. An undefined objective is a failure once the policy allows no further attempt.
     pub fn outcome_due(&self, order: OrderId) -> Option<Outcome> {
         let record = self.orders.get(order.0 as usize).filter(|record| record.outcome.is_none() && record.running)?;
         let trial = &self.trials[record.trial.0 as usize];
@@ -172,7 +172,7 @@ impl Engine {
         ranked.into_iter().map(|(_, trial)| trial).collect()
     }
 
-    /// The first of the ranking.
+    /// The first trial of [`Engine::ranking`].
     pub fn best(&self) -> Option<Best> {
         let placed = self.trials.iter().filter_map(|trial| Some((self.place(trial)?, trial)));
         let (_, trial) = placed.min_by_key(|(place, _)| *place)?;
@@ -184,8 +184,9 @@ impl Engine {
         Some(Place::new(self.ledger.direction, trial.epoch, result, trial.number))
     }
 
-    /// The checkpoints that something may still need; every other one may be deleted. The newest one of every trial
-    /// that may train on, and the one before it in case it proves damaged; the last one of the best complete trials.
+    /// The checkpoints that may still be needed; every other one may be deleted. Needed are the newest one of every
+    /// trial that may train on, the one before it in case the newest is damaged, and the last one of the best complete
+    /// trials.
     pub fn needed_checkpoints(&self) -> Vec<NeededCheckpoint<'_>> {
         let mut finals: Vec<&TrialProgress> = Vec::new();
         let mut needed = Vec::new();
@@ -207,7 +208,7 @@ impl Engine {
         needed
     }
 
-    /// The trials whose own files something may still need: such as may train on, and the best complete ones.
+    /// The trials whose files may still be needed: those that may train on, and the best complete ones.
     pub fn needed_trials(&self) -> BTreeSet<TrialNumber> {
         let mut finals: Vec<&TrialProgress> = Vec::new();
         let mut needed = BTreeSet::new();
@@ -223,15 +224,10 @@ impl Engine {
         needed
     }
 
-    /// Leaves the complete trials whose files are kept.
+    /// Reduces `complete` to the best trials, whose files are kept.
     fn best_of(&self, complete: &mut Vec<&TrialProgress>) {
         complete.sort_by_key(|trial| self.ledger.rank(trial.number, trial.value));
         complete.truncate(KEPT_FINALS);
-    }
-
-    /// How an order ended.
-    pub fn outcome(&self, order: OrderId) -> Option<&Outcome> {
-        self.orders.get(order.0 as usize)?.outcome.as_ref()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one reducer: what every event does to the engine, and which events cannot be.
+//! The reducer: how each event changes the engine, and which events are refused.
 
 use super::course::roc_auc;
 use super::order::Progress;
@@ -10,7 +10,7 @@ use crate::scheduler::Next;
 use crate::space::Params;
 use std::sync::Arc;
 
-/// An event that does not follow from those before it. The engine is unchanged by it.
+/// An event that does not follow from those before it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Inconsistent {
     /// An order that is not the planned one.
@@ -18,12 +18,12 @@ pub enum Inconsistent {
         "follow order {order}: it was recorded as {recorded}, but the study plans {planned}\nhint: the study file's search, or the program, differs from the one that recorded it"
     )]
     NotPlanned { order: OrderId, recorded: String, planned: String },
-    /// A number of trials that the study was never to have.
+    /// An order decided for a number of trials that was never planned.
     #[error(
         "follow order {order}: it was decided for {found} trials, but the study has {least} to {most}\nhint: a budget may be raised, never lowered"
     )]
     PlannedTrials { order: OrderId, found: u32, least: u32, most: u32 },
-    /// What a study knows from the start cannot come later.
+    /// Results of an earlier study that came after the first order, or are not finite.
     #[error("learn from study {study}: {why}")]
     EarlierResults { study: String, why: String },
     /// Order numbers are contiguous.
@@ -38,7 +38,7 @@ pub enum Inconsistent {
     /// No such order.
     #[error("find order {0}: it was never issued")]
     UnknownOrder(OrderId),
-    /// The order has its outcome.
+    /// The order already has its outcome.
     #[error("change order {0}: it is finished")]
     Finished(OrderId),
     /// Attempts count from 1.
@@ -47,20 +47,21 @@ pub enum Inconsistent {
     /// The attempt is not under way.
     #[error("hear of attempt {attempt} of order {order}: it is not under way")]
     StaleAttempt { order: OrderId, attempt: u32 },
-    /// Epochs follow each other.
+    /// Reported epochs are consecutive.
     #[error("take epoch {found} of order {order}: expected {expected}")]
     EpochNumber { order: OrderId, found: Epoch, expected: String },
-    /// An outcome that the reports do not bear out.
+    /// An outcome that contradicts the reports.
     #[error("finish order {order}: {why}")]
     Outcome { order: OrderId, why: String },
 }
 
 impl Engine {
-    /// Applies an event: live, at resumption, in a replay, for a report.
+    /// Applies an event, whether in a live run, on resumption, in a replay or for a report.
     ///
     /// # Errors
-    /// [`Inconsistent`] for an event that does not follow from those before it. It changes nothing, but for one case:
-    /// an order of a smaller plan than today's that is [`Inconsistent::NotPlanned`] may leave more results shown.
+    /// [`Inconsistent`] for an event that does not follow from those before it. It changes nothing, with one exception:
+    /// after an [`Inconsistent::NotPlanned`] order that was decided for fewer trials than are planned now, the ledger
+    /// may show more results.
     pub fn apply(&mut self, event: &Event) -> Result<(), Inconsistent> {
         self.follow(event)?;
         self.settle_states();
@@ -108,8 +109,8 @@ impl Engine {
             let (found, most) = (order.planned_trials, self.target);
             return Err(Inconsistent::PlannedTrials { order: order.order, found, least, most });
         }
-        // The plan as it was when the order was decided, before any later raise of the budget. A larger plan only
-        // retires less, so going back to the smaller one first loses nothing.
+        // Go back to the plan under which the order was decided, before any later raise of the budget. A larger plan
+        // retires fewer orders, so nothing has to be undone.
         if order.planned_trials != self.planned {
             self.plan_for(order.planned_trials);
             self.advance();
@@ -203,12 +204,12 @@ impl Engine {
         });
     }
 
-    /// Puts a configuration into the queue, unless it was used.
+    /// Enqueues a configuration, unless it was used.
     pub(super) fn enqueue(&mut self, params: Params) {
         if self.ledger.is_used(&params) {
             return;
         }
-        // Beside a finite space, it is one more to be tried.
+        // A configuration outside a finite space is one more to be tried.
         if self.sampler.lattice().is_some_and(|lattice| !lattice.contains(&params)) {
             self.target = self.target.saturating_add(1).min(self.wanted.unwrap_or(u32::MAX)).max(self.target);
         }
@@ -220,8 +221,8 @@ impl Engine {
         if record.outcome.is_some() { Err(Inconsistent::Finished(order)) } else { Ok(record) }
     }
 
-    /// An attempt that is still under way is superseded: its coordinator was interrupted, which counts against no
-    /// policy.
+    /// An attempt that is still under way is superseded: its coordinator was interrupted, which no failure policy
+    /// counts.
     fn start(&mut self, order: OrderId, attempt: u32, worker: u32) -> Result<(), Inconsistent> {
         let record = self.open_order(order)?;
         let expected = record.attempts + 1;
@@ -250,7 +251,7 @@ impl Engine {
         let record = self.current(order, attempt)?;
         let (to, previous, trial) = (record.to, record.attempt_epoch, record.trial.0 as usize);
         let known = self.trials[trial].curve.len() as u32;
-        // An attempt may begin below the newest epoch, where a checkpoint was lost, but never beyond it.
+        // An attempt may repeat epochs on record, if a checkpoint was lost, but never skip one.
         let allowed = match previous {
             Some(epoch) => epoch.0 + 1..=epoch.0 + 1,
             None => 1..=known + 1,
@@ -354,7 +355,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Retires orders as far as is known, until a decision stands or a result is awaited.
+    /// Retires orders until the scheduler has a decision, or the next result is not known yet.
     pub(super) fn advance(&mut self) {
         loop {
             self.refresh_may_start();
@@ -375,7 +376,7 @@ impl Engine {
                 match &order.outcome {
                     Some(Outcome::Stopped { at, .. }) => Progress::Ended(at.0 - order.from.0),
                     Some(_) => Progress::Ended(order.length()),
-                    // Its last report may be the one that stops it, before the outcome is on record.
+                    // Its last report may already stop it, although the outcome is not on record yet.
                     None if order.is_stopped(direction, &trials[order.trial.0 as usize]) => Progress::AtLeast(reported),
                     None => Progress::AtLeast((reported + 1).min(order.length())),
                 }

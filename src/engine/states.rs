@@ -1,32 +1,32 @@
-//! Where trials stand, kept up to date event by event.
+//! The states of trials, kept up to date event by event.
 //!
-//! A trial that waits at its rung may fall out of the race by what others reach, without an event of its own. In a rung
-//! only the best few may still be promoted ([`Scheduler::contenders`](crate::scheduler::Scheduler::contenders)), so an
-//! arrival moves one member at most over that line for each place that it takes: nothing is looked at but the members at
-//! the line.
+//! A trial paused at its rung may lose its chance of promotion through the results of others, without an event of its
+//! own. Only the best few members of a rung may still be promoted
+//! ([`Scheduler::contenders`](crate::scheduler::Scheduler::contenders)). An arrival pushes at most one member below
+//! that line, so only the members near the line are looked at.
 
 use super::{Engine, TrialProgress, TrialState};
 use crate::ids::TrialNumber;
 use crate::scheduler::Next;
 
-/// What the states rest on.
+/// What is kept between events to update the states.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Race {
-    /// Nothing is under way and nothing will follow.
+    /// No order is open and none will follow.
     over: bool,
-    /// Of the rungs of every bracket that has begun.
+    /// For every bracket that has begun, the line in each rung.
     lines: Vec<Vec<Line>>,
-    /// Brackets before this one had nothing left to decide.
+    /// Brackets before this one had nothing left to decide after the previous event.
     settled: usize,
-    /// Trials that an event of their own may have moved.
+    /// Trials whose state the current event may have changed.
     pub(super) touched: Vec<TrialNumber>,
-    /// All may have moved: the plan is another one.
+    /// The plan has changed: so may the state of any trial.
     pub(super) replanned: bool,
     /// Trials whose state the latest event has changed.
     changed: Vec<TrialNumber>,
 }
 
-/// The line in a rung beyond which nobody is promoted any more.
+/// The line in a rung: members after the first `contenders` of those that arrived are no longer promoted.
 #[derive(Clone, Copy, Debug, Default)]
 struct Line {
     contenders: u32,
@@ -34,12 +34,12 @@ struct Line {
 }
 
 impl Engine {
-    /// Trials whose state the latest event has changed, without those that it changed back.
+    /// Trials whose state the latest event has changed.
     pub fn changed(&self) -> &[TrialNumber] {
         &self.race.changed
     }
 
-    /// The state of a trial derived anew from everything else: [`TrialProgress::state`], at the price of a look around.
+    /// The state of a trial computed from scratch: the same as [`TrialProgress::state`], which is kept up to date.
     pub fn derived_state(&self, trial: &TrialProgress) -> TrialState {
         if trial.failure.is_some() {
             return TrialState::Failed;
@@ -64,7 +64,7 @@ impl Engine {
             return false;
         }
         let Some(rung) = trial.rung else { return false };
-        // Until its result retires nothing can be said against it.
+        // Until its result retires, it counts as promotable.
         if self.ledger.trials()[trial.number.0 as usize].pending {
             return true;
         }
@@ -101,10 +101,10 @@ impl Engine {
         self.race.touched = suspects;
     }
 
-    /// Draws the lines anew in brackets that are under way, or were before the event, and touches the members that have
-    /// come to lie on the other side.
+    /// Updates the lines in brackets that are open, or were before the event, and marks the members that have crossed
+    /// one as touched.
     fn move_lines(&mut self) {
-        // Promotion without waiting fills more than the seats: its one bracket is never settled for good.
+        // In `asha`, rungs take more trials than they have seats: a settled bracket may change again.
         let mut index = self.race.settled.min(self.race.lines.len().saturating_sub(1));
         while let Some((_, rungs)) = self.ledger.bracket(index as u32) {
             if rungs[0].entered == 0 {

@@ -5,31 +5,32 @@ use crate::sampler;
 use crate::scheduler::build;
 use crate::spec::{SchedulerSpec, StudySpec};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
-/// Who trains how long, before anything has run.
+/// How many trials train for how long, as planned before anything has run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RungTable {
     /// The brackets, in the order in which they start.
     pub brackets: Vec<PlannedBracket>,
     /// Trials in all.
     pub trials: u64,
-    /// Epochs in all if every rung began anew.
+    /// Epochs in all if every rung trained from scratch.
     pub epochs_retraining: u64,
-    /// Epochs in all as every rung goes on from the checkpoint below it.
+    /// Epochs in all when every rung resumes from the checkpoint of the rung below.
     pub epochs_resuming: u64,
-    /// How far the figures hold.
+    /// Whether the figures are exact or bounds.
     pub certainty: Certainty,
 }
 
-/// How far a plan's figures hold, failures apart.
+/// Whether a plan's figures are exact or bounds, as long as no trial fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Certainty {
-    /// So it will be.
+    /// Exactly this.
     Exact,
-    /// It will be at least this (asha: early promotions come on top).
+    /// At least this (asha: early promotions come on top).
     AtLeast,
-    /// It will be at most this (median: trials stop early).
+    /// At most this (median: trials stop early).
     AtMost,
 }
 
@@ -38,9 +39,9 @@ pub enum Certainty {
 pub struct PlannedBracket {
     /// Its rungs, lowest first.
     pub rungs: Vec<PlannedRung>,
-    /// Epochs if every rung began anew.
+    /// Epochs if every rung trained from scratch.
     pub epochs_retraining: u64,
-    /// Epochs as every rung goes on from the checkpoint below it.
+    /// Epochs when every rung resumes from the checkpoint of the rung below.
     pub epochs_resuming: u64,
 }
 
@@ -51,7 +52,7 @@ pub struct PlannedRung {
     pub seats: u32,
     /// Epochs that each has done by then.
     pub epochs: u32,
-    /// Of these, epochs after the rung below.
+    /// Of these, epochs since the rung below.
     pub added: u32,
 }
 
@@ -94,13 +95,13 @@ pub fn rung_table(spec: &StudySpec) -> Option<RungTable> {
     })
 }
 
-/// Trials that a study will start: its budget, a round of hyperband, or a whole finite space, whichever is least.
-/// `None` where there is no bound.
+/// Trials that a study will start: those of its budget (by default one round of hyperband) or of a whole finite space,
+/// whichever is less. `None` where there is no bound.
 pub fn planned_trials(spec: &StudySpec) -> Option<u32> {
     let sampler = sampler::build(&spec.sampler, &spec.space, spec.seed);
     let size = sampler.lattice().map(|lattice| {
-        let mut beside: Vec<_> = spec.enqueue.iter().filter(|params| !lattice.contains(params)).collect();
-        beside.dedup();
+        let beside = spec.enqueue.iter().filter(|params| !lattice.contains(params));
+        let beside: BTreeSet<_> = beside.map(|params| params.digest()).collect();
         u32::try_from(lattice.len()).unwrap_or(u32::MAX).saturating_add(beside.len() as u32)
     });
     let wanted = spec.budget.n_trials.or_else(|| build(&spec.scheduler).whole_plan(spec.runner.epochs()));

@@ -1,4 +1,4 @@
-//! What the engine remembers of a trial and of an order.
+//! The engine's record of a trial and of an order.
 
 use super::{FailureClass, FileRef, Outcome};
 use crate::ids::{Epoch, OrderId, TrialNumber};
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use strum::{AsRefStr, Display, EnumString};
 
-/// Where a trial stands.
+/// The state of a trial.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, AsRefStr, Display, EnumString,
 )]
@@ -25,7 +25,7 @@ pub enum TrialState {
     Paused,
     /// Trained to the full number of epochs.
     Complete,
-    /// Stopped by its curve, or out of its bracket's race.
+    /// Stopped early by its curve, or no longer a candidate for promotion.
     Stopped,
     /// No further attempt is made.
     Failed,
@@ -40,7 +40,7 @@ pub struct EpochPoint {
     pub train_loss: Option<f64>,
     /// ROC-AUC on validation images, where it was reported.
     pub roc_auc: Option<f64>,
-    /// Seconds of the epoch, all told.
+    /// Duration of the epoch in seconds, everything included.
     pub seconds: f64,
 }
 
@@ -58,16 +58,16 @@ pub struct EpochFiles {
 pub struct Failure {
     /// The class.
     pub class: FailureClass,
-    /// For people.
+    /// The cause, for people to read.
     pub reason: String,
 }
 
-/// A trial as its events tell it.
+/// A trial as recorded by its events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrialProgress {
     /// Its number.
     pub number: TrialNumber,
-    /// Where it stands.
+    /// Its state.
     pub state: TrialState,
     /// Its configuration.
     pub params: Arc<Params>,
@@ -81,11 +81,11 @@ pub struct TrialProgress {
     pub curve: Vec<EpochPoint>,
     /// Epochs done by finished orders: where the next order would begin.
     pub epoch: Epoch,
-    /// The objective after the latest finished order; `None` before, or when failed.
+    /// The objective after the latest finished order; `None` before the first one, or when failed.
     pub value: Option<f64>,
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
-    /// Stopped by the curve of its order.
+    /// Whether the curve of its order stopped it.
     pub curve_stopped: bool,
     /// The newest checkpoints, oldest first: at most two.
     pub(super) files: Vec<EpochFiles>,
@@ -109,7 +109,7 @@ impl TrialProgress {
     }
 }
 
-/// An order as its events tell it.
+/// An order as recorded by its events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrderProgress {
     /// The trial it trains.
@@ -118,7 +118,7 @@ pub struct OrderProgress {
     pub from: Epoch,
     /// Epochs done at its end.
     pub to: Epoch,
-    /// Where it is stopped early.
+    /// Its thresholds of early stopping.
     pub stop: Option<StopCurve>,
     /// The bracket.
     pub bracket: u32,
@@ -126,7 +126,7 @@ pub struct OrderProgress {
     pub rung: Option<u32>,
     /// Trials planned when it was issued.
     pub planned_trials: u32,
-    /// Attempts started; the number of the latest one.
+    /// The number of attempts started: also the number of the latest one.
     pub attempts: u32,
     /// Whether the latest attempt is under way.
     pub running: bool,

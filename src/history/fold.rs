@@ -1,4 +1,4 @@
-//! From events to rows.
+//! Folds events into rows.
 
 use super::row::{
     AttemptEnd, AttemptRow, ConfigurationRow, EarlierRow, EnqueuedRow, EpochRow, FailureRow, FileKind, FileRow,
@@ -9,15 +9,15 @@ use crate::ids::{OrderId, TrialNumber};
 use crate::spec::StudySpec;
 use std::collections::BTreeMap;
 
-/// A study's engine, and what of its history is still going on.
+/// A study's engine, with what its rows need besides: dates and open attempts.
 #[derive(Clone, Debug)]
 pub struct History {
     engine: Engine,
-    /// Events so far.
+    /// Number of events so far.
     seq: u64,
     /// By trial.
     dates: Vec<Dates>,
-    /// Attempts that nobody has ended.
+    /// Attempts that have not ended.
     attempts: BTreeMap<OrderId, AttemptRow>,
 }
 
@@ -34,15 +34,15 @@ impl History {
         Self { engine: Engine::new(spec), seq: 0, dates: Vec::new(), attempts: BTreeMap::new() }
     }
 
-    /// What the study has come to.
+    /// The state of the study.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// Takes the next event, and adds the rows that it changes to `rows`.
+    /// Applies the next event and appends the rows that it changes to `rows`.
     ///
     /// # Errors
-    /// As [`Engine::apply`]: an event that does not follow changes nothing.
+    /// As [`Engine::apply`]; no row is changed then.
     pub fn apply(&mut self, event: &Event, rows: &mut Vec<Row>) -> Result<(), Inconsistent> {
         let known = self.engine.trials().len();
         let curve_before = match event {
@@ -124,16 +124,16 @@ impl History {
         Ok(())
     }
 
-    /// The rows of all trials: where a study is another than the one that its rows were made for, with a raised budget,
-    /// trials may stand elsewhere without an event.
+    /// The rows of all trials. Needed when a study file has changed since the rows were written: with a raised budget,
+    /// states may change without an event.
     pub fn trial_rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
         self.engine.trials().for_each(|trial| self.trial_row(trial.number, &mut rows));
         rows
     }
 
-    /// Ends the attempts that are going on: nobody is at them any more, since their run has ended. The engine need not be
-    /// told: the next attempt at an order supersedes an open one.
+    /// Ends the open attempts as interrupted, because their run has ended. The engine needs no event for that: the next
+    /// attempt at an order supersedes an open one.
     pub fn interrupt(&mut self, unix_ms: u64, rows: &mut Vec<Row>) {
         let orders: Vec<OrderId> = self.attempts.keys().copied().collect();
         for order in orders {
@@ -211,7 +211,7 @@ impl History {
         }));
     }
 
-    /// The row of a trial as the engine sees it, but that nobody runs a trial whose attempt was interrupted.
+    /// The row of a trial as the engine sees it, except that a trial whose attempt was interrupted is not running.
     fn trial_row(&self, number: TrialNumber, rows: &mut Vec<Row>) {
         let Some(trial) = self.engine.trial(number) else { return };
         let Dates { issued_ms, finished_ms } = self.dates[number.0 as usize];
@@ -226,7 +226,7 @@ impl History {
             result_epochs: trial.epoch.0,
             bracket: trial.bracket,
             rung: trial.rung,
-            // Summed from a positive zero: no epoch is no negative time.
+            // Summed from 0.0, because the empty `sum` of floats is -0.0.
             seconds: trial.curve.iter().fold(0.0, |sum, point| sum + point.seconds),
             issued_ms,
             finished_ms,

@@ -1,8 +1,8 @@
-//! The history of a study as rows: the one place, beside the engine, where events are folded into what people see.
+//! The history of a study as rows: the only place besides the engine that interprets events.
 //!
-//! [`History`] drives the engine and says after every event which rows have changed. A database writes these rows as they
-//! are, [`Tables`] holds them in memory, reports read them: nobody else derives from events who stands where. The order of
-//! trials is [`Place`](crate::ledger::Place)'s, everywhere.
+//! [`History`] drives the engine and says after every event which rows have changed. A database writes these rows as
+//! they are, [`Tables`] holds them in memory, and reports read them; nothing else derives states from events. Trials
+//! are ordered by their [`Place`](crate::ledger::Place) everywhere.
 
 mod fold;
 mod row;

@@ -8,12 +8,12 @@ use crate::spec::Direction;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A change of the history.
+/// A change to the rows of the history.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Row {
     /// A new trial; its [`TrialRow`] follows.
     Configuration(ConfigurationRow),
-    /// Where a trial stands.
+    /// The state of a trial.
     Trial(TrialRow),
     /// An order.
     Order(OrderRow),
@@ -23,13 +23,13 @@ pub enum Row {
     Retrained { trial: TrialNumber, from: Epoch },
     /// A finished epoch.
     Epoch(EpochRow),
-    /// An attempt that went wrong.
+    /// A failed attempt.
     Failure(FailureRow),
-    /// A file that is kept.
+    /// A file that a trial has written.
     File(FileRow),
-    /// What the sampler knew from the start.
+    /// A result of an earlier study, known to the sampler from the start.
     Earlier(EarlierRow),
-    /// A configuration put first by hand.
+    /// A configuration that a user enqueued.
     Enqueued(EnqueuedRow),
 }
 
@@ -40,24 +40,25 @@ pub struct ConfigurationRow {
     pub params: Params,
 }
 
-/// Where a trial stands. Key: the trial.
+/// The state of a trial. Key: the trial.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrialRow {
     pub trial: TrialNumber,
     pub state: TrialState,
-    /// The objective after the latest epoch; `None` if it failed.
+    /// The objective after the latest epoch; `None` if the trial failed.
     pub value: Option<f64>,
     /// Epochs on record.
     pub epochs: u32,
-    /// The objective after the latest finished order: what trials are ranked by, after [`TrialRow::result_epochs`] epochs.
+    /// The objective after the latest finished order, after [`TrialRow::result_epochs`] epochs: what trials are ranked
+    /// by.
     pub result: Option<f64>,
     pub result_epochs: u32,
     pub bracket: u32,
-    /// The rung that it was sent to last.
+    /// The rung of its latest order.
     pub rung: Option<u32>,
     /// Seconds of the epochs on record, each counted once.
     pub seconds: f64,
-    /// Beginning of the first attempt, milliseconds since 1970.
+    /// Start of the first attempt, milliseconds since 1970.
     pub issued_ms: Option<u64>,
     /// End of the latest order; `None` while another one is open.
     pub finished_ms: Option<u64>,
@@ -107,18 +108,18 @@ pub struct AttemptRow {
     pub worker: u32,
     pub started_ms: u64,
     pub ended_ms: Option<u64>,
-    /// `None` while it goes on.
+    /// `None` while it is under way.
     pub ended: Option<AttemptEnd>,
 }
 
 /// How an attempt ended. As text: `done`, `interrupted`, or the class of the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptEnd {
-    /// Its order has its outcome.
+    /// It has finished its order.
     Done,
-    /// Its run ended, or another attempt took its place: nothing is counted against it.
+    /// Its run ended, or another attempt took its place: not counted as a failure.
     Interrupted,
-    /// It went wrong.
+    /// It failed.
     Failed(FailureClass),
 }
 
@@ -191,7 +192,7 @@ impl EpochRow {
     }
 }
 
-/// An attempt that went wrong. Key: the number of its event.
+/// A failed attempt. Key: the number of its event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FailureRow {
     pub seq: u64,
@@ -215,7 +216,7 @@ pub enum FileKind {
     Predictions,
 }
 
-/// A file that a trial has left. Key: its path.
+/// A file that a trial has written. Key: its path.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FileRow {
     pub file: FileRef,
@@ -235,7 +236,7 @@ pub struct EarlierRow {
     pub params: Params,
 }
 
-/// A configuration put first by hand. Key: the number of its event.
+/// A configuration that a user enqueued. Key: the number of its event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EnqueuedRow {
     pub seq: u64,

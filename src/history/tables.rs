@@ -27,7 +27,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The tables that a log of events comes to.
+    /// The tables that result from a log of events.
     ///
     /// # Errors
     /// If an event does not follow from those before it.
@@ -40,7 +40,7 @@ impl Tables {
         Ok(tables)
     }
 
-    /// Puts a row in its place.
+    /// Applies a change: stores a row in place of the one with the same key, or removes epochs that are trained again.
     pub fn put(&mut self, row: Row) {
         match row {
             Row::Configuration(ConfigurationRow { trial, params }) => drop(self.configurations.insert(trial, params)),
@@ -65,7 +65,7 @@ impl Tables {
         self.epochs.range((trial, Epoch(0))..=(trial, Epoch(u32::MAX))).map(|(_, row)| row)
     }
 
-    /// The newest predictions of a trial's epochs.
+    /// The newest predictions among a trial's epochs on record.
     pub fn predictions_of(&self, trial: TrialNumber) -> Option<&FileRef> {
         let epochs = self.trials.get(&trial)?.epochs;
         let own = self

@@ -1,7 +1,7 @@
-//! What algorithms may see: orders issued, and outcomes of retired orders only.
+//! What samplers and schedulers may see: orders issued, and outcomes of retired orders only.
 //!
 //! Nothing here depends on when a real worker finished: see `engine::order` for when an order retires. Samplers and
-//! schedulers read; the engine alone writes.
+//! schedulers only read the ledger; only the engine writes it.
 
 mod bracket;
 mod observation;
@@ -29,14 +29,14 @@ pub struct Ledger {
     pub direction: Direction,
     /// The full number of epochs.
     pub max_epochs: u32,
-    /// Results of an earlier study, for samplers that learn.
+    /// Results of earlier studies, for samplers that learn.
     earlier: Vec<EarlierResult>,
     trials: Vec<Observation>,
     used: HashSet<Digest>,
     enqueued: u32,
     brackets: Vec<Bracket>,
     rungs: Vec<Vec<Rung>>,
-    /// Whether one more trial may start: planned and not exhausted.
+    /// Whether one more trial may start: one is planned, and the space is not exhausted.
     may_start: bool,
     /// Brackets before this one have nothing left to decide.
     settled: usize,
@@ -73,7 +73,7 @@ impl Ledger {
         &self.earlier
     }
 
-    /// Trials started.
+    /// The number of trials started.
     pub fn started(&self) -> u32 {
         self.trials.len() as u32
     }
@@ -83,17 +83,17 @@ impl Ledger {
         self.may_start
     }
 
-    /// Whether a configuration was already taken in this study.
+    /// Whether a configuration was already used in this study.
     pub fn is_used(&self, params: &Params) -> bool {
         self.used.contains(&params.digest())
     }
 
-    /// Trials whose configuration was put first by hand.
+    /// The number of trials whose configuration a user enqueued.
     pub fn enqueued(&self) -> u32 {
         self.enqueued
     }
 
-    /// The brackets with their rungs, and the index of each, without those at the front that are settled.
+    /// The brackets with their indices and rungs, without the settled ones at the front.
     pub fn open_brackets(&self) -> impl Iterator<Item = (u32, &Bracket, &[Rung])> {
         self.brackets
             .iter()
@@ -118,12 +118,12 @@ impl Ledger {
         self.averages.get(epoch.0 as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// Rank of a value of a trial.
+    /// The rank of a trial with this value.
     pub fn rank(&self, trial: TrialNumber, value: Option<f64>) -> Ranked {
         Ranked { score: Score::new(self.direction, value), trial }
     }
 
-    /// Rank of a trial by its latest retired result.
+    /// The rank of a trial by its latest retired result.
     pub fn standing(&self, trial: TrialNumber) -> Ranked {
         self.rank(trial, self.trials.get(trial.0 as usize).and_then(|seen| seen.value))
     }

@@ -16,14 +16,14 @@ pub struct Observation {
     pub value: Option<f64>,
     /// It failed.
     pub failed: bool,
-    /// An order of it is issued and not retired.
+    /// One of its orders is issued and not retired.
     pub pending: bool,
 }
 
 /// The result of a trial of an earlier study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EarlierResult {
-    /// Its number there.
+    /// Its number in that study.
     pub trial: TrialNumber,
     /// Its configuration, in the form of this study's space.
     pub params: Params,

@@ -6,23 +6,23 @@ use std::collections::BTreeSet;
 /// The members of one rung of one bracket.
 #[derive(Clone, Debug, Default)]
 pub struct Rung {
-    /// Orders issued toward it.
+    /// Number of orders issued to reach it.
     pub entered: u32,
-    /// Failed on the way.
+    /// Number of trials that failed on the way.
     pub failed: u32,
-    /// Arrived, best first.
+    /// Trials that arrived, best first.
     finished: Vec<Ranked>,
-    /// Arrived and not promoted.
+    /// Trials that arrived and were not promoted.
     pub(super) waiting: BTreeSet<Ranked>,
 }
 
 impl Rung {
-    /// Members whose result is known, failed ones among them.
+    /// The number of members whose result is known, including failed ones.
     pub fn known(&self) -> u32 {
         self.finished.len() as u32 + self.failed
     }
 
-    /// Those that have arrived, best first.
+    /// Trials that arrived, best first.
     pub fn finished(&self) -> &[Ranked] {
         &self.finished
     }

@@ -1,10 +1,11 @@
-//! How values are compared, once for everybody.
+//! How objective values are compared, everywhere.
 
 use crate::ids::{Epoch, TrialNumber};
 use crate::spec::Direction;
 use std::cmp::{Ordering, Reverse};
 
-/// A value turned so that smaller is better in either direction. What is not finite, or absent, is worst in both.
+/// An objective value with its sign set so that smaller is better. A missing or non-finite value is worst in either
+/// direction.
 #[derive(Clone, Copy, Debug)]
 pub struct Score(f64);
 
@@ -18,7 +19,7 @@ impl Score {
         }
     }
 
-    /// Whether the value can win at all.
+    /// Whether there is a finite value.
     pub fn is_finite(self) -> bool {
         self.0.is_finite()
     }
@@ -50,17 +51,17 @@ impl PartialEq for Score {
 
 impl Eq for Score {}
 
-/// A trial's place in a comparison: best first, ties by trial number.
+/// A trial's score in a comparison: best first, ties by trial number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ranked {
-    /// The value.
+    /// Its score.
     pub score: Score,
     /// The trial.
     pub trial: TrialNumber,
 }
 
-/// A trial's place among all others; smaller is better. Those trained longest come first, among them the best result,
-/// among equals the earlier trial: results after different numbers of epochs never compete.
+/// A trial's place in the ranking of a study; smaller is better. Trials trained longest come first, then the best
+/// results, then the lowest trial numbers: results after different numbers of epochs are never compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     epochs: Reverse<Epoch>,
@@ -68,7 +69,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place that a result after so many epochs gives.
+    /// The place of a trial with this result after this many epochs.
     pub fn new(direction: Direction, epochs: Epoch, result: f64, trial: TrialNumber) -> Self {
         Self { epochs: Reverse(epochs), ranked: Ranked { score: Score::new(direction, Some(result)), trial } }
     }
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_after_different_numbers_of_epochs_do_not_compete() {
+    fn results_after_different_numbers_of_epochs_are_not_compared() {
         let place = |epochs, result, trial| Place::new(Direction::Maximize, Epoch(epochs), result, TrialNumber(trial));
         assert!(place(9, 0.93, 1) < place(1, 0.95, 0), "a complete trial stands above one stopped at epoch 1");
         assert!(place(9, 0.94, 2) < place(9, 0.93, 1));
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_loses_in_both_directions() {
+    fn a_non_finite_value_is_worst_in_both_directions() {
         for direction in [Direction::Maximize, Direction::Minimize] {
             let poor = Score::new(direction, Some(if direction == Direction::Maximize { -1e300 } else { 1e300 }));
             for bad in [None, Some(f64::NAN), Some(f64::INFINITY), Some(f64::NEG_INFINITY)] {

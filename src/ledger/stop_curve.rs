@@ -5,8 +5,8 @@ use crate::spec::Direction;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Per epoch, the value that must be reached (in the study's direction) to go on. Carried by the order, so
-/// that the decision is on record and the same wherever it is taken.
+/// Per epoch, the value that a trial must reach (in the study's direction) to continue. Part of the order, so that the
+/// decision is on record and the same wherever it is made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StopCurve(pub BTreeMap<Epoch, f64>);

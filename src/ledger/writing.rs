@@ -1,4 +1,4 @@
-//! How the engine writes a ledger.
+//! How the engine writes the ledger.
 
 use super::{Bracket, EarlierResult, Ledger, Observation, Rung};
 use crate::ids::{Epoch, TrialNumber};
@@ -6,19 +6,19 @@ use crate::space::Params;
 use std::sync::Arc;
 
 impl Ledger {
-    /// Results of an earlier study are known from the start.
+    /// Adds the results of an earlier study.
     pub(crate) fn learn(&mut self, results: &[EarlierResult]) {
         self.earlier.extend(results.iter().cloned());
     }
 
-    /// A trial starts; `by_hand`: its configuration was put first by hand.
+    /// Adds a trial; `by_hand`: whether a user enqueued its configuration.
     pub(crate) fn start(&mut self, params: Arc<Params>, by_hand: bool) {
         self.used.insert(params.digest());
         self.enqueued += u32::from(by_hand);
         self.trials.push(Observation { params, epoch: Epoch(0), value: None, failed: false, pending: true });
     }
 
-    /// Whether one more trial may start.
+    /// Sets whether one more trial may start.
     pub(crate) fn set_may_start(&mut self, may_start: bool) {
         self.may_start = may_start;
     }
@@ -67,7 +67,7 @@ impl Ledger {
         }
     }
 
-    /// Passes over brackets at the front in which nothing is under way and nothing can follow.
+    /// Marks brackets at the front as settled in which nothing is under way and nothing can follow.
     pub(crate) fn settle(&mut self) {
         let is_settled = |(bracket, rungs): (&Bracket, &Vec<Rung>)| {
             let quiet = rungs.iter().all(|rung| rung.known() == rung.entered);
@@ -82,7 +82,7 @@ impl Ledger {
         }
     }
 
-    /// Enters a complete trial's values, from epoch 1, into the running averages.
+    /// Adds a complete trial's values, from epoch 1, to the running averages.
     pub(crate) fn average(&mut self, values: impl Iterator<Item = Option<f64>>) {
         let (mut sum, mut n) = (0.0, 0u32);
         for (value, sorted) in values.zip(self.averages.iter_mut().skip(1)) {

@@ -1,11 +1,11 @@
-//! Whether a score can be read as a risk.
+//! Calibration: whether a score can be read as a probability.
 
 use serde::{Deserialize, Serialize};
 
 /// One bin of the reliability diagram.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReliabilityBin {
-    /// Lower edge; a score on an edge belongs to the bin above, 1 to the last.
+    /// Lower edge; a score on an edge belongs to the bin above it, a score of 1 to the last bin.
     pub low: f64,
     /// Upper edge.
     pub high: f64,
@@ -24,13 +24,13 @@ pub struct Calibration {
     pub bins: Vec<ReliabilityBin>,
     /// Expected calibration error: mean over images of |observed rate - mean score| of their bin.
     pub ece: Option<f64>,
-    /// Slope of the logistic regression of the truth on logit(score); 1 is ideal, below 1: too extreme.
+    /// Slope of the logistic regression of the truth on logit(score); 1 is ideal; below 1, scores are too extreme.
     pub slope: Option<f64>,
     /// Intercept of that regression; 0 is ideal.
     pub intercept: Option<f64>,
 }
 
-/// Scores nearer than this to 0 or 1 count as this near in the regression: f32 softmax reaches 0 and 1 exactly.
+/// The regression clamps scores to this distance from 0 and 1, as f32 softmax reaches both exactly.
 const EDGE: f64 = 1e-7;
 
 impl Calibration {
@@ -88,7 +88,7 @@ fn regression(scores: &[f64], positive: &[bool]) -> Option<(f64, f64)> {
             hbb += w * x * x;
         }
         let det = haa * hbb - hab * hab;
-        // A vanishing determinant: constant scores, or weights that die out on the way to infinity.
+        // A vanishing determinant: constant scores, or weights that vanish as the estimate diverges.
         if det <= 1e-10 * haa * hbb || !det.is_finite() || haa < 1e-8 {
             return None;
         }

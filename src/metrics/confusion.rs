@@ -3,7 +3,7 @@
 use super::{Predictions, PredictionsError};
 use serde::{Deserialize, Serialize};
 
-/// Decisions on one class against the rest.
+/// Counts of decisions on one class against the rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
     /// Positive images called positive.
@@ -46,23 +46,23 @@ impl Confusion {
         ratio(self.tn, self.tn + self.fp)
     }
 
-    /// Share of positive calls that are right (positive predictive value).
+    /// Share of positive calls that are correct (positive predictive value).
     pub fn precision(&self) -> Option<f64> {
         ratio(self.tp, self.tp + self.fp)
     }
 
-    /// Share of negative calls that are right (negative predictive value).
+    /// Share of negative calls that are correct (negative predictive value).
     pub fn npv(&self) -> Option<f64> {
         ratio(self.tn, self.tn + self.fn_)
     }
 
-    /// Harmonic mean of precision and recall, as 2 tp / (2 tp + fp + fn): 0 when nothing was found, undefined
-    /// when there was nothing to find and nothing was called.
+    /// Harmonic mean of precision and recall, as 2 tp / (2 tp + fp + fn): 0 without true positives, undefined without
+    /// positive images and positive calls.
     pub fn f1(&self) -> Option<f64> {
         ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn_)
     }
 
-    /// Share of right decisions.
+    /// Share of correct decisions.
     pub fn accuracy(&self) -> Option<f64> {
         ratio(self.tp + self.tn, self.tp + self.fp + self.tn + self.fn_)
     }
@@ -83,8 +83,8 @@ pub struct ConfusionMatrix {
 }
 
 impl ConfusionMatrix {
-    /// With two classes by the threshold on the positive class's score; with more by the largest score, the
-    /// earlier class among equals (the threshold is then without effect).
+    /// With two classes, decides by the threshold on the positive class's score; with more, by the largest score, the
+    /// earlier class among equals (the threshold is then ignored).
     pub fn new(predictions: &Predictions, threshold: f64) -> Result<Self, PredictionsError> {
         predictions.check()?;
         let k = predictions.classes.len();
@@ -111,7 +111,7 @@ impl ConfusionMatrix {
         c
     }
 
-    /// Share of right decisions over all classes.
+    /// Share of correct decisions over all classes.
     pub fn accuracy(&self) -> Option<f64> {
         let right: u64 = self.counts.iter().enumerate().map(|(i, row)| row[i]).sum();
         ratio(right, self.counts.iter().flatten().sum())

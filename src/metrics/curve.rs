@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Scores in falling order, grouped by equal value. Sorting costs O(n log n); every curve after that O(n), also
-/// one of resampled images.
+/// Scores in descending order. Sorting costs O(n log n); every curve after that, of all or of resampled images, costs
+/// O(n).
 #[derive(Clone, Debug)]
 pub struct Ranked {
     order: Vec<u32>,
@@ -79,16 +79,16 @@ pub struct RocPoint {
 pub struct PrPoint {
     /// Threshold.
     pub threshold: f64,
-    /// Share of positive images called.
+    /// Share of positive images called positive.
     pub recall: f64,
-    /// Share of calls that are right.
+    /// Share of positive calls that are correct.
     pub precision: f64,
 }
 
-/// All distinct decisions that thresholds can make.
+/// Counts at every distinct threshold: all that ROC and precision-recall curves are made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// One step a distinct score, falling.
+    /// One step per distinct score, descending.
     pub steps: Vec<Step>,
     /// Positive images in all.
     pub positives: u64,
@@ -130,7 +130,7 @@ impl Curve {
         )
     }
 
-    /// The ROC curve from (0, 0) to (1, 1), one point a distinct score; empty without both classes.
+    /// The ROC curve from (0, 0) to (1, 1), one point per distinct score; empty without both classes.
     pub fn roc(&self) -> Vec<RocPoint> {
         let Some((p, n)) = self.both() else { return Vec::new() };
         let start = RocPoint { threshold: None, fpr: 0.0, tpr: 0.0 };
@@ -142,7 +142,7 @@ impl Curve {
         std::iter::once(start).chain(rest).collect()
     }
 
-    /// The precision-recall curve from small recall to 1, one point a distinct score; empty without both classes.
+    /// The precision-recall curve from small recall to 1, one point per distinct score; empty without both classes.
     pub fn precision_recall(&self) -> Vec<PrPoint> {
         let Some((p, _)) = self.both() else { return Vec::new() };
         self.steps
@@ -155,8 +155,8 @@ impl Curve {
             .collect()
     }
 
-    /// The ROC curve's height at a false positive rate: linear between its points, the upper end of a vertical
-    /// stretch. `None` without both classes.
+    /// The true positive rate at a false positive rate on the ROC curve, interpolated linearly; on a vertical segment,
+    /// its upper end. `None` without both classes.
     pub fn tpr_at(&self, fpr: f64) -> Option<f64> {
         let (p, n) = self.both()?;
         let after = self.steps.partition_point(|s| s.fp as f64 / n <= fpr);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_curve_is_read_between_its_points() {
+    fn the_roc_curve_is_interpolated_linearly() {
         let c = curve(&[0.4, 0.5, 0.5, 0.6], &[0, 0, 1, 1]);
         // Points (0, 0), (0, .5), (.5, 1), (1, 1).
         for (x, y) in [(0.0, 0.5), (0.25, 0.75), (0.5, 1.0), (0.9, 1.0), (1.0, 1.0)] {
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn constrained_figures_keep_their_constraint() {
+    fn constrained_metrics_keep_their_constraint() {
         let c = curve(&[0.9, 0.8, 0.7, 0.6, 0.5, 0.4], &[1, 0, 1, 1, 0, 0]);
         assert_eq!(c.recall_at_specificity(1.0), Some(1.0 / 3.0));
         assert_eq!(c.recall_at_specificity(0.6), Some(1.0));

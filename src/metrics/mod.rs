@@ -1,10 +1,10 @@
-//! From predictions to figures: confusion, ranking, calibration, choice of a threshold.
+//! Metrics of predictions: confusion, ranking, calibration, choice of a threshold.
 //!
 //! Conventions. An image is called positive when its score of the positive class is at or above the threshold. A
-//! figure whose denominator is empty, or which needs both classes and has one, is `None`, never 0 or 0.5. With
-//! more than two classes decisions are the largest score and every figure is the plain mean over classes of one
-//! class against the rest (macro average), except accuracy and log loss, which need no such mean; a macro
-//! average with an undefined part is undefined.
+//! metric whose denominator is 0, or which needs both classes and has one, is `None`, never 0 or 0.5. With more than
+//! two classes, an image is called the class of its largest score, and every metric is the macro average: the plain
+//! mean over classes of one class against the rest. Accuracy and log loss need no such mean. A macro average with an
+//! undefined part is undefined.
 
 mod calibration;
 mod confusion;

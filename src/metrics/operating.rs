@@ -6,7 +6,7 @@ use crate::spec::OperatingPoint;
 impl Curve {
     /// The threshold of an operating point, among the scores that occur and one just above the largest (nothing
     /// is called positive). Among equally good thresholds of Youden's index and of F1 the largest is taken.
-    /// `None` when the point cannot be reached or the figure is undefined (one class only).
+    /// `None` when the point cannot be reached, or when a rate that it needs is undefined for want of a class.
     pub fn choose(&self, point: &OperatingPoint) -> Option<f64> {
         let (p, n) = (self.positives as f64, self.negatives as f64);
         let above = self.steps.first().map(|s| s.threshold.next_up());
@@ -41,7 +41,7 @@ impl Curve {
         }
     }
 
-    /// The largest threshold that maximises a figure of (true, false positives); `None` where none is above 0.
+    /// The largest threshold that maximises a function of (true positives, false positives); `None` if none is above 0.
     fn best(&self, figure: impl Fn(f64, f64) -> f64) -> Option<f64> {
         let mut best = (0.0, None);
         for s in &self.steps {
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn each_point_is_the_threshold_that_its_words_say() {
+    fn each_operating_point_gives_its_threshold() {
         for (point, threshold) in [
             (OperatingPoint::Threshold(0.33), 0.33),
             (OperatingPoint::Recall(0.5), 0.7),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn full_specificity_may_mean_that_nothing_is_called() {
+    fn full_specificity_may_mean_that_nothing_is_called_positive() {
         let c = Ranked::new(&[0.9, 0.1], &[false, true]).unwrap().curve();
         let t = c.choose(&OperatingPoint::Specificity(1.0)).unwrap();
         assert!(t > 0.9 && t < 0.9 + 1e-9);

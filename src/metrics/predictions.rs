@@ -27,7 +27,7 @@ pub struct Predictions {
     /// Index of the positive class (binary metrics); with more than two classes metrics are macro averages of
     /// one-vs-rest.
     pub positive: u32,
-    /// One row an image.
+    /// One row per image.
     pub rows: Vec<Prediction>,
 }
 
@@ -37,7 +37,7 @@ pub enum PredictionsError {
     /// Fewer than two classes.
     #[error("use predictions of {0} classes: at least two are needed")]
     TooFewClasses(usize),
-    /// The positive class is none of them.
+    /// The positive class is not one of the classes.
     #[error("use predictions: the positive class {positive} is none of the {classes}")]
     Positive { positive: u32, classes: usize },
     /// A row's label or number of scores does not fit the classes.
@@ -89,7 +89,7 @@ impl Predictions {
         Ranked::new(&scores, &positive).expect("checked scores are numbers")
     }
 
-    /// The class called for a row: with two classes by the threshold on the positive class's score, with more the
+    /// The class called for a row: with two classes, by the threshold on the positive class's score; with more, by the
     /// largest score, the earlier class among equals.
     pub fn called(&self, row: &Prediction, threshold: f64) -> usize {
         if let [_, _] = row.scores[..] {
@@ -99,7 +99,8 @@ impl Predictions {
         (0..row.scores.len()).fold(0, |best, i| if row.scores[i] > row.scores[best] { i } else { best })
     }
 
-    /// The same classes, and the same images with the same labels in the same order.
+    /// Whether both have the same classes, the same positive class, and the same images with the same labels in the
+    /// same order.
     pub fn same_images(&self, other: &Self) -> bool {
         self.classes == other.classes
             && self.positive == other.positive
@@ -111,9 +112,9 @@ impl Predictions {
 const POSITIVE: &str = "positive:";
 const SCORE: &str = "score:";
 
-/// Predictions as CSV: columns `image`, `patient` (empty: unknown), `label` (a class name), then one column a
-/// class in the order of the indices, `positive:NAME` for the positive class and `score:NAME` for the others.
-/// Scores are the shortest decimals that give the same f32 again.
+/// Predictions as CSV: columns `image`, `patient` (empty: unknown), `label` (a class name), then one column per class
+/// in the order of the indices, `positive:NAME` for the positive class and `score:NAME` for the others. Scores are the
+/// shortest decimals that give the same f32 again.
 pub fn to_csv(predictions: &Predictions) -> Result<Vec<u8>, PredictionsError> {
     predictions.check()?;
     let failed = |source| PredictionsError::Csv { path: PathBuf::new(), source };
@@ -134,14 +135,7 @@ pub fn to_csv(predictions: &Predictions) -> Result<Vec<u8>, PredictionsError> {
     out.into_inner().map_err(|e| PredictionsError::Io { path: PathBuf::new(), source: e.into_error() })
 }
 
-/// Writes predictions as [`to_csv`] makes them, atomically: a reader sees the whole file or none, and after the
-/// return it survives a power cut.
-pub fn write_csv(predictions: &Predictions, path: &Path) -> Result<(), PredictionsError> {
-    let bytes = to_csv(predictions)?;
-    crate::fsx::write_atomic(path, &bytes).map_err(|source| PredictionsError::Io { path: path.to_owned(), source })
-}
-
-/// Reads what [`write_csv`] wrote, and checks it.
+/// Reads what [`to_csv`] made, and checks it.
 pub fn read_csv(path: &Path) -> Result<Predictions, PredictionsError> {
     let file = File::open(path).map_err(|source| PredictionsError::Io { path: path.to_owned(), source })?;
     let failed = |source| PredictionsError::Csv { path: path.to_owned(), source };

@@ -1,4 +1,4 @@
-//! The metrics against figures of scikit-learn and of a brute-force DeLong (`tests/data/make_metrics.py`).
+//! The metrics against values from scikit-learn and from a brute-force DeLong (`tests/data/make_metrics.py`).
 
 use super::*;
 use crate::spec::{Metric, OperatingPoint};
@@ -130,7 +130,7 @@ fn more_classes_are_macro_averages_as_in_scikit_learn() {
 }
 
 #[test]
-fn delong_by_midranks_agrees_with_all_pairs() {
+fn delong_by_midranks_agrees_with_brute_force_over_all_pairs() {
     let all = figures();
     let case = &all["delong"];
     let positive: Vec<bool> = floats(&case["labels"]).iter().map(|&l| l == 1.0).collect();
@@ -161,7 +161,7 @@ fn thresholded_objectives_follow_the_operating_point() {
 }
 
 #[test]
-fn a_nan_score_is_refused_and_leaves_every_figure_undefined() {
+fn a_nan_score_is_refused_and_leaves_every_metric_undefined() {
     let mut predictions = binary(&figures()["binary"][0]);
     predictions.rows[3].scores[1] = f32::NAN;
     assert!(matches!(predictions.check(), Err(PredictionsError::Score { .. })));
@@ -171,14 +171,14 @@ fn a_nan_score_is_refused_and_leaves_every_figure_undefined() {
 }
 
 #[test]
-fn predictions_survive_a_file_bit_for_bit() {
+fn predictions_are_written_and_read_bit_for_bit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("p.csv");
     let mut predictions = binary(&figures()["binary"][0]);
     predictions.classes[1] = "yes, \"really\"".into();
     predictions.rows[0].patient = Some("person 7".into());
     predictions.rows[1].scores = vec![1.0, 1e-38];
-    predictions::write_csv(&predictions, &path).unwrap();
+    std::fs::write(&path, predictions::to_csv(&predictions).unwrap()).unwrap();
     assert_eq!(predictions::read_csv(&path).unwrap(), predictions);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
 }

@@ -1,14 +1,14 @@
-//! The figures of one set of predictions, by name.
+//! All metrics of one set of predictions, by name.
 
 use super::{Calibration, ConfusionMatrix, Curve, Predictions};
 use crate::spec::{Metric, OperatingPoint};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Every plain metric. Names are those of the study file.
+/// Every metric that has no parameter of its own. Names are those of the study file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// The threshold of recall to accuracy below (without effect with more than two classes).
+    /// The threshold of `recall` to `accuracy` (ignored with more than two classes).
     pub threshold: f64,
     pub recall: Option<f64>,
     pub precision: Option<f64>,
@@ -22,14 +22,14 @@ pub struct Metrics {
     pub pr_auc: Option<f64>,
     /// Mean squared distance of the positive class's score from the truth (macro average with more classes).
     pub brier: Option<f64>,
-    /// Mean cross-entropy, natural logarithm, scores kept above 2^-52.
+    /// Mean cross-entropy, natural logarithm, scores clamped to at least 2^-52.
     pub log_loss: Option<f64>,
     /// Expected calibration error over ten bins of equal width.
     pub ece: Option<f64>,
 }
 
 impl Metrics {
-    /// Every figure by name, undefined ones included.
+    /// Every metric by name, undefined ones included.
     pub fn named(&self) -> [(&'static str, Option<f64>); 11] {
         [
             ("recall", self.recall),
@@ -46,12 +46,12 @@ impl Metrics {
         ]
     }
 
-    /// The defined figures: what an epoch's report holds.
+    /// The defined metrics by name, as reported for an epoch.
     pub fn defined(&self) -> BTreeMap<String, f64> {
         self.named().into_iter().filter_map(|(name, v)| Some((name.to_owned(), v?))).collect()
     }
 
-    /// A figure by its metric; `None` for undefined ones and for metrics that are not among these.
+    /// The value of a metric; `None` if it is undefined or not among these.
     pub fn get(&self, metric: &Metric) -> Option<f64> {
         match metric {
             Metric::Recall => self.recall,
@@ -72,7 +72,7 @@ impl Metrics {
     }
 }
 
-/// The mean over classes; with two classes the positive one alone. Undefined when any part is.
+/// The mean over classes; with two classes, the positive one alone. Undefined if any part is.
 fn over_classes(predictions: &Predictions, figure: impl Fn(usize) -> Option<f64>) -> Option<f64> {
     if predictions.classes.len() == 2 {
         return figure(predictions.positive as usize);
@@ -114,8 +114,8 @@ pub fn evaluate(predictions: &Predictions, threshold: f64) -> Metrics {
     m
 }
 
-/// The threshold of an operating point on these (validation) predictions: two classes only, for with more the
-/// decision is the largest score. `None` when it is undefined there.
+/// The threshold of an operating point on these (validation) predictions: two classes only, as with more the largest
+/// score decides. `None` if it is undefined.
 pub fn threshold_at(predictions: &Predictions, point: &OperatingPoint) -> Option<f64> {
     if let OperatingPoint::Threshold(t) = point {
         return Some(*t);
@@ -128,8 +128,8 @@ pub fn threshold_at(predictions: &Predictions, point: &OperatingPoint) -> Option
 }
 
 /// The value of an objective on validation predictions. Thresholded metrics are taken at the operating point,
-/// which is chosen on the same images; a study that says nothing has the threshold 0.5. Constrained metrics look
-/// for their own threshold. `None`: undefined, or [`Metric::Custom`], which predictions cannot tell.
+/// which is chosen on the same images; a study that gives none has the threshold 0.5. Constrained metrics choose
+/// their own threshold. `None` if undefined, and for [`Metric::Custom`], which cannot be computed from predictions.
 pub fn objective(predictions: &Predictions, metric: &Metric, point: &OperatingPoint) -> Option<f64> {
     predictions.check().ok()?;
     let constrained =

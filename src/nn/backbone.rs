@@ -1,4 +1,4 @@
-//! The one trait behind which every network stands.
+//! The trait that every network implements.
 
 use crate::spec::BatchNormMode;
 use candle_core::backprop::GradStore;
@@ -30,7 +30,7 @@ pub struct SuffixOptions {
 /// A pretrained network as a sequence of stages, cut anywhere into a frozen and a trained part.
 ///
 /// A position is a count of stages: 0 is the (scaled) image, `n` the output of the `n`-th stage. The image is
-/// `[N, H, W, 3]`, scaled as the weights want it; every other feature map is `[N, H', W', C]`.
+/// `[N, H, W, 3]`, scaled as the weights expect it; every other feature map is `[N, H', W', C]`.
 pub trait Backbone: Send + Sync {
     /// The stages in order.
     fn stages(&self) -> &[StageInfo];
@@ -39,8 +39,8 @@ pub trait Backbone: Send + Sync {
     /// too small.
     fn side_at(&self, position: usize, side: usize) -> Option<usize>;
 
-    /// The frozen network between two positions: pure, without gradients, batch norm in inference mode, the same
-    /// bits for every batch composition and number of threads (on the CPU).
+    /// Runs the frozen stages between two positions: without gradients, batch norm in inference mode. On the CPU the
+    /// result has the same bits for every batch composition and number of threads.
     fn prefix(&self, from: usize, to: usize, x: &Tensor) -> candle_core::Result<Tensor>;
 
     /// A trainable copy of the stages between two positions, with weights of its own.
@@ -52,42 +52,42 @@ pub trait Backbone: Send + Sync {
 
 /// The trained part of a backbone.
 pub trait Suffix: Send {
-    /// Feature map to feature map, recorded for gradients. `Mode::Eval` uses running statistics.
+    /// Feature map to feature map; recorded for gradients in `Mode::Train`. `Mode::Eval` uses running statistics.
     fn forward(&self, x: &Tensor, mode: Mode) -> candle_core::Result<Tensor>;
-    /// Moves gradients of parameters that a backward pass has left outside candle's graph into `gradients`; [`backward`]
-    /// calls it.
+    /// Moves the parameter gradients that a backward pass computed outside candle's graph into `gradients`; called by
+    /// [`backward`].
     ///
     /// # Errors
     /// If gradients cannot be added.
     fn collect(&self, _gradients: &mut GradStore) -> candle_core::Result<()> {
         Ok(())
     }
-    /// A parameter, or something of its shape (a gradient, a moment), as files hold it: convolution weights as torch's
-    /// `[O, I, KH, KW]`, all else as it is.
+    /// Converts a parameter, or a tensor of its shape (a gradient, a moment), to the layout of files: convolution
+    /// weights to torch's `[O, I, KH, KW]`, all else unchanged.
     ///
     /// # Errors
-    /// If it is not of the parameter's shape.
+    /// If its shape is not the parameter's.
     fn to_file(&self, _name: &str, own: &Tensor) -> candle_core::Result<Tensor> {
         Ok(own.clone())
     }
-    /// The inverse of [`Suffix::to_file`]; takes the panels of older files too.
+    /// The inverse of [`Suffix::to_file`]; also accepts the packed panels of older files.
     ///
     /// # Errors
-    /// If it is not of the parameter's shape.
-    #[allow(clippy::wrong_self_convention)] // from a file, by what this suffix knows
+    /// If its shape is not the parameter's.
+    #[allow(clippy::wrong_self_convention)] // converts from the layout of files; not a constructor
     fn from_file(&self, _name: &str, stored: &Tensor) -> candle_core::Result<Tensor> {
         Ok(stored.clone())
     }
-    /// Parameters by name, in a fixed order, laid out as the device wants them.
+    /// Parameters by name, in a fixed order, in the device's layout.
     fn parameters(&self) -> Vec<(String, Var)>;
-    /// What is updated without gradients (running statistics) by name, in a fixed order: part of a checkpoint.
+    /// State updated without gradients (running statistics), by name, in a fixed order; part of a checkpoint.
     fn buffers(&self) -> Vec<(String, Var)>;
 }
 
-/// The gradients of `loss`, those of the parameters of `suffix` among them. At most once for each forward pass.
+/// The gradients of `loss`, including those of the parameters of `suffix`. Call it at most once for each forward pass.
 ///
 /// # Errors
-/// Those of the operations on the way.
+/// If an operation of the backward pass fails.
 pub fn backward(loss: &Tensor, suffix: Option<&dyn Suffix>) -> candle_core::Result<GradStore> {
     let mut gradients = loss.backward()?;
     if let Some(suffix) = suffix {
@@ -99,7 +99,7 @@ pub fn backward(loss: &Tensor, suffix: Option<&dyn Suffix>) -> candle_core::Resu
 /// Why a backbone cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BackboneError {
-    /// The architecture's public interface does not reach so deep.
+    /// The architecture's public interface gives no access to layers this deep.
     #[error("{network} can be trained from {first} on, not from {asked}")]
     CannotTrain { network: String, first: String, asked: String },
     /// An operation failed.

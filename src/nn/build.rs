@@ -1,4 +1,4 @@
-//! From a study's description of a network to a network.
+//! Builds a network from its description in a study.
 
 use super::inception_v3::{self, InceptionV3, InceptionV3Error};
 use super::weights::{self, Wanted, WeightError};
@@ -18,10 +18,10 @@ pub struct Built {
 /// Why a network cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The weights cannot be had, or do not fit.
+    /// The weights cannot be loaded, or do not fit.
     #[error(transparent)]
     Weights(#[from] WeightError),
-    /// Networks taken from candle-transformers have one width.
+    /// Networks from candle-transformers have a fixed width.
     #[error("build a {kind:?} of width {width}: only InceptionV3 can be narrowed or widened\nhint: set `width = 1`")]
     Width {
         /// The network.
@@ -29,7 +29,7 @@ pub enum BuildError {
         /// The width asked for.
         width: f64,
     },
-    /// The tensors make no InceptionV3.
+    /// The tensors do not form an InceptionV3.
     #[error(transparent)]
     Inception(#[from] InceptionV3Error),
     /// A tensor operation failed.
@@ -40,7 +40,7 @@ pub enum BuildError {
 /// Builds the network that `spec` describes. Random weights are drawn from `seed`.
 ///
 /// # Errors
-/// If the weights cannot be had or do not fit, or the network does not come in this width.
+/// If the weights cannot be loaded or do not fit, or the network does not exist in this width.
 pub fn build(spec: &NetworkSpec, seed: u64, device: &Device) -> Result<Built, BuildError> {
     let wanted = match frozen_backbone::wanted(spec.backbone) {
         Some(_) if spec.width != 1.0 => {

@@ -1,7 +1,7 @@
-//! A trial's checkpoint: ONE safetensors file, whole or absent, so that model and optimiser cannot be torn apart.
+//! A trial's checkpoint: ONE safetensors file, written atomically, so that model and optimiser always match.
 //!
 //! It holds the trained part's parameters, its running statistics, the optimiser's moments and step, and a note of
-//! what it belongs to. No random state: every stream is keyed (see [`crate::rng`]).
+//! what it belongs to. There is no random state: every random stream is keyed (see [`crate::rng`]).
 
 use crate::digest::Digest;
 use crate::ids::{Epoch, TrialNumber};
@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The version of the format. 2 holds convolution weights as torch does, `[O, I, KH, KW]`; 1 held the CPU's panels, which
-/// are still read.
+/// The version of the format. 2 holds convolution weights as torch does, `[O, I, KH, KW]`; 1 held the CPU's panels and
+/// can still be read.
 const FORMAT: u32 = 2;
 /// The only key of the file's metadata: a map with several would be written in random order.
 const KEY: &str = "hpsearch";
@@ -65,7 +65,7 @@ pub enum CheckpointError {
         /// The recorded one.
         wanted: Digest,
     },
-    /// It is no safetensors file.
+    /// It is not a safetensors file.
     #[error("read checkpoint `{}`", path.display())]
     Format {
         /// The file.
@@ -108,7 +108,7 @@ impl Note {
 }
 
 impl Checkpoint {
-    /// The file's bytes: equal checkpoints are equal bytes.
+    /// The file's bytes: equal checkpoints give equal bytes.
     fn bytes(&self, path: &Path) -> Result<Vec<u8>, CheckpointError> {
         let mut data = Vec::with_capacity(self.tensors.len());
         for (name, tensor) in &self.tensors {
@@ -128,7 +128,7 @@ impl Checkpoint {
         safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), note)]))).map_err(format)
     }
 
-    /// Writes the file: all of it under its name, or nothing. Returns its digest and size.
+    /// Writes the file atomically. Returns its digest and size.
     ///
     /// # Errors
     /// If a folder or the file cannot be written.
@@ -145,7 +145,7 @@ impl Checkpoint {
     /// Reads a file and verifies its digest, if one is on record.
     ///
     /// # Errors
-    /// If it cannot be read, is torn, or is no checkpoint.
+    /// If it cannot be read, is damaged, or is not a checkpoint.
     pub fn read(path: &Path, digest: Option<Digest>, device: &Device) -> Result<Self, CheckpointError> {
         let bytes = std::fs::read(path).map_err(|source| CheckpointError::Io {
             action: "read",
@@ -178,7 +178,7 @@ impl Checkpoint {
     /// The tensor of this name and shape.
     ///
     /// # Errors
-    /// If it is not there, or has another shape.
+    /// If it is missing or has another shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
         self.tensors
             .get(name)
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_to_the_bit() {
+    fn a_written_checkpoint_is_read_back_bit_for_bit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/er/x.safetensors");
         let (digest, bytes) = checkpoint().write(&path).unwrap();

@@ -1,22 +1,22 @@
-//! A convolution's constants, and its weights between torch's layout and the kernels'.
+//! A convolution's constants, and the conversion of its weights between torch's layout and the kernels'.
 
 use super::kernel::{self, Isa, Window, panel};
 use candle_core::{Result, Tensor, bail};
 
-/// A convolution's constants. Weights are packed (see [`kernel::panel`]); a [`candle_core::Var`] of them is trained as it
-/// is, element by element.
+/// A convolution's constants. Weights are packed (see [`kernel::panel`]); a [`candle_core::Var`] of them is trained in
+/// that layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {
     /// Kernel, stride and padding.
     pub window: Window,
-    /// Output channels (packed weights do not tell).
+    /// Output channels (packed weights do not determine them).
     pub cout: usize,
     /// Which kernels compute it on the CPU.
     pub isa: Isa,
 }
 
 impl Conv {
-    /// With the processor's best kernels.
+    /// A convolution with the fastest kernels of this processor.
     pub fn new(window: Window, cout: usize) -> Self {
         Self { window, cout, isa: Isa::best() }
     }

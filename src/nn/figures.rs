@@ -1,4 +1,4 @@
-//! The reference figures of `tests/data/training_figures.json`, and the integer recipe of their inputs.
+//! The reference figures of `tests/data/training_figures.json`, and the integer generator of their inputs.
 
 use std::sync::OnceLock;
 
@@ -13,7 +13,7 @@ pub(crate) fn list(value: &serde_json::Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
-/// `n` numbers of [-1, 1) from a name: splitmix64 seeded by FNV-1a, the upper 24 bits.
+/// `n` numbers in [-1, 1) derived from a name: splitmix64 seeded by FNV-1a, the upper 24 bits.
 pub(crate) fn s(name: &str, n: usize) -> Vec<f32> {
     let mut x = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     (0..n)

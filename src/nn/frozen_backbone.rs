@@ -1,8 +1,8 @@
 //! Networks taken whole from candle-transformers: ResNet-18, ResNet-50, ConvNeXt-tiny.
 //!
-//! Their public interface hands out one closure from the image to the pooled features and nothing in between.
-//! So they have a single stage, `features`, always frozen: heads are trained on it, its layers are not. Inside they
-//! compute channels first; images and features are channels last here as everywhere.
+//! Their public interface is one closure from the image to the pooled features. So they have a single stage,
+//! `features`, which is always frozen: only heads are trained on it. Internally they compute channels first; images and
+//! features are channels last here as everywhere.
 
 use super::Mode;
 use super::backbone::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
@@ -18,12 +18,12 @@ pub struct FrozenBackbone {
     name: &'static str,
     stages: [StageInfo; 1],
     network: Func<'static>,
-    /// ConvNeXt's norm after pooling, which timm counts to the features.
+    /// ConvNeXt's norm after pooling, which timm counts as part of the features.
     norm: Option<LayerNorm>,
     smallest: usize,
 }
 
-/// Blocks a stage, of any of the ResNets.
+/// The number of blocks in each stage of a ResNet, and their kind.
 struct ResNet {
     blocks: [usize; 4],
     bottleneck: bool,
@@ -132,7 +132,7 @@ impl FrozenBackbone {
             BackboneKind::InceptionV3 => return Ok(None),
         };
         let stages = [StageInfo { name: "features".to_owned(), channels }];
-        // All of them reduce an image by 32.
+        // All of them reduce an image by a factor of 32.
         Ok(Some(Self { name, stages, network, norm, smallest: 32 }))
     }
 }
@@ -150,7 +150,7 @@ impl Backbone for FrozenBackbone {
         }
     }
 
-    /// Image by image: candle's matrix products may add in another order for another number of rows.
+    /// Computed image by image: candle's matrix products may sum in another order for another number of rows.
     fn prefix(&self, from: usize, to: usize, x: &Tensor) -> Result<Tensor> {
         if from == to && to <= 1 {
             return Ok(x.clone());
@@ -220,14 +220,15 @@ mod tests {
         FrozenBackbone::new(kind, &weights.tensors, &Device::Cpu).unwrap().unwrap()
     }
 
-    /// `[N, C, H, W]` of the recipe, channels last.
+    /// Images generated as `[N, C, H, W]`, then permuted to channels last.
     fn images() -> Tensor {
         Tensor::from_vec(s("image", 2 * 3 * 64 * 64), (2, 3, 64, 64), &Device::Cpu)
             .and_then(|x| x.permute((0, 2, 3, 1))?.contiguous())
             .unwrap()
     }
 
-    /// Against torchvision 0.29, weights and images by the same integer recipe (tests/data/make_training_figures.py).
+    /// Against torchvision 0.29, with weights and images from the same integer generator
+    /// (tests/data/make_training_figures.py).
     #[test]
     fn features_agree_with_torchvision() {
         for (kind, key) in [

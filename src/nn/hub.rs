@@ -1,7 +1,7 @@
 //! Weight files of the Hugging Face Hub, through its ordinary cache.
 //!
-//! `HF_ENDPOINT` (a mirror), `HF_HOME` (the cache's folder), `HF_TOKEN` (for closed repositories) and
-//! `HF_HUB_OFFLINE` (only the cache is asked) mean what they mean elsewhere.
+//! `HF_ENDPOINT` (a mirror), `HF_HOME` (the cache's folder), `HF_TOKEN` (for private and gated repositories) and
+//! `HF_HUB_OFFLINE` (use the cache only) have their usual meaning.
 
 use hf_hub::{Cache, Repo, RepoType, api::sync::ApiBuilder};
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use std::path::PathBuf;
 /// The file that timm's repositories keep their weights in.
 pub const FILE: &str = "model.safetensors";
 
-/// Why the Hub did not give a file.
+/// Why a file could not be fetched from the Hub.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// Offline by wish, and the file is not in the cache.
+    /// `HF_HUB_OFFLINE` is set, and the file is not in the cache.
     #[error(
         "find `{FILE}` of `{repo}` in the Hub's cache at `{}` (HF_HUB_OFFLINE is set)\nhint: unset HF_HUB_OFFLINE to download it, or {by_hand}",
         cache.display()
@@ -39,7 +39,7 @@ pub enum HubError {
     },
 }
 
-/// What the environment says of the Hub.
+/// The settings of the Hub in the environment.
 #[derive(Clone, Debug)]
 struct Environment {
     endpoint: String,
@@ -65,7 +65,7 @@ impl Environment {
 /// The path of `repo`'s weight file, downloaded unless it is in the cache.
 ///
 /// # Errors
-/// Without network, or if there is no such repository, revision or file; with a hint how to do without.
+/// Without network, or if there is no such repository, revision or file; with a hint how to fetch it by hand.
 pub fn fetch(repo: &str, revision: Option<&str>) -> Result<PathBuf, HubError> {
     fetch_with(&Environment::read(), repo, revision)
 }

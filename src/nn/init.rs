@@ -1,4 +1,4 @@
-//! Initial weights, each tensor from a stream of its own: adding a layer leaves the others' draws alone.
+//! Initial weights. Each tensor is drawn from its own random stream, so adding a layer does not change the others.
 
 use crate::rng::{Purpose, StreamRng};
 

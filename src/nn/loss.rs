@@ -1,4 +1,4 @@
-//! Losses and what is done about unequal classes.
+//! Losses, and the handling of class imbalance.
 
 use crate::rng::{Purpose, StreamRng};
 use crate::spec::{LossKind, TrainingSpec};
@@ -49,7 +49,7 @@ impl Loss {
         let log_p = log_softmax(logits, 1)?;
         let mut terms = (log_p.clone() * targets)?;
         if self.gamma > 0.0 {
-            // Kept off 0, where the derivative of a power below 1 is infinite.
+            // Bounded away from 0, where the derivative of a power below 1 is infinite.
             let rest = (1.0 - log_p.exp()?)?.maximum(1e-6)?;
             terms = (terms * rest.powf(self.gamma)?)?;
         }
@@ -71,14 +71,14 @@ fn counts(labels: &[u32], classes: usize) -> Vec<usize> {
 }
 
 /// The positions (in `labels`) that an epoch visits when every class is to be as large as the largest:
-/// each image as often as that divides, the rest a keyed draw without repetition.
+/// each image as often as that divides evenly, the remainder a keyed draw without replacement.
 pub fn oversampled(labels: &[u32], classes: usize, seed: u64, counters: &[u64]) -> Vec<usize> {
     let target = counts(labels, classes).into_iter().max().unwrap_or(0);
     resampled(labels, classes, seed, counters, |_| target)
 }
 
 /// The positions that an epoch visits when every class is to be as small as the smallest that has images:
-/// a keyed draw without repetition.
+/// a keyed draw without replacement.
 pub fn undersampled(labels: &[u32], classes: usize, seed: u64, counters: &[u64]) -> Vec<usize> {
     let target = counts(labels, classes).into_iter().filter(|&k| k > 0).min().unwrap_or(0);
     resampled(labels, classes, seed, counters, |_| target)
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sure_and_right_answer_has_finite_gradients() {
+    fn a_confident_correct_prediction_has_finite_gradients() {
         let x = Var::from_vec(vec![200f32, -200.0], (1, 2), &Device::Cpu).unwrap();
         let loss = Loss { weights: vec![], smoothing: 0.0, gamma: 0.5 };
         let grads = loss.forward(&x, &[0]).unwrap().backward().unwrap();

@@ -1,4 +1,4 @@
-//! Operations written by hand: what one computes from its operands, and its gradients, without candle's signatures.
+//! Hand-written operations: their results and gradients, without the many signatures of candle's traits.
 //!
 //! An operation implements [`Operation`] once for each number of operands it takes; [`apply1`] to [`apply3`] put its
 //! result into candle's graph, [`forward1`] to [`forward3`] compute it without gradients.
@@ -24,10 +24,10 @@ pub(super) trait Operation<const N: usize> {
     /// If shapes do not fit.
     fn on_host(&self, operands: [Host<'_>; N]) -> Result<(Vec<f32>, Shape)>;
 
-    /// The gradients of the operands, given that of the result; `None` for what needs none.
+    /// The gradients of the operands, given that of the result; `None` for operands that need none.
     ///
     /// # Errors
-    /// If there are none.
+    /// If the operation has no gradients.
     fn gradients(&self, _operands: [&Tensor; N], _result: &Tensor, _gradient: &Tensor) -> Result<[Option<Tensor>; N]> {
         Err(Error::BackwardNotSupported { op: self.name() })
     }
@@ -45,7 +45,7 @@ fn on_host<const N: usize>(
     Ok((CpuStorage::F32(values), shape))
 }
 
-/// What candle sees of an operation.
+/// Adapts an [`Operation`] to candle's traits.
 struct Op<T>(T);
 
 impl<T: Operation<1>> CustomOp1 for Op<T> {
@@ -130,18 +130,18 @@ pub(super) fn apply3(
     a.apply_op3(b, c, Op(op))
 }
 
-/// The operation's result alone.
+/// The operation's result, without gradients.
 pub(super) fn forward1(op: impl Operation<1>, x: &Tensor) -> Result<Tensor> {
     x.apply_op1_no_bwd(&Op(op))
 }
 
-/// The operation's result alone.
+/// The operation's result, without gradients.
 #[cfg(test)]
 pub(super) fn forward2(op: impl Operation<2>, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     a.apply_op2_no_bwd(b, &Op(op))
 }
 
-/// The operation's result alone.
+/// The operation's result, without gradients.
 #[cfg(test)]
 pub(super) fn forward3(op: impl Operation<3>, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensor> {
     a.apply_op3_no_bwd(b, c, &Op(op))

@@ -1,4 +1,4 @@
-//! AdamW and SGD with momentum, as PyTorch computes them, with their state open to checkpoints.
+//! AdamW and SGD with momentum, as PyTorch computes them, with state that checkpoints can save and restore.
 
 #[cfg(feature = "cuda")]
 use super::cuda::update;
@@ -13,10 +13,10 @@ use rayon::prelude::*;
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
-/// Elements a thread takes at once. The update is element by element, so this bears on speed alone.
+/// Elements of one task. Updates are element by element, so for them this affects only speed.
 const CHUNK: usize = 1 << 14;
 
-/// A parameter and what the optimiser remembers of it.
+/// A parameter and the optimiser's state for it.
 #[derive(Debug)]
 struct Slot {
     name: String,
@@ -35,7 +35,7 @@ struct Slot {
 pub struct Optimiser {
     kind: OptimiserKind,
     momentum: f64,
-    /// The largest global norm of the gradients; 0: any.
+    /// The largest global norm of the gradients; 0: no limit.
     clip_norm: f64,
     steps: u64,
     slots: Vec<Slot>,
@@ -45,13 +45,13 @@ pub struct Optimiser {
 pub struct Group {
     /// Multiplies the scheduled learning rate.
     pub multiplier: f64,
-    /// Parameters by name. Norms' scales and shifts and biases are not decayed.
+    /// Parameters by name. Biases and the scales and shifts of norms have no weight decay.
     pub parameters: Vec<(String, Var)>,
 }
 
 impl Group {
-    /// The unfrozen stages' parameters, which come in the network's order: those of the last stage at the backbone's
-    /// rate, those of each stage below it at `layer_decay` of the one above.
+    /// One group for each unfrozen stage, from parameters in network order. The last stage has the learning-rate
+    /// multiplier `backbone_rate`, each earlier one `layer_decay` times that of the next.
     pub fn by_stage(parameters: Vec<(String, Var)>, training: &TrainingSpec) -> Vec<Self> {
         let mut stages: Vec<(String, Self)> = Vec::new();
         for (name, var) in parameters {
@@ -103,7 +103,7 @@ impl Optimiser {
         self.steps
     }
 
-    /// Moves every parameter that has a gradient, at learning rate `rate` (times its group's).
+    /// Updates every parameter that has a gradient, at learning rate `rate` times its group's multiplier.
     pub fn step(&mut self, gradients: &GradStore, rate: f64) -> Result<()> {
         self.steps += 1;
         let clip = self.clip(gradients)?;
@@ -118,7 +118,7 @@ impl Optimiser {
         Ok(())
     }
 
-    /// What the gradients are multiplied with: as torch's `clip_grad_norm_`, over all parameters.
+    /// The factor for all gradients, as in torch's `clip_grad_norm_` over all parameters.
     fn clip(&self, gradients: &GradStore) -> Result<Clip> {
         let all = self.slots.iter().filter_map(|slot| gradients.get(&slot.var));
         if self.clip_norm == 0.0 {
@@ -138,13 +138,13 @@ impl Optimiser {
             }
         }
         Ok(match on_device {
-            // Never read, so that nobody waits for the device.
+            // Not read back, so that nothing waits for the device.
             Some(sum) => Clip::ByScalar((self.clip_norm / (sum.sqrt()? + 1e-6)?)?.minimum(1.0)?),
             None => Clip::By((self.clip_norm / (sum.sqrt() + 1e-6)).min(1.0) as f32),
         })
     }
 
-    /// What a checkpoint must hold beside the parameters and [`Optimiser::steps`], by name, in a fixed order.
+    /// What a checkpoint must hold in addition to the parameters and [`Optimiser::steps`], by name, in a fixed order.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut all = Vec::new();
         for slot in &self.slots {
@@ -154,10 +154,10 @@ impl Optimiser {
         all
     }
 
-    /// Takes up the state of a checkpoint: `state(name)` is what [`Optimiser::state`] gave under that name.
+    /// Restores a checkpoint's state: `state(name, shape)` returns what [`Optimiser::state`] gave under that name.
     ///
     /// # Errors
-    /// Whatever `state` says of a name it does not know, or a shape that does not fit.
+    /// The error of `state` for an unknown name or a shape that does not fit.
     pub fn restore<E: From<candle_core::Error>>(
         &mut self,
         steps: u64,
@@ -174,7 +174,7 @@ impl Optimiser {
     }
 }
 
-/// What gradients are multiplied with.
+/// The factor that gradients are clipped with.
 enum Clip {
     By(f32),
     /// A scalar on a device.
@@ -249,7 +249,7 @@ impl Blend {
     /// Factors of a and of the gradient or its square.
     fn factors(&self) -> [f32; 2] {
         let scale = if self.square { self.scale * self.scale } else { self.scale };
-        // 1 - .999 in f32 is off by 5e-5.
+        // In f32, 1 - .999 would have a relative error of 1e-5.
         [self.keep as f32, (1.0 - self.keep) as f32 * scale]
     }
 }
@@ -321,7 +321,7 @@ impl InplaceOp3 for AdamStep {
 struct SgdBuffer {
     momentum: f32,
     decay: f32,
-    /// 1 on a device.
+    /// Always 1 on a device, where the gradient is scaled before.
     scale: f32,
 }
 

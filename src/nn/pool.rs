@@ -6,7 +6,7 @@ use crate::spec::PoolPadding;
 /// The kind of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolKind {
-    /// The largest value; its gradient goes to the first of equals.
+    /// The largest value; the gradient goes to the first of equal maxima.
     Max,
     /// The mean.
     Average(Divisor),

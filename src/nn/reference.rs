@@ -1,4 +1,4 @@
-//! The operations written down naively in f64, and derivatives by central differences: what the tests compare with.
+//! Naive implementations of the operations in f64, and derivatives by central differences, for tests to compare with.
 
 use super::kernel::ConvShape;
 use crate::rng::{Purpose, StreamRng};
@@ -61,7 +61,7 @@ pub fn assert_close(ours: &[f32], expected: &[f64], tolerance: f64, what: &str) 
     }
 }
 
-/// Calls `f(source pixel, tap)` for the source pixels under an output position.
+/// Calls `f(source pixel, tap)` for the source pixels under the window at an output position.
 fn under(shape: &ConvShape, position: [usize; 3], mut f: impl FnMut(usize, usize)) {
     let [image, y, x] = position;
     let w = shape.window;
@@ -82,7 +82,7 @@ fn positions(shape: &ConvShape) -> impl Iterator<Item = [usize; 3]> {
     (0..shape.output_pixels()).map(move |p| [p / (h * w), p / w % h, p % w])
 }
 
-/// Convolution with torch's `[O, I, KH, KW]`.
+/// Convolution with weights in torch's `[O, I, KH, KW]`.
 pub fn conv(shape: &ConvShape, x: &[f64], weights: &[f64]) -> Vec<f64> {
     let mut y = Vec::new();
     for position in positions(shape) {

@@ -1,5 +1,4 @@
-//! The course of the learning rate, defined on the full number of epochs: where a trial is stopped or resumed
-//! does not bend it.
+//! The learning-rate schedule, defined on the full number of epochs: stopping or resuming a trial does not change it.
 
 use crate::spec::{ScheduleKind, TrainingSpec};
 use std::f64::consts::PI;
@@ -28,7 +27,7 @@ impl Schedule {
     /// The learning rate of step `step`, counted from 0 over all epochs.
     ///
     /// Warm-up is linear and reaches the peak with its last step. The cosine runs over the steps that remain and
-    /// would be 0 at the step after the last; the steps down of `Step` are at 1/2 and 3/4 of all steps.
+    /// would be 0 at the step after the last; the drops of `Step` come at 1/2 and 3/4 of all steps.
     pub fn rate(&self, step: u64) -> f64 {
         let step = step as f64;
         let warm = if step < self.warmup { ((step + 1.0) / self.warmup).min(1.0) } else { 1.0 };
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_go_down_at_a_half_and_at_three_quarters() {
+    fn the_step_schedule_drops_at_a_half_and_at_three_quarters() {
         let s = schedule(ScheduleKind::Step, 0.0);
         assert_eq!(s.rate(49), 2.0);
         assert_eq!(s.rate(50), 0.2);

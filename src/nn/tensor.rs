@@ -13,7 +13,7 @@ pub(super) fn values(t: &Tensor) -> Result<Vec<f32>> {
     t.flatten_all()?.to_vec1::<f32>()
 }
 
-/// Lends the elements of a tensor in host memory.
+/// Calls `f` with the elements of a tensor in host memory.
 pub(super) fn with_elements<R>(op: &str, t: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
     let (storage, layout) = t.storage_and_layout();
     match &*storage {

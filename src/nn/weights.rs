@@ -1,4 +1,4 @@
-//! Weights: from a safetensors file, from the Hub, or drawn; checked name by name and shape by shape.
+//! Weights from a safetensors file, from the Hub, or drawn at random; names and shapes of all tensors are checked.
 
 use super::{hub, init};
 use crate::digest::Digest;
@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 /// Names and shapes of the tensors a network is made of.
 pub type Parameters = Vec<(String, Vec<usize>)>;
 
-/// What a network wants of a weight file.
+/// What a network requires of a weight file.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// The network's name, for messages.
     pub network: String,
     /// Every tensor it is made of.
     pub parameters: Parameters,
-    /// Tensors whose names begin so are passed over: classifiers and auxiliary heads.
+    /// Name prefixes of tensors that are ignored: classifiers and auxiliary heads.
     pub ignored: &'static [&'static str],
 }
 
@@ -33,7 +33,7 @@ pub struct Weights {
     pub digest: Digest,
 }
 
-/// Why weights could not be had.
+/// Why weights could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightError {
     /// The file cannot be read.
@@ -44,7 +44,7 @@ pub enum WeightError {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// It is no safetensors file, or torn.
+    /// It is not a safetensors file, or is truncated.
     #[error("read `{}` as a safetensors file\nhint: a PyTorch `.pth` file must be converted first (safetensors.torch.save_file)", path.display())]
     Format {
         /// The file.
@@ -52,7 +52,7 @@ pub enum WeightError {
         /// What is wrong with it.
         source: safetensors::SafeTensorError,
     },
-    /// A tensor's number format is not one of those read.
+    /// A tensor's number format is not supported.
     #[error("read tensor `{name}` of `{}`: number format {dtype:?}\nhint: f32, f16, bf16 and f64 are read", path.display())]
     NumberFormat {
         /// The file.
@@ -80,7 +80,7 @@ pub enum WeightError {
         /// What does not fit.
         mismatch: Box<Mismatch>,
     },
-    /// The Hub did not give the file.
+    /// The file could not be fetched from the Hub.
     #[error(transparent)]
     Hub(#[from] hub::HubError),
     /// A tensor could not be put on the device.
@@ -130,10 +130,10 @@ fn some_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
-/// Loads what `wanted` names from `source`. Random weights are drawn from `seed`.
+/// Loads the tensors of `wanted` from `source`. Random weights are drawn from `seed`.
 ///
 /// # Errors
-/// Where a file cannot be had or does not fit: every missing, extra or misshapen tensor is named.
+/// If a file cannot be loaded or does not fit: every missing, extra or misshapen tensor is named.
 pub fn load(source: &WeightSource, wanted: &Wanted, seed: u64, device: &Device) -> Result<Weights, WeightError> {
     match source {
         WeightSource::File(path) => from_file(path, wanted, device),
@@ -208,7 +208,7 @@ fn compare(file: &SafeTensors<'_>, wanted: &Wanted) -> Mismatch {
     mismatch
 }
 
-/// The network whose names these are, told by a tensor that only it has.
+/// The network that the names belong to, recognised by a tensor that only it has.
 fn signature(file: &SafeTensors<'_>) -> Option<&'static str> {
     const KNOWN: [(&str, &str); 8] = [
         ("Mixed_7c.branch1x1.conv.weight", "an InceptionV3"),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn half_precision_is_widened_and_classifiers_are_passed_over() {
+    fn half_precision_is_widened_and_classifiers_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = file(
             folder.path(),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_weight_file_is_said_so() {
+    fn unusable_files_are_refused_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.pth");
         let load = |path: &Path| load(&WeightSource::File(path.to_owned()), &wanted(), 0, &Device::Cpu).unwrap_err();

@@ -12,13 +12,13 @@ pub struct Exhibit {
     pub title: String,
     /// The question it answers.
     pub question: String,
-    /// What is to be known when reading it: how it was computed, and what is missing.
+    /// What a reader must know: how it was computed, and what is missing.
     pub notes: Vec<String>,
     /// The chart; `None` where there is nothing to draw (the notes say why).
     pub chart: Option<Chart>,
-    /// Pictures as they were given, with their words.
+    /// Pictures shown unchanged, with their captions: (caption, PNG).
     pub pictures: Vec<(String, Vec<u8>)>,
-    /// The figures behind it.
+    /// The numbers behind the chart.
     pub table: Table,
 }
 
@@ -47,7 +47,7 @@ impl Exhibit {
         self
     }
 
-    /// Adds a note where there is something to say.
+    /// Adds a note if a condition holds.
     pub fn note_if(self, condition: bool, words: impl Into<String>) -> Self {
         if condition { self.note(words) } else { self }
     }
@@ -60,7 +60,7 @@ pub struct Section {
     pub id: &'static str,
     /// Heading.
     pub title: &'static str,
-    /// One sentence.
+    /// One sentence of introduction.
     pub intro: String,
     /// Its exhibits.
     pub exhibits: Vec<Exhibit>,

@@ -85,7 +85,7 @@ fn header(record: &StudyRecord, name: &str) -> Markup {
     }
 }
 
-/// The study in a line.
+/// The study in one line.
 fn facts(record: &StudyRecord) -> String {
     let count = |state: TrialState| record.trials.iter().filter(|t| t.state == state).count();
     let epochs: usize = record.trials.iter().map(|t| t.epochs.len()).sum();
@@ -113,7 +113,7 @@ fn facts(record: &StudyRecord) -> String {
     facts.join(" · ")
 }
 
-/// The tiles of a study that has a best trial, one of `ranked`.
+/// The header's tiles of a study that has a best trial; `ranked` trials have a value.
 fn answer(record: &StudyRecord, best: &TrialRecord, value: f64, ranked: usize) -> Markup {
     let objective = &record.spec.objective.metric;
     let metric = printable(&objective.to_string());
@@ -261,7 +261,7 @@ fn table(t: &Table) -> Markup {
 }
 
 fn study(record: &StudyRecord) -> Markup {
-    // A spec is maps, numbers and texts: its JSON cannot fail.
+    // A spec consists of maps, numbers and texts, whose serialisation as JSON cannot fail.
     let spec = serde_json::to_string_pretty(&record.spec).unwrap_or_default();
     html! {
         section id="study" {

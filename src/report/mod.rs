@@ -1,7 +1,7 @@
 //! Reports: charts, tables and one self-contained page about a study.
 //!
 //! [`write()`] turns a [`StudyRecord`] into a folder: `index.html` (everything in one file, no network),
-//! `charts/NAME.svg` and `.png`, `data/NAME.csv` (the figures behind each chart, in full) and
+//! `charts/NAME.svg` and `.png`, `data/NAME.csv` (the numbers behind each chart, unrounded) and
 //! `report.json`. The same record gives the same bytes: nothing here reads a clock.
 
 mod draw;
@@ -88,7 +88,7 @@ pub fn write(record: &StudyRecord, out: &Path) -> Result<Written, ReportError> {
     })
 }
 
-/// A finalist's figures on the test images.
+/// A finalist's metrics on the test images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tested {
     /// Which trial.
@@ -99,8 +99,8 @@ pub struct Tested {
     pub figures: [(&'static str, Option<f64>, Option<Interval>); 6],
 }
 
-/// The figures of the test images as the report shows them, and how their intervals were made; `None` before the
-/// opening.
+/// The metrics on the test images as the report shows them, and how their intervals were computed; `None` before the
+/// test images are opened.
 pub fn tested(record: &StudyRecord) -> Option<(Vec<Tested>, String)> {
     let evidence = figures::Evidence::test(record)?;
     let tested = |e: &figures::Entry<'_>| Tested { trial: e.trial, threshold: e.threshold, figures: e.figures() };

@@ -1,5 +1,5 @@
-//! What a report is made from: a study as plain data. Whoever has the history (a store, a library user) builds it;
-//! nothing below looks at a clock, a database or a network, so the same record gives the same bytes.
+//! What a report is made from: a study as plain data, built from a store or by a library user. Nothing below reads a
+//! clock, a database or a network, so the same record gives the same bytes.
 
 use crate::data::DataSummary;
 use crate::engine::{FailureClass, TrialState};
@@ -12,19 +12,19 @@ use crate::spec::StudySpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A study as far as it has come.
+/// A study in its current state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudyRecord {
-    /// What was asked.
+    /// The study's specification.
     pub spec: StudySpec,
     /// The trials, by number.
     pub trials: Vec<TrialRecord>,
-    /// The work orders, by number, with what workers did about them.
+    /// The work orders, by number, with the attempts at them.
     pub orders: Vec<OrderRecord>,
-    /// Earlier studies whose results the search knew from the start, with their number.
+    /// Earlier studies of which the search used results (warm start), with the number of those results.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub warm_starts: BTreeMap<String, u64>,
-    /// What the data held; `None` for studies without images.
+    /// The images and their split; `None` for studies without images.
     pub data: Option<DataRecord>,
     /// The leading trials with their validation predictions, best first; empty where a runner gives none.
     pub finalists: Vec<Finalist>,
@@ -45,11 +45,11 @@ pub struct TrialRecord {
     pub number: TrialNumber,
     /// Its configuration.
     pub params: Params,
-    /// Where it stands.
+    /// Its state.
     pub state: TrialState,
     /// The objective after its latest epoch, if defined.
     pub value: Option<f64>,
-    /// The objective after its latest finished order: what it is ranked by, after [`TrialRecord::result_epochs`] epochs.
+    /// The objective after its latest finished order, by which it is ranked: that of [`TrialRecord::result_epochs`] epochs.
     pub result: Option<f64>,
     pub result_epochs: Epoch,
     /// Finished epochs, in order (of several attempts at one epoch, the one that counts).
@@ -81,7 +81,7 @@ pub struct EpochRecord {
     pub seconds: f64,
     /// Seconds of them spent waiting for pixels.
     pub data_wait_seconds: f64,
-    /// When it was on record, milliseconds since 1970.
+    /// When it was recorded, milliseconds since 1970.
     pub unix_ms: u64,
 }
 
@@ -90,11 +90,11 @@ pub struct EpochRecord {
 pub struct FailureRecord {
     /// The class.
     pub class: FailureClass,
-    /// For people.
+    /// The reason, for people.
     pub reason: String,
 }
 
-/// An order and what became of it.
+/// A work order with its outcome and attempts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OrderRecord {
     /// Its number.
@@ -124,11 +124,11 @@ pub struct AttemptRecord {
     pub started_ms: u64,
     /// End (or latest sign of life), milliseconds since 1970.
     pub ended_ms: u64,
-    /// How it ended without an outcome, if so.
+    /// Why it was lost, if it ended without an outcome.
     pub lost: Option<FailureRecord>,
 }
 
-/// What went in.
+/// The data of a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataRecord {
     /// Class names.
@@ -143,11 +143,11 @@ pub struct DataRecord {
     pub patients: Option<u64>,
     /// What else a reader should know, a sentence each, without full stop.
     pub notes: Vec<String>,
-    /// Made by the program rather than taken from patients: said aloud in the report.
+    /// Whether the program generated the images; the report then says that they come from no patient.
     pub synthetic: bool,
 }
 
-/// A part of the data.
+/// One part of the split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitRecord {
     /// `training`, `validation`, `test`, `fold 1 validation`, ...
@@ -165,15 +165,15 @@ pub struct Finalist {
     pub validation: Predictions,
 }
 
-/// The one look at the test images.
+/// The one-time evaluation on the test images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TestOpening {
     /// When, milliseconds since 1970.
     pub unix_ms: u64,
-    /// Whether the study was not over yet: what was searched afterwards may have been chosen by it.
+    /// Whether the study was not over yet: later trials may have been influenced by the test results.
     #[serde(default)]
     pub unfinished: bool,
-    /// What each evaluated finalist gave, best on validation first.
+    /// The evaluated finalists, best on validation first.
     pub results: Vec<TestResult>,
 }
 
@@ -188,12 +188,12 @@ pub struct TestResult {
     pub predictions: Predictions,
 }
 
-/// A picture with words.
+/// A picture with a title and a caption.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Picture {
     /// A heading, such as `Augmentation at rising strengths`.
     pub title: String,
-    /// One sentence on what is seen.
+    /// One sentence on what it shows.
     pub caption: String,
     /// The picture.
     pub png: Png,

@@ -1,4 +1,4 @@
-//! Tables: what stands behind a chart, rounded on the page, in full in the CSV.
+//! Tables: the numbers behind a chart, rounded on the page, unrounded in the CSV.
 
 use super::text::short;
 
@@ -11,7 +11,7 @@ pub enum Cell {
     Count(u64),
     /// A number, shown with so many decimals.
     Number(f64, usize),
-    /// A number of unknown size, shown in few characters.
+    /// A number of any magnitude, shown in few characters.
     Short(f64),
     /// Undefined, or not known.
     Missing,
@@ -23,7 +23,7 @@ impl Cell {
         value.filter(|v| v.is_finite()).map_or(Self::Missing, |v| Self::Number(v, decimals))
     }
 
-    /// A p-value: small ones keep their size.
+    /// A p-value; below 0.001 in scientific notation.
     pub fn p(value: Option<f64>) -> Self {
         value.map_or(Self::Missing, |p| if p < 0.001 { Self::Short(p) } else { Self::Number(p, 3) })
     }
@@ -49,7 +49,7 @@ impl Cell {
         }
     }
 
-    /// Whether it is set to the right.
+    /// Whether it is right-aligned.
     pub fn numeric(&self) -> bool {
         !matches!(self, Self::Text(_))
     }

@@ -17,7 +17,7 @@ pub fn short(v: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// Text without control characters, which neither HTML nor SVG may hold, and which say nothing.
+/// Text with its control characters replaced: neither HTML nor SVG may contain them.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{FFFD}' } else { c }).collect()
 }

@@ -1,7 +1,8 @@
-//! The one thread that decides and writes.
+//! The coordinator: the one thread that makes decisions and writes to the store.
 //!
-//! A turn: take what workers have said, apply it; give idle workers orders; make it all durable in one transaction;
-//! delete what became unneeded; only then tell workers and watchers. Nothing that anybody has been told can be lost.
+//! Each turn of its loop gives orders to idle workers, makes everything applied so far durable in one transaction,
+//! deletes files that are no longer needed, and only then informs workers and the observer; then it waits for messages
+//! of workers and applies them. So nothing that anybody was told can be lost.
 
 use super::link::{Death, Launcher, Message};
 use super::options::{RunError, RunOptions, Verdict};
@@ -14,7 +15,7 @@ use crate::crash::{self, Point};
 use crate::engine::{self, DoneReason, Engine, EpochReport, FailureClass, TrialState, WorseThanChance};
 use crate::ids::TrialNumber;
 use crate::runner::Phase;
-use crate::spec::RunnerSpec;
+use crate::spec::{NormStatistics, RunnerSpec};
 use crate::store::RunEnd;
 use crate::study::{Ask, Ended, Lost, Study, StudyError, Trial};
 use crate::wording::counted;
@@ -27,21 +28,22 @@ const FAILED_STARTS: u32 = 3;
 /// How long a worker that has closed its output may take to end.
 const REAPING: Duration = Duration::from_secs(1);
 
-/// How often the run's length is noted, and so the most that a kill leaves out of the wall time.
-const NOTE: Duration = Duration::from_secs(5);
+/// How often the run's duration is recorded: a kill loses at most this much of the wall time.
+const NOTE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often limits are looked at while nothing comes in.
-const GLANCE: Duration = Duration::from_millis(100);
+/// How often limits are checked while no message arrives.
+const POLL: Duration = Duration::from_millis(100);
 
-/// Runs a study with worker processes on this machine, until nothing is left to do, its time is spent, or a signal comes.
+/// Runs a study with worker processes on this machine, until nothing is left to do, its time is spent, or a signal
+/// arrives.
 ///
 /// # Errors
-/// If the store fails or workers cannot be started. What is on record stays so: the same run may be tried again.
+/// If the store fails or workers cannot be started. What is on record stays, so the run may be started again.
 pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer) -> Result<Verdict, RunError> {
     run_with(study, options, &mut Processes { program: options.program.clone() }, observer)
 }
 
-/// [`run`] with workers that somebody else starts.
+/// [`run`] with workers that `launcher` starts.
 ///
 /// # Errors
 /// As [`run`].
@@ -109,17 +111,17 @@ pub(super) struct Coordinator<'a> {
     pub(super) began: Instant,
     pub(super) noted: Instant,
     pub(super) spent_before: f64,
-    /// To be shown once it is durable.
+    /// To be shown to the observer once everything is durable.
     pub(super) news: Vec<Progress>,
-    /// To be sent once it is durable.
+    /// To be sent to workers once everything is durable.
     pub(super) outbox: Vec<(usize, Request)>,
-    /// No further orders; what is left is ended at this time.
+    /// `Some`: no further orders, and workers still busy at this time are killed.
     pub(super) stopping: Option<Instant>,
     pub(super) signal: Option<i32>,
     pub(super) out_of_time: bool,
     pub(super) done: Option<DoneReason>,
     pub(super) failed_starts: u32,
-    /// Orders ended since the folders of commands were last looked at.
+    /// Orders ended since the folders of commands were last tidied.
     pub(super) ended: usize,
 }
 
@@ -146,20 +148,20 @@ impl Coordinator<'_> {
         }
         loop {
             self.hand_out()?;
-            self.settle(observer)?;
+            self.commit(observer)?;
             if self.is_over() {
                 return Ok(());
             }
-            match receiver.recv_timeout(GLANCE) {
+            match receiver.recv_timeout(POLL) {
                 Ok(message) => {
                     self.take(message)?;
-                    // What has come in meanwhile shares the next transaction.
+                    // Messages that have arrived meanwhile share the next transaction.
                     for message in receiver.try_iter().take(1024) {
                         self.take(message)?;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()), // we hold a sender ourselves
+                Err(RecvTimeoutError::Disconnected) => return Ok(()), // never: we hold a sender ourselves
             }
             self.watch_limits()?;
             observer.tick();
@@ -223,8 +225,8 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    /// Makes durable what was applied, then tells.
-    fn settle(&mut self, observer: &mut dyn Observer) -> Result<(), RunError> {
+    /// Makes durable what was applied, deletes unneeded files, then informs workers and the observer.
+    fn commit(&mut self, observer: &mut dyn Observer) -> Result<(), RunError> {
         self.study.flush()?;
         let swept = self.study.sweep()?;
         if swept.over_quota > 0 {
@@ -234,13 +236,13 @@ impl Coordinator<'_> {
             );
             self.news.push(Progress::Warning { text });
         }
-        // A program may be writing its last state for a while after its last epoch.
+        // A program may still be writing its state for a while after its last epoch.
         let winding_up = |slot: &Slot| slot.job.as_ref().is_some_and(|job| job.trial.is_none());
         if self.ended > self.study.engine().trials().len() / 64 && !self.slots.iter().any(winding_up) {
             self.ended = 0;
             self.study.tidy_commands()?;
         }
-        if self.noted.elapsed() >= NOTE {
+        if self.noted.elapsed() >= NOTE_INTERVAL {
             self.noted = Instant::now();
             self.study.note_run(self.began.elapsed().as_secs_f64(), None)?;
         }
@@ -355,7 +357,10 @@ impl Coordinator<'_> {
         self.news.push(news);
         if let Some(found) = worse_than_chance(self.study.engine(), number) {
             let hint = match self.study.spec().runner {
-                RunnerSpec::Image { .. } => "\nhint: lower `backbone_rate`, or set `norm_statistics = \"precise\"`",
+                RunnerSpec::Image { ref training, .. } if training.norm_statistics == NormStatistics::Running => {
+                    "\nhint: lower `backbone_rate`, or set `norm_statistics = \"precise\"`"
+                }
+                RunnerSpec::Image { .. } => "\nhint: lower `backbone_rate` or `learning_rate`",
                 _ => "",
             };
             let text = format!(
@@ -384,7 +389,7 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    /// An attempt has failed; its worker may go on.
+    /// Records a failed attempt; its worker may go on.
     fn lost(&mut self, worker: usize, trial: Trial, class: FailureClass, reason: String) -> Result<(), RunError> {
         let number = trial.number();
         let again = self.study.fail(trial, class, reason.clone())? == Lost::Again;
@@ -405,7 +410,7 @@ impl Coordinator<'_> {
             }
         }
         match job.and_then(|job| job.trial) {
-            // It was asked to stop and did not come to say so, or it never began: nothing is counted.
+            // It was asked to stop and died before it could confirm, or it never got ready: no failure is counted.
             Some(trial) if self.stopping.is_some() || !ready => self.study.release(trial),
             Some(trial) => self.lost(worker, trial, class, reason)?,
             None => {}
@@ -414,7 +419,7 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    /// Kills a worker for what it does or does not do.
+    /// Kills a worker that broke the protocol or a limit; its attempt has failed.
     pub(super) fn end_worker(&mut self, worker: usize, class: FailureClass, reason: String) -> Result<(), RunError> {
         if let Some(worker) = self.slots[worker].worker.take() {
             worker.link.reap(Duration::ZERO);
@@ -445,14 +450,14 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Trials that are over, as far as is known.
+    /// How many trials are over so far.
     fn finished(&self) -> u32 {
         let over = |state| matches!(state, TrialState::Complete | TrialState::Stopped | TrialState::Failed);
         self.study.engine().trials().filter(|trial| over(trial.state)).count() as u32
     }
 }
 
-/// Whether the newest epoch is the first after which a trial is to be warned of.
+/// The warning about a trial, if its newest epoch is the first to cause it.
 fn worse_than_chance(engine: &Engine, trial: TrialNumber) -> Option<WorseThanChance> {
     let curve = &engine.trial(trial)?.curve;
     let course = curve.iter().map(|point| (point.train_loss, point.roc_auc));

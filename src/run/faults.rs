@@ -1,21 +1,21 @@
-//! What the death of a worker means.
+//! The failure class of a worker that died.
 
 use crate::engine::FailureClass;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-/// The kernel's count of out-of-memory kills; `None` where it does not tell.
+/// The kernel's count of out-of-memory kills; `None` where it is not available.
 pub(super) fn oom_kills() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/vmstat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
-/// Class and reason of a worker's end that was not ours. `kills_before`: [`oom_kills`] when it was started; `words`:
-/// its last lines on standard error.
+/// Failure class and reason for a worker that ended. `status`: `None` if it had to be killed. `kills_before`:
+/// [`oom_kills`] when it was started; `words`: its last lines on standard error.
 pub(super) fn classify(status: Option<ExitStatus>, kills_before: Option<u64>, words: &str) -> (FailureClass, String) {
     let said = if words.is_empty() { String::new() } else { format!("; its last words: {words}") };
     let Some(status) = status else { return (FailureClass::Lost, format!("the worker closed its pipe{said}")) };
-    // Rust's allocator says so before it aborts; CUDA and C++ libraries by an exception.
+    // Texts of Rust's allocator before it aborts, and of exceptions from CUDA and C++ libraries.
     let allocation = ["memory allocation of", "std::bad_alloc", "out of memory", "OUT_OF_MEMORY"];
     if allocation.iter().any(|text| words.contains(text)) {
         return (FailureClass::Oom, format!("the worker ran out of memory{said}"));
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deaths_are_told_apart() {
+    fn worker_deaths_are_classified() {
         let class = |raw, words| classify(Some(ExitStatus::from_raw(raw)), None, words).0;
         assert_eq!(class(9, ""), FailureClass::Lost);
         assert_eq!(class(6, "memory allocation of 9000000000 bytes failed"), FailureClass::Oom);

@@ -1,4 +1,4 @@
-//! Limits of epochs, trials and the study, and the patience with workers.
+//! Time limits of epochs, trials and the study, and timeouts of workers.
 
 use super::coordinator::Coordinator;
 use super::options::RunError;
@@ -6,11 +6,11 @@ use super::slot::Slot;
 use crate::engine::FailureClass;
 use std::time::{Duration, Instant};
 
-/// How long a worker may take to say that it is through after its last epoch.
+/// How long a worker may take after its last epoch to report the end of its order.
 const WINDING_UP: Duration = Duration::from_secs(30);
 
 impl Coordinator<'_> {
-    /// Ends workers that take longer than they may, and the run when its time is spent.
+    /// Ends workers that exceed a limit, and the run when its time is spent.
     pub(super) fn watch_limits(&mut self) -> Result<(), RunError> {
         if let Some(limit) = self.study.spec().budget.wall_seconds
             && self.stopping.is_none()

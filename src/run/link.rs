@@ -1,5 +1,5 @@
-//! The line between coordinator and worker, whatever a worker is: a process of this machine, of another one, or a thread
-//! of a test.
+//! The connection between coordinator and worker, which may be a process of this machine or another, or a thread of a
+//! test.
 
 use super::protocol::Request;
 use crate::engine::FailureClass;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Starts workers.
 pub trait Launcher {
-    /// Starts a worker. What it says goes to `mailbox`, from whatever thread; the end of its output as well.
+    /// Starts a worker. Its output, and the end of it, must be delivered to `mailbox`, from any thread.
     ///
     /// # Errors
     /// If none can be started; the run ends then.
@@ -18,26 +18,26 @@ pub trait Launcher {
 
 /// One living worker.
 pub trait Link: Send {
-    /// Sends a request. That a worker does not take it is no error here: it is about to be found dead.
+    /// Sends a request. Failure is ignored: the worker is dead then, which the end of its output will show.
     fn send(&mut self, request: &Request);
 
     /// Closes its input, which asks an idle worker to end.
     fn close(&mut self);
 
-    /// Waits so long for it to end, kills it if it lingers, and says how it ended.
+    /// Waits up to `patience` for the worker to end, kills it if it has not, and returns how it ended.
     fn reap(self: Box<Self>, patience: Duration) -> Death;
 }
 
 /// How a worker ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
-    /// What that means for its attempt.
+    /// The failure class of its attempt.
     pub class: FailureClass,
-    /// For people.
+    /// The explanation for people.
     pub reason: String,
 }
 
-/// What reaches the coordinator.
+/// A message to the coordinator.
 #[derive(Debug)]
 pub(super) enum Message {
     /// A line of a worker.
@@ -46,11 +46,11 @@ pub(super) enum Message {
     Closed { worker: usize, generation: u32 },
     /// A line that a worker wrote for people.
     Said { worker: usize, line: String },
-    /// A signal came.
+    /// A signal arrived.
     Signal(i32),
 }
 
-/// Where the words of one worker arrive.
+/// Where the output of one worker is delivered.
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     sender: Sender<Message>,
@@ -63,28 +63,23 @@ impl Mailbox {
         Self { sender, worker, generation }
     }
 
-    /// The worker's place, from 0.
-    pub fn worker(&self) -> usize {
-        self.worker
-    }
-
-    /// How many workers had this place before.
+    /// How many workers this slot had before.
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// A line of the protocol, or of garbage. `false`: the run is over, and nobody listens.
+    /// Delivers a line of output, whether it is a message or not. `false`: the run is over.
     pub fn line(&self, line: Vec<u8>) -> bool {
         let (worker, generation) = (self.worker, self.generation);
         self.sender.send(Message::Line { worker, generation, line }).is_ok()
     }
 
-    /// A line for people.
+    /// Delivers a line for people.
     pub fn said(&self, line: String) {
         let _ = self.sender.send(Message::Said { worker: self.worker, line });
     }
 
-    /// The end of the worker's output.
+    /// Delivers the end of the worker's output.
     pub fn closed(&self) {
         let _ = self.sender.send(Message::Closed { worker: self.worker, generation: self.generation });
     }

@@ -1,8 +1,9 @@
 //! A run: one coordinator that decides and writes, and worker processes that train.
 //!
 //! The coordinator is a client of [`Study`](crate::study::Study) like any other. Workers are processes of the same
-//! binary ([`Processes`]), or whatever else a [`Launcher`] starts: an out-of-memory kill, a hang or garbage costs one
-//! attempt of one order. They speak JSON lines ([`protocol`]) and end when their input does.
+//! binary ([`Processes`]), or whatever else a [`Launcher`] starts: an out-of-memory kill, a hang or garbage output
+//! costs one attempt at one order. They exchange JSON lines with the coordinator ([`protocol`]) and end when their
+//! input is closed.
 
 mod coordinator;
 mod faults;

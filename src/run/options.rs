@@ -1,4 +1,4 @@
-//! How a run is run, how it ends, and why it may fail.
+//! Options of a run, how it ends, and why it may fail.
 
 use super::progress::Standing;
 use crate::engine::DoneReason;
@@ -8,10 +8,10 @@ use crate::study::{Study, StudyError};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How a run is run. No result depends on it.
+/// Options of a run. No decision depends on them; rounding differs between devices.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// The program that `worker` is a verb of: this one.
+    /// The program with the subcommand `worker`: this one.
     pub program: PathBuf,
     /// The folder of the study file: relative paths of the study start there.
     pub base: PathBuf,
@@ -21,21 +21,21 @@ pub struct RunOptions {
     pub workers: u32,
     /// Threads of each; `None`: the cores divided by the workers.
     pub threads: Option<u32>,
-    /// The devices that workers take turns on; at least one.
+    /// The devices to which workers are assigned in turn; at least one.
     pub devices: Vec<Device>,
-    /// A worker that says nothing for so long, not even that it is alive, is ended.
+    /// A worker that sends nothing for this long, not even a heartbeat, is ended.
     pub silence: Duration,
-    /// How long workers may take to end when asked to.
+    /// How long workers may take to stop when asked to.
     pub patience: Duration,
 }
 
 impl RunOptions {
-    /// The silence after which a worker counts as lost.
+    /// The usual [`RunOptions::silence`].
     pub const SILENCE: Duration = Duration::from_secs(60);
-    /// How long an interrupt waits for workers.
+    /// The usual [`RunOptions::patience`].
     pub const PATIENCE: Duration = Duration::from_secs(4);
 
-    /// The devices for people.
+    /// Names of the devices, for people.
     pub(super) fn device_names(&self) -> String {
         self.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(", ")
     }
@@ -53,7 +53,7 @@ impl RunOptions {
     }
 }
 
-/// The device of one worker: they take turns.
+/// The device of one worker: devices are assigned in turn.
 fn device_of(devices: &[Device], worker: u32) -> Device {
     devices.get(worker as usize % devices.len().max(1)).copied().unwrap_or(Device::Cpu)
 }
@@ -64,7 +64,7 @@ pub enum RunError {
     /// The study cannot go on.
     #[error(transparent)]
     Study(#[from] StudyError),
-    /// Its trials are trained by somebody else.
+    /// Its trials are trained by another program.
     #[error(
         "train the trials of a study whose runner is `external`\nhint: the program that uses hpsearch as a library trains them; start that"
     )]
@@ -80,7 +80,7 @@ pub enum RunError {
     /// Workers end before they begin.
     #[error("start workers: {tries} in a row ended before they were ready; {reason}")]
     FailedStarts { tries: u32, reason: String },
-    /// No handler for signals.
+    /// Signal handlers cannot be installed.
     #[error("listen for signals")]
     Signals(#[source] std::io::Error),
 }
@@ -88,7 +88,7 @@ pub enum RunError {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
-    /// Nothing was left to do; `None`: a signal or the wall time ended it.
+    /// Why nothing was left to do; `None`: a signal or the wall time ended it.
     pub done: Option<DoneReason>,
     /// The signal that ended it.
     pub signal: Option<i32>,

@@ -1,4 +1,4 @@
-//! Workers that are processes of this machine, and of this program.
+//! Workers as processes of this program on this machine.
 
 use super::faults;
 use super::link::{Death, Launcher, Link, Mailbox};
@@ -12,13 +12,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The last lines of a worker on standard error that its failure quotes.
+/// How many of a worker's last lines on standard error are quoted when it dies.
 const LAST_LINES: usize = 6;
 
 /// Starts worker processes.
 #[derive(Clone, Debug)]
 pub struct Processes {
-    /// The program that `worker` is a verb of.
+    /// The program with the subcommand `worker`.
     pub program: PathBuf,
 }
 
@@ -34,11 +34,11 @@ struct Process {
 impl Launcher for Processes {
     fn launch(&mut self, mailbox: Mailbox) -> io::Result<Box<dyn Link>> {
         let mut command = Command::new(&self.program);
-        // A group of its own: Ctrl-C reaches the coordinator alone, which then speaks for all.
+        // A process group of its own: Ctrl-C reaches only the coordinator, which then stops the workers.
         command.arg("worker").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if mailbox.generation() > 0 {
-            command.env_remove(crash::VARIABLE); // else a test would have every successor abort too
+            command.env_remove(crash::VARIABLE); // else a crash test would abort every successor too
         }
         let kills_before = faults::oom_kills();
         let mut child = command
@@ -82,7 +82,7 @@ impl Link for Process {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        // Its last words may still be on their way through the pipe.
+        // Its last lines may still be in the pipe.
         let until = Instant::now() + Duration::from_millis(200);
         while Arc::strong_count(&self.last_lines) > 1 && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));

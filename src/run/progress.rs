@@ -1,11 +1,11 @@
-//! What a run tells those who watch it.
+//! The progress of a run, for those who watch it.
 
 use crate::engine::{Best, DoneReason, EpochReport, FailureClass, Outcome};
 use crate::ids::{Epoch, TrialNumber};
 use crate::runner::Phase;
 use crate::space::Params;
 
-/// Something happened.
+/// An event in a run.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)] // a few a second
@@ -19,7 +19,7 @@ pub enum Progress {
         /// Trials that are over, and how many there will be (`None`: no bound).
         finished: u32,
         planned: Option<u32>,
-        /// Epochs on record, and how many there will be, roughly where algorithms decide as they go.
+        /// Epochs on record, and how many there will be; an estimate where schedulers decide during the run.
         epochs: u64,
         planned_epochs: Option<u64>,
         /// The study was begun by an earlier run.
@@ -46,11 +46,11 @@ pub enum Progress {
     Idle { worker: u32 },
     /// Something that the user should know.
     Warning { text: String },
-    /// Something of less weight.
+    /// Information that asks for no action.
     Note { text: String },
     /// A line that a worker wrote for people.
     Said { worker: u32, line: String },
-    /// A signal came; the running epochs are dropped.
+    /// A signal arrived; the running epochs are dropped.
     Stopping { signal: i32 },
     /// The run is over.
     Finished { reason: Option<DoneReason>, best: Option<Standing>, seconds: f64 },
@@ -74,10 +74,10 @@ impl From<Best> for Standing {
     }
 }
 
-/// Who watches a run. Must be quick: it is called by the thread that decides.
+/// Watches a run. Must be quick: it is called on the coordinator's thread.
 pub trait Observer {
     fn see(&mut self, progress: &Progress);
-    /// Called a few times a second, for what moves by itself.
+    /// Called several times a second, for displays that change with time.
     fn tick(&mut self) {}
 }
 

@@ -1,4 +1,4 @@
-//! What coordinator and worker say to each other: one JSON object a line.
+//! Messages between coordinator and worker: one JSON object per line.
 
 use crate::engine::{EpochReport, FailureClass, WorkOrder};
 use crate::runner::{DeviceSlot, Phase, Start};
@@ -6,44 +6,44 @@ use crate::spec::StudySpec;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Both sides must be of one version: they are the same binary, unless someone replaced it during a run.
+/// Both sides must have the same version: they are the same binary, unless someone replaced it during a run.
 pub const VERSION: u32 = 2;
 
-/// Longer lines are garbage.
+/// The longest line in bytes; longer ones are invalid.
 pub const MAX_LINE: usize = 4 << 20;
 
-/// To the worker.
+/// Messages to the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)] // a few a second
 pub enum Request {
-    /// First: what the study is.
+    /// The first message: the study, and where to compute.
     Hello { version: u32, spec: StudySpec, base: PathBuf, slot: DeviceSlot },
     /// Train this.
     Run { order: WorkOrder, start: Start },
-    /// The epoch is on record; `go`: with the next one.
+    /// The epoch is on record; `go`: train the next one.
     Recorded { go: bool },
-    /// Drop the running epoch and say `Ended`.
+    /// Drop the running epoch and answer [`Reply::Ended`].
     Stop,
 }
 
-/// From the worker.
+/// Messages from the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)] // a few a second
 pub enum Reply {
-    /// It has understood the study and awaits orders.
+    /// It has accepted the study and awaits orders.
     Ready { version: u32 },
     /// An epoch is done and durable.
     Epoch { report: EpochReport },
-    /// How far it is within an epoch.
+    /// Progress within a phase of an epoch.
     Progress { phase: Phase, done: u64, total: u64 },
-    /// Something that people should know.
+    /// A warning for the user.
     Warning { text: String },
-    /// It is alive.
+    /// Heartbeat.
     Beat,
-    /// The order's training is over; `failure`: not as it should be. `leaving`: so is this process, which is not fit
-    /// for another order.
+    /// The order's training is over; `failure`: why it failed. `leaving`: the process exits, as it is not fit for
+    /// another order.
     Ended { failure: Option<Failure>, leaving: bool },
 }
 

@@ -1,4 +1,4 @@
-//! Ctrl-C and its kin: the first asks for a clean stop, the second is obeyed at once.
+//! Ctrl-C, SIGTERM and SIGHUP: the first asks for a clean stop, the second ends the process at once.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -20,7 +20,7 @@ impl Listener {
             let mut asked = false;
             for signal in &mut signals {
                 if asked {
-                    // Workers end with us. What is on record is safe: that is what the store is for.
+                    // Workers end with this process, and what is on record is durable.
                     std::process::exit(exit_code(signal));
                 }
                 asked = true;
@@ -40,7 +40,7 @@ impl Drop for Listener {
     }
 }
 
-/// 130 for Ctrl-C, 143 for the others.
+/// The exit code: 130 for Ctrl-C, 143 for the others.
 pub(super) fn exit_code(signal: i32) -> i32 {
     if signal == SIGINT { 130 } else { 143 }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 pub(super) struct Worker {
     pub(super) link: Box<dyn Link>,
     generation: u32,
-    /// It has understood what the study is.
+    /// It has accepted the study and can take orders.
     pub(super) ready: bool,
     /// When it last said anything.
     pub(super) heard: Instant,
@@ -20,11 +20,11 @@ pub(super) struct Worker {
 /// What a worker is busy with.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// `None`: all is on record, and only the worker's word that it is through is missing.
+    /// `None`: everything is on record, and only the worker's message that the order has ended is missing.
     pub(super) trial: Option<Trial>,
-    /// When its running epoch began, work that is done once for all (filling caches) not counted.
+    /// When its running epoch began, or preparation shared by all trials (filling caches) last reported progress.
     pub(super) since: Instant,
-    /// Seconds that the trial has trained before.
+    /// Seconds of the trial's epochs on record.
     pub(super) seconds: f64,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Starts a worker here and introduces it to the study.
+    /// Starts a worker here and sends it the study.
     pub(super) fn start(
         &mut self,
         place: usize,
@@ -60,7 +60,7 @@ impl Slot {
         }
     }
 
-    /// Whether messages of this generation still count.
+    /// Whether this is the current worker's generation; messages of earlier ones are ignored.
     pub(super) fn is_current(&self, generation: u32) -> bool {
         self.worker.as_ref().is_some_and(|worker| worker.generation == generation)
     }

@@ -18,20 +18,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-/// What a worker makes of an order; it hears the coordinator and speaks to it.
+/// What a worker does with an order, given its end of the connection, the order and the number of the worker.
 type Script = dyn Fn(&Voice, &WorkOrder, u32) -> Then + Send + Sync;
 
-/// What follows an order.
+/// What a worker does after an order.
 enum Then {
-    /// It awaits the next one.
+    /// Awaits the next one.
     Next,
-    /// It closes its output: as a process does that dies.
+    /// Closes its output, like a process that dies.
     Die,
-    /// It says nothing any more, and closes nothing.
+    /// Falls silent without closing its output.
     Freeze,
 }
 
-/// A worker's own end of the line.
+/// A worker's end of the connection.
 struct Voice {
     mailbox: Mailbox,
     requests: Receiver<Request>,
@@ -42,7 +42,7 @@ impl Voice {
         self.mailbox.line(serde_json::to_vec(reply).unwrap());
     }
 
-    /// Reports an epoch and waits for the word on it; whether to go on.
+    /// Reports an epoch and waits for the answer: whether to go on.
     fn epoch(&self, epoch: u32, value: f64) -> bool {
         self.say(&Reply::Epoch { report: EpochReport::new(Epoch(epoch), value) });
         self.recorded()
@@ -59,7 +59,7 @@ impl Voice {
         false
     }
 
-    /// Trains an order as it should be.
+    /// Trains an order without faults.
     fn train(&self, order: &WorkOrder) -> Then {
         for epoch in order.from.0 + 1..=order.to.0 {
             if !self.epoch(epoch, f64::from(order.trial.0) + f64::from(epoch) / 10.0) {
@@ -75,7 +75,7 @@ impl Voice {
     }
 }
 
-/// Starts threads that play a script. `starts`: whether the n-th worker comes to say that it is ready.
+/// Starts threads that follow a script. `starts`: whether the n-th worker gets ready.
 struct Threads {
     script: Arc<Script>,
     launched: Arc<AtomicU32>,
@@ -135,7 +135,7 @@ fn spec() -> StudySpec {
     spec
 }
 
-/// Runs a study with workers that play `script`.
+/// Runs a study with workers that follow `script`.
 fn play(
     spec: &StudySpec,
     silence: Duration,
@@ -166,7 +166,7 @@ fn record(study: &Study) -> BTreeMap<u32, (String, usize, Option<f64>)> {
     study.engine().trials().map(|t| (t.number.0, (t.state.to_string(), t.curve.len(), t.value))).collect()
 }
 
-fn straight() -> BTreeMap<u32, (String, usize, Option<f64>)> {
+fn without_faults() -> BTreeMap<u32, (String, usize, Option<f64>)> {
     let (verdict, study, _) = play(&spec(), PATIENT, |_| true, |voice, order, _| voice.train(order));
     assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
     let record = record(&study);
@@ -174,7 +174,7 @@ fn straight() -> BTreeMap<u32, (String, usize, Option<f64>)> {
     record
 }
 
-/// The failures that were seen, by class and how often another attempt followed.
+/// The failed attempts that were shown: their class, and whether another attempt followed.
 fn lost(seen: &[Progress]) -> Vec<(FailureClass, bool)> {
     let lost =
         |p: &Progress| if let Progress::AttemptLost { class, again, .. } = p { Some((*class, *again)) } else { None };
@@ -182,7 +182,7 @@ fn lost(seen: &[Progress]) -> Vec<(FailureClass, bool)> {
 }
 
 #[test]
-fn lost_workers_cost_an_attempt_and_change_nothing() {
+fn lost_workers_cost_an_attempt_and_change_no_result() {
     // Each of the first three workers dies in its first order, after one epoch.
     let (verdict, study, seen) = play(
         &spec(),
@@ -197,12 +197,12 @@ fn lost_workers_cost_an_attempt_and_change_nothing() {
         },
     );
     assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
-    assert_eq!(record(&study), straight());
+    assert_eq!(record(&study), without_faults());
     assert_eq!(lost(&seen), [(FailureClass::Lost, true); 3]);
 }
 
 #[test]
-fn silent_workers_are_given_up() {
+fn silent_workers_are_replaced() {
     let (verdict, study, seen) = play(
         &spec(),
         Duration::from_millis(300),
@@ -212,15 +212,15 @@ fn silent_workers_are_given_up() {
         },
     );
     assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
-    assert_eq!(record(&study), straight());
+    assert_eq!(record(&study), without_faults());
     assert_eq!(lost(&seen), [(FailureClass::Lost, true)]);
 }
 
 #[test]
-fn slow_workers_meet_the_limit_of_an_epoch_but_not_by_work_that_is_done_once_for_all() {
+fn the_epoch_limit_ends_slow_training_but_not_shared_preparation() {
     let mut limited = spec();
     limited.limits.epoch_seconds = Some(0.4);
-    // Filling a cache takes longer than an epoch may, but says how far it is.
+    // Filling a cache takes longer than the limit of an epoch, but reports progress.
     let (verdict, study, seen) = play(
         &limited,
         PATIENT,
@@ -234,8 +234,8 @@ fn slow_workers_meet_the_limit_of_an_epoch_but_not_by_work_that_is_done_once_for
         },
     );
     assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
-    assert_eq!((record(&study), lost(&seen)), (straight(), Vec::new()));
-    // Training that takes so long is given up, whatever it says of itself meanwhile.
+    assert_eq!((record(&study), lost(&seen)), (without_faults(), Vec::new()));
+    // Training that exceeds the limit is ended, whatever it reports meanwhile.
     limited.failures.timeout = 1;
     let (verdict, study, seen) = play(
         &limited,
@@ -260,8 +260,8 @@ fn slow_workers_meet_the_limit_of_an_epoch_but_not_by_work_that_is_done_once_for
 }
 
 #[test]
-fn lying_workers_are_ended_and_nothing_they_said_stays() {
-    let lies: [fn(&Voice) -> Then; 4] = [
+fn workers_that_break_the_protocol_are_ended_and_their_reports_dropped() {
+    let faults: [fn(&Voice) -> Then; 4] = [
         |voice| {
             voice.mailbox.line(b"epoch 1 of 3".to_vec());
             Then::Freeze
@@ -275,36 +275,36 @@ fn lying_workers_are_ended_and_nothing_they_said_stays() {
             voice.epoch(3, 9.0);
             Then::Freeze
         },
-        // Claims to be through: it may go on with another order.
+        // Claims to have finished; this worker may go on with another order.
         |voice| voice.ended(None),
     ];
-    for lie in lies {
-        let lies_told = AtomicU32::new(0);
+    for fault in faults {
+        let violations = AtomicU32::new(0);
         let (verdict, study, seen) = play(
             &spec(),
             PATIENT,
             |_| true,
             move |voice, order, _| {
-                let first = order.trial.0 == 0 && lies_told.fetch_add(1, Ordering::SeqCst) == 0;
-                if first { lie(voice) } else { voice.train(order) }
+                let first = order.trial.0 == 0 && violations.fetch_add(1, Ordering::SeqCst) == 0;
+                if first { fault(voice) } else { voice.train(order) }
             },
         );
         assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
-        assert_eq!(record(&study), straight());
+        assert_eq!(record(&study), without_faults());
         assert_eq!(lost(&seen), [(FailureClass::Crashed, true)]);
     }
 }
 
 #[test]
-fn workers_that_never_get_ready_end_the_run_and_nothing_is_counted() {
+fn workers_that_never_get_ready_end_the_run_and_no_failure_is_counted() {
     let (verdict, study, _) = play(&spec(), PATIENT, |_| false, |voice, order, _| voice.train(order));
     assert!(matches!(verdict, Err(RunError::FailedStarts { tries: 3, .. })));
     assert_eq!(study.engine().failures(), 0);
     assert!(study.engine().orders().iter().all(|order| order.losses.is_empty()));
-    // One that does not, among others that do, is replaced.
+    // A single worker that does not get ready is replaced.
     let (verdict, study, _) = play(&spec(), PATIENT, |n| n != 1, |voice, order, _| voice.train(order));
     assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
-    assert_eq!(record(&study), straight());
+    assert_eq!(record(&study), without_faults());
 }
 
 #[test]

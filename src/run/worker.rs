@@ -20,14 +20,13 @@ use std::time::{Duration, Instant};
 /// How often a worker says that it is alive.
 pub const BEAT: Duration = Duration::from_secs(2);
 
-/// How often progress within an epoch is told at most.
+/// The least time between two messages about progress within an epoch.
 const PROGRESS: Duration = Duration::from_millis(250);
 
-/// How long an interrupted runner may take to notice, once the coordinator has gone.
+/// How long a runner may take to stop once the coordinator has gone, before the process exits.
 const ORPHANED: Duration = Duration::from_secs(2);
 
-/// Makes a worker of this process: serves the coordinator at the other end of standard input and output until that
-/// goes away.
+/// Turns this process into a worker: serves the coordinator over standard input and output until the input is closed.
 pub fn serve() -> ExitCode {
     die_with_parent();
     let out = Arc::new(Out(Mutex::new(std::io::stdout())));
@@ -52,7 +51,8 @@ pub fn serve() -> ExitCode {
     });
     while let Ok(request) = requests.recv() {
         let Request::Run { order, start } = request else { continue };
-        let mut sink = PipeSink { out: &out, requests: &requests, interrupted: &interrupted, told: Instant::now() };
+        let mut sink =
+            PipeSink { out: &out, requests: &requests, interrupted: &interrupted, last_progress: Instant::now() };
         let failure = attempt(runner.as_mut(), &order, &start, &slot, &mut sink);
         let leaving =
             failure.as_ref().is_some_and(|(failure, panicked)| *panicked || unfit(failure.class, slot.device));
@@ -64,8 +64,8 @@ pub fn serve() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Whether a process is not worth keeping after such a failure, so that the next attempt gets a new one: for want of
-/// memory, and on a GPU after whatever may have come from there, since a broken context stays broken.
+/// Whether the process must be replaced after such a failure: after running out of memory, and on a GPU after any
+/// failure that may have broken its context, since that stays broken.
 fn unfit(class: FailureClass, device: Device) -> bool {
     match class {
         FailureClass::Oom => true,
@@ -74,7 +74,7 @@ fn unfit(class: FailureClass, device: Device) -> bool {
     }
 }
 
-/// Becomes the program of `argv`, such that it dies with its parent. Returns only on failure.
+/// Replaces this process by the program of `argv` (`exec`), set to die with its parent. Returns only on failure.
 pub fn launch(argv: &[String]) -> std::io::Error {
     use std::os::unix::process::CommandExt;
     die_with_parent();
@@ -84,14 +84,14 @@ pub fn launch(argv: &[String]) -> std::io::Error {
     }
 }
 
-/// A worker must not outlive its coordinator, not even when both are stuck: the kernel sees to it on Linux; elsewhere
-/// the end of standard input does.
+/// Makes this process die with its parent, even while it is stuck: the kernel does so on Linux; elsewhere a worker only
+/// ends when its standard input is closed.
 fn die_with_parent() {
     #[cfg(target_os = "linux")]
     {
         let parent = rustix::process::getppid();
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-        // It may have died before the wish was spoken.
+        // The parent may have died before that call.
         if rustix::process::getppid() != parent {
             std::process::exit(1);
         }
@@ -108,7 +108,7 @@ fn runner(spec: &StudySpec, base: &Path) -> Option<Box<dyn TrialRunner>> {
     })
 }
 
-/// One attempt; the flag says whether it ended in a panic.
+/// Runs one attempt. Returns its failure, if any, and whether that was a panic.
 fn attempt(
     runner: &mut dyn TrialRunner,
     order: &WorkOrder,
@@ -139,7 +139,7 @@ fn read_requests(sender: Sender<Request>, interrupted: &AtomicBool) {
         }
     }
     interrupted.store(true, Ordering::Relaxed);
-    drop(sender); // who waits for an order, or for the word on an epoch, waits no longer
+    drop(sender); // ends the wait for an order, or for the answer to an epoch
     std::thread::sleep(ORPHANED);
     std::process::exit(1);
 }
@@ -148,7 +148,7 @@ fn read_requests(sender: Sender<Request>, interrupted: &AtomicBool) {
 struct Out(Mutex<Stdout>);
 
 impl Out {
-    /// `false` when nobody listens any more.
+    /// Sends a message; `false` when the pipe is closed.
     fn send(&self, reply: &Reply) -> bool {
         self.0.lock().is_ok_and(|mut out| protocol::send(&mut *out, reply).is_ok())
     }
@@ -158,12 +158,12 @@ struct PipeSink<'a> {
     out: &'a Out,
     requests: &'a Receiver<Request>,
     interrupted: &'a AtomicBool,
-    told: Instant,
+    last_progress: Instant,
 }
 
 impl EpochSink for PipeSink<'_> {
     fn epoch(&mut self, mut report: EpochReport) -> Result<Continue, SinkClosed> {
-        // JSON has no NaN; undefined says the same.
+        // JSON has no NaN: values that are not finite become undefined.
         report.value = report.value.filter(|v| v.is_finite());
         report.train_loss = report.train_loss.filter(|v| v.is_finite());
         report.metrics.retain(|_, v| v.is_finite());
@@ -184,8 +184,8 @@ impl EpochSink for PipeSink<'_> {
     }
 
     fn progress(&mut self, phase: Phase, done: u64, total: u64) {
-        if done >= total || self.told.elapsed() >= PROGRESS {
-            self.told = Instant::now();
+        if done >= total || self.last_progress.elapsed() >= PROGRESS {
+            self.last_progress = Instant::now();
             self.out.send(&Reply::Progress { phase, done, total });
         }
     }
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_leaves_after_what_may_have_broken_its_gpu_or_filled_its_memory() {
+    fn a_worker_leaves_after_running_out_of_memory_or_breaking_its_gpu_context() {
         use FailureClass::{BadInput, Crashed, Diverged, Lost, Oom};
         assert_eq!(
             [Oom, Crashed, Lost, Diverged, BadInput].map(|c| unfit(c, Device::Cpu)),

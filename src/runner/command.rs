@@ -22,10 +22,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The folders of trials, in the study's.
+/// The folder, in the study's folder, that holds one folder per trial.
 pub const FOLDERS: &str = "commands";
 
-/// How long a program may take to end once asked to, or once its last epoch is in.
+/// How long a program may take to end once asked to, or after it has reported its last epoch.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// The runner of studies whose trials are commands.
@@ -43,8 +43,8 @@ pub struct CommandRunner {
 impl CommandRunner {
     /// The runner of a study whose trials are `command`. `base`: the folder of the study file.
     ///
-    /// `launcher`: a program that is given `worker --launch -- ARGV...` and becomes that command such that it dies
-    /// with us (`hpsearch` does); `None`: started directly.
+    /// `launcher`: a program that, called with `worker --launch -- ARGV...`, executes that command so that it dies with
+    /// this process (`hpsearch` does); `None`: the command is started directly.
     pub fn new(study: &StudySpec, command: &CommandSpec, base: &Path, launcher: Option<PathBuf>) -> Self {
         Self {
             spec: command.clone(),
@@ -94,7 +94,7 @@ impl CommandRunner {
             .env("HPSEARCH_WORKER", slot.worker.to_string())
             .env("HPSEARCH_PARAMS", serde_json::to_string(&order.params).unwrap_or_default());
         if std::env::var_os("PYTHONUNBUFFERED").is_none() {
-            // Python holds lines back when it writes to a pipe: no epoch would be heard of before the last.
+            // Python buffers its output to a pipe: no epoch would be seen until the buffer is full or the program ends.
             command.env("PYTHONUNBUFFERED", "1");
         }
         for (name, value) in &order.params.0 {
@@ -143,7 +143,7 @@ impl TrialRunner for CommandRunner {
             .map_err(|e| crashed(format!("open the log `{}`: {e}", log.display())))?;
         let mut child = self.spawn(order, start, slot, &dir)?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A program that does not read its input is welcome too.
+            // Errors are ignored: a program need not read its input.
             let _ = stdin.write_all(self.input(order, start, slot, &dir).as_bytes());
         }
         let mut running = Running::new(child, log, &self.metric);
@@ -152,12 +152,12 @@ impl TrialRunner for CommandRunner {
     }
 }
 
-/// The folder of a trial, in the study's: there the program keeps what it needs to resume.
+/// The folder of a trial, relative to the study's folder: there the program keeps what it needs to resume.
 pub fn folder(trial: TrialNumber) -> String {
     format!("{FOLDERS}/{:05}", trial.0)
 }
 
-/// What may be asked for in an argument.
+/// The values of placeholders in arguments.
 struct Fields<'a> {
     runner: &'a CommandRunner,
     order: &'a WorkOrder,
@@ -191,7 +191,7 @@ struct Running {
     output: Receiver<Line>,
     tail: Arc<Mutex<Tail>>,
     readers: Vec<JoinHandle<()>>,
-    /// We have asked it to end, so how it ends says nothing.
+    /// It was asked to end, so its exit status says nothing.
     dismissed: bool,
 }
 
@@ -212,7 +212,7 @@ impl Running {
         Self { child, output, tail, readers, dismissed: false }
     }
 
-    /// Hands epochs on until the last is in, the sink wants no more, or the program has closed its output.
+    /// Passes epochs to `sink` until the last is reported, the sink asks to stop, or the program closes its output.
     fn follow(&mut self, order: &WorkOrder, start: &Start, sink: &mut dyn EpochSink) -> Result<(), TrialError> {
         let mut reached: Option<Epoch> = None;
         let mut since = Instant::now();
@@ -257,7 +257,7 @@ impl Running {
         Ok(())
     }
 
-    /// Waits for the end of the program, makes sure of it, and says what that means for the attempt.
+    /// Waits for the program to end, kills what is left of its process group, and returns the result of the attempt.
     fn end(mut self, result: Result<(), TrialError>) -> Result<(), TrialError> {
         if self.dismissed || result.is_err() {
             self.signal(Signal::TERM);
@@ -270,7 +270,7 @@ impl Running {
                 _ => break None,
             }
         };
-        // Whatever it started goes with it.
+        // Also ends what the program has started.
         self.signal(Signal::KILL);
         let killed = status.is_none();
         let status = status.or_else(|| self.child.wait().ok());
@@ -282,7 +282,7 @@ impl Running {
             |reason: String| if tail.is_empty() { reason } else { format!("{reason}; its last words: {tail}") };
         match (result, status) {
             (Ok(()), _) if self.dismissed => Ok(()),
-            // It was done and lingered: its results stand.
+            // It reported its last epoch but did not end in time: its results count.
             (Ok(()), _) if killed => Ok(()),
             (Ok(()), Some(status)) if status.success() => Ok(()),
             (Ok(()), status) => Err(ended(status, &explain)),
@@ -309,7 +309,7 @@ fn ended_by_us(status: ExitStatus) -> bool {
 fn ended(status: Option<ExitStatus>, explain: &dyn Fn(String) -> String) -> TrialError {
     let what = match status {
         Some(status) => match (status.code(), status.signal()) {
-            // 9 without our doing is, nearly always, the kernel's out-of-memory killer.
+            // Signal 9 that we did not send is nearly always the kernel's out-of-memory killer.
             (_, Some(9)) => {
                 let reason = explain("the program was killed by signal 9 (out of memory?)".to_owned());
                 return TrialError::new(FailureClass::Oom, reason);

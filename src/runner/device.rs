@@ -1,4 +1,4 @@
-//! From the devices that are asked for to those that are there, and how workers share them.
+//! Resolves the requested devices to those of this machine, and counts the workers that share them.
 
 use crate::nn::cuda;
 use crate::spec::{Device, Devices};
@@ -6,7 +6,7 @@ use crate::spec::{Device, Devices};
 /// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// Built for the CPU alone.
+    /// Built without CUDA.
     #[error(
         "use device `{devices}`: this program was built without CUDA\nhint: build it with `--features cuda`, or use \
          `--device cpu`"
@@ -15,7 +15,7 @@ pub enum DeviceError {
         /// What was asked for.
         devices: Devices,
     },
-    /// No driver, or no GPU behind it.
+    /// No driver, or no GPU.
     #[error(
         "use device `{devices}`: no NVIDIA GPU can be used here ({reason})\nhint: `nvidia-smi` must list one; \
          `--device cpu` works without"
@@ -26,15 +26,15 @@ pub enum DeviceError {
         /// What the driver says.
         reason: String,
     },
-    /// Fewer GPUs than that.
+    /// No GPU of this number.
     #[error("use device `cuda:{number}`: there are {there} GPUs, counted from 0")]
     NoSuch {
         /// The number asked for.
         number: usize,
-        /// GPUs there are.
+        /// How many GPUs there are.
         there: usize,
     },
-    /// It is there and cannot be opened.
+    /// The GPU exists but cannot be opened.
     #[error("open device `cuda:{number}`")]
     Open {
         /// Its number.
@@ -44,14 +44,14 @@ pub enum DeviceError {
     },
 }
 
-/// The GPUs that the driver offers; no context is made, so none of their memory is taken.
+/// How many GPUs the driver lists. Creates no context, so takes none of their memory.
 ///
 /// # Errors
-/// Where there is no driver or no GPU, in the driver's words.
+/// If there is no driver or no GPU, in the driver's words.
 #[cfg(feature = "cuda")]
 fn gpus() -> Result<usize, String> {
     use candle_core::cuda_backend::cudarc::driver::CudaContext;
-    // Some ways of linking find out that the driver's library is missing by a panic.
+    // Depending on how it is linked, cudarc panics where the driver's library is missing.
     match std::panic::catch_unwind(CudaContext::device_count) {
         Ok(Ok(n)) if n > 0 => Ok(n as usize),
         Ok(Ok(_)) => Err("the driver lists none".to_owned()),
@@ -60,17 +60,17 @@ fn gpus() -> Result<usize, String> {
     }
 }
 
-/// The devices that workers take turns on; at least one.
+/// The devices to which workers are assigned in turn; at least one.
 ///
 /// # Errors
-/// If a GPU is asked for that cannot be had.
+/// If a requested GPU is not available.
 pub fn resolve(devices: &Devices) -> Result<Vec<Device>, DeviceError> {
     #[cfg(feature = "cuda")]
     let there = || gpus().map_err(|reason| DeviceError::NoGpu { devices: devices.clone(), reason });
     #[cfg(not(feature = "cuda"))]
     let there = || Err(DeviceError::NotBuilt { devices: devices.clone() });
     match devices {
-        Devices::Cpu => Ok(vec![Device::Cpu]), // the driver is not even asked for
+        Devices::Cpu => Ok(vec![Device::Cpu]), // without loading the driver
         other => chosen(other, there()),
     }
 }
@@ -90,7 +90,7 @@ fn chosen(devices: &Devices, there: Result<usize, DeviceError>) -> Result<Vec<De
 /// Opens a device.
 ///
 /// # Errors
-/// If it cannot be had.
+/// If it is not available.
 pub fn open(device: Device) -> Result<candle_core::Device, DeviceError> {
     let device = match device {
         Device::Any => resolve(&Devices::Auto)?.first().copied().unwrap_or(Device::Cpu),
@@ -103,7 +103,8 @@ pub fn open(device: Device) -> Result<candle_core::Device, DeviceError> {
     }
 }
 
-/// Worker processes: `per_device` on each of the devices; without it `workers` in all, but one a device at least.
+/// The number of worker processes: `per_device` on each device or, without it, `workers` in all but at least one per
+/// device.
 pub fn workers(workers: u32, per_device: Option<u32>, devices: usize) -> u32 {
     let devices = u32::try_from(devices).unwrap_or(u32::MAX).max(1);
     per_device.map_or(workers.max(devices), |n| n.saturating_mul(devices)).max(1)
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_that_is_named_must_be_there() {
+    fn a_named_gpu_must_exist() {
         assert_eq!(names("cuda:3,1", Some(4)).unwrap(), ["cuda:3", "cuda:1"]);
         assert!(names("cuda", None).unwrap_err().to_string().contains("`nvidia-smi` must list one"));
         let error = names("cuda:0,4", Some(4)).unwrap_err().to_string();
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_are_counted_by_device_where_that_is_wanted() {
+    fn workers_can_be_counted_per_device() {
         assert_eq!(workers(1, None, 1), 1);
         assert_eq!(workers(3, None, 2), 3);
         assert_eq!(workers(1, None, 4), 4);

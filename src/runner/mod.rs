@@ -1,4 +1,4 @@
-//! What runs a work order.
+//! Runners: they train the trials of work orders.
 
 pub mod command;
 pub mod device;
@@ -13,11 +13,12 @@ use std::path::PathBuf;
 
 /// Runs work orders. Implementations: `image` (candle), `command` (any program), `synthetic` (a formula).
 ///
-/// Write order: the checkpoint file is complete and durable before the sink hears of its epoch.
+/// A checkpoint file is complete and durable before its epoch is reported to the sink.
 pub trait TrialRunner: Send {
-    /// Trains `order` from `start.epoch` (its last good checkpoint, or 0) to `order.to`, telling `sink` each epoch.
+    /// Trains `order` from `start.epoch` (its last good checkpoint, or 0) to `order.to`, reporting every epoch to
+    /// `sink`.
     ///
-    /// Ends early without error when the sink says [`Continue::Stop`].
+    /// Returns early, without error, when the sink answers [`Continue::Stop`] or is interrupted.
     fn run(
         &mut self,
         order: &WorkOrder,
@@ -30,12 +31,12 @@ pub trait TrialRunner: Send {
 /// Where an attempt begins.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Start {
-    /// The checkpoint to resume from; `None`: from the beginning. Its digest has been verified.
+    /// The checkpoint to resume from, its digest verified; `None`: from the beginning, or from what a command keeps itself.
     pub checkpoint: Option<FileRef>,
-    /// The epoch of that checkpoint; `Epoch(0)` without one.
+    /// The epoch of that checkpoint; without one `Epoch(0)`, or for a command the last epoch on record.
     pub epoch: crate::ids::Epoch,
-    /// How often a step's batch is to be halved, since earlier attempts at this trial ran out of memory. The step stays
-    /// that of the whole batch.
+    /// How many times to halve the number of images computed at once, because earlier attempts at this trial ran out of
+    /// memory. A step still takes the gradient of the whole batch.
     #[serde(default)]
     pub halvings: u32,
 }
@@ -55,17 +56,17 @@ pub struct DeviceSlot {
     pub worker: u32,
 }
 
-/// What a trial is at.
+/// What a trial is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Phase {
-    /// Work that is done once for all trials: limits of time do not count it.
+    /// Preparation shared by all trials; time limits do not count it.
     #[strum(to_string = "{0}")]
     Prepare(Task),
     /// Training steps.
     Train,
-    /// Statistics of the head's batch norm, computed anew.
+    /// Recomputing the statistics of the head's batch norm.
     Statistics,
     /// Validation images.
     Validate,
@@ -73,13 +74,13 @@ pub enum Phase {
     Test,
 }
 
-/// Hears of progress.
+/// Receives a trial's reports.
 pub trait EpochSink {
     /// An epoch is done and durable.
     fn epoch(&mut self, report: EpochReport) -> Result<Continue, SinkClosed>;
-    /// How far a phase is.
+    /// Progress within a phase.
     fn progress(&mut self, _phase: Phase, _done: u64, _total: u64) {}
-    /// Something that people should know.
+    /// A warning for the user.
     fn warn(&mut self, _message: &str) {}
     /// Whether to stop as soon as possible, dropping the running epoch (an interrupt, or a closed pipe).
     fn interrupted(&self) -> bool {
@@ -94,7 +95,7 @@ pub enum Continue {
     Stop,
 }
 
-/// The listener has gone.
+/// The receiver of reports has gone.
 #[derive(Debug, thiserror::Error)]
 #[error("the coordinator has gone")]
 pub struct SinkClosed;
@@ -103,11 +104,11 @@ pub struct SinkClosed;
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct TrialError {
-    /// The class, which decides the policy.
+    /// The class, which decides the failure policy.
     pub class: FailureClass,
     /// For people: what failed and what to do.
     pub reason: String,
-    /// The disk is full: not the trial's fault, and no reason to give it up.
+    /// The disk is full, which is not the trial's fault: a run ends then and leaves the order open.
     pub disk_full: bool,
 }
 

@@ -1,13 +1,13 @@
-//! A formula with a learning curve: for trying the search itself, and for tests that break it.
+//! Synthetic trials: a formula with a learning curve, for trying out the search and for fault-injection tests.
 //!
-//! The quality of a configuration is a bowl over the searched parameters in unit coordinates, with its best at 0.7
-//! everywhere; a trial approaches its quality exponentially, at a pace that the first parameter sets, so curves cross.
-//! A small noise is carried from epoch to epoch in the checkpoint: a trial resumed from a wrong or torn checkpoint
-//! ends at another value, which is what crash tests look for.
+//! The quality of a configuration is a quadratic function of the searched parameters in unit coordinates, with its
+//! optimum at 0.7 in each; a trial approaches its quality exponentially, at a rate set by the first parameter, so that
+//! curves cross. Small noise is carried from epoch to epoch in the checkpoint: a trial resumed from a wrong or torn
+//! checkpoint ends at another value, which is what crash tests look for.
 //!
-//! A parameter called `fault` makes every attempt at a trial go wrong after its first epoch: `error`, `panic`, `nan`, `oom`, `hang`,
-//! `garbage` (printed where the worker speaks its protocol), `abort`; with `_once` appended only an attempt
-//! that did not resume from a checkpoint. Any other value does nothing.
+//! A parameter called `fault` makes every attempt at a trial fail after its first epoch: `error`, `panic`, `nan`,
+//! `oom`, `hang`, `garbage` (a line on the worker's standard output that is no message), `abort`; with `_once`
+//! appended, only an attempt that did not resume from a checkpoint fails. Any other value does nothing.
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
 use crate::digest::Digest;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How much one epoch's noise moves a value.
+/// Width of the uniform noise that each epoch adds.
 const NOISE: f64 = 0.01;
 
 /// The runner of [`RunnerSpec::Synthetic`].
@@ -42,7 +42,8 @@ struct State {
 }
 
 impl SyntheticRunner {
-    /// The runner of a study; of another kind of study: one of its length whose epochs take no time.
+    /// The runner of a study. If the study has another kind of runner: trials of the same length whose epochs take no
+    /// time.
     pub fn new(spec: &StudySpec) -> Self {
         let epoch_ms = if let RunnerSpec::Synthetic { epoch_ms, .. } = spec.runner { epoch_ms } else { 0 };
         Self {
@@ -54,14 +55,14 @@ impl SyntheticRunner {
         }
     }
 
-    /// What a configuration would reach with endless training: 1 at best, without noise.
+    /// The limit of a configuration's learning curve, without noise: at most 1.
     pub fn quality(&self, params: &Params) -> f64 {
         let unit: Vec<f64> = self.space.to_unit(params).into_iter().flatten().collect();
         let bowl: f64 = unit.iter().map(|u| (u - 0.7) * (u - 0.7)).sum();
         1.0 - bowl / (unit.len().max(1) as f64)
     }
 
-    /// The objective after an epoch, without noise, as something to maximise.
+    /// The objective after an epoch, without noise; higher is better.
     pub fn curve(&self, params: &Params, epoch: Epoch) -> f64 {
         let pace = 2.0 + 3.0 * self.space.to_unit(params).into_iter().flatten().next().unwrap_or(0.5);
         let done = f64::from(epoch.0) / f64::from(self.epochs.max(1));
@@ -111,7 +112,7 @@ impl SyntheticRunner {
         Ok(())
     }
 
-    /// Passes an epoch's time; `None` when interrupted.
+    /// Waits for an epoch's duration; `None` when interrupted.
     fn wait(&self, sink: &dyn EpochSink) -> Option<()> {
         let until = Instant::now() + self.epoch_time;
         loop {
@@ -171,17 +172,17 @@ fn go_wrong(fault: Option<&str>) -> Result<(), TrialError> {
             let reason = "out of memory, as was asked for".to_owned();
             Err(TrialError::new(FailureClass::Oom, reason))
         }
-        #[allow(clippy::panic)] // what this fault is
+        #[allow(clippy::panic)] // the requested fault
         Some("panic") => panic!("the panic that was asked for"),
         Some("abort") => std::process::abort(),
         Some("garbage") => {
             println!("epoch 1 of 10: loss 0.3");
-            // What follows garbage must not matter: the worker is killed for it.
+            // The coordinator kills the worker for this line.
             std::thread::sleep(Duration::from_secs(60));
             Ok(())
         }
         Some("hang") => {
-            // Deaf to interrupts, as a worker stuck in a driver is.
+            // Ignores interrupts, like a worker stuck in a driver call.
             loop {
                 std::thread::sleep(Duration::from_secs(60));
             }
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn stopped_and_resumed_equals_the_straight_run_to_the_bit() {
+    fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
         let folder = tempfile::tempdir().unwrap();
         let slot = slot(folder.path());
         let mut runner = SyntheticRunner::new(&conformance::study("synthetic"));

@@ -19,7 +19,7 @@ impl Grid {
 impl Sampler for Grid {
     fn suggest(&self, _: &SearchSpace, ledger: &Ledger, _: TrialNumber) -> Result<Params, Exhausted> {
         let lattice = self.lattice.as_ref().ok_or(Exhausted)?;
-        // Each trial of ours took the first free number, so none below their count is free.
+        // Each trial that was not enqueued took the lowest free number, so none below their count is free.
         let first = u128::from(ledger.started() - ledger.enqueued());
         let mut rest = (first..lattice.len()).map(|number| lattice.get(number));
         rest.find(|params| !ledger.is_used(params)).ok_or(Exhausted)

@@ -1,16 +1,16 @@
-//! The finite set of configurations that a grid, or a space without continua, holds: counted, numbered, walked.
+//! The finite set of configurations of a grid, or of a space without continuous parameters: counted and numbered.
 
 use crate::space::{Domain, Params, SearchSpace, Value};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 /// The configurations of a space whose every parameter takes finitely many values, numbered from 0 with the last
-/// parameter changing fastest. A conditional parameter multiplies only where it exists.
+/// parameter changing fastest. A conditional parameter multiplies their number only where it exists.
 #[derive(Debug)]
 pub struct Lattice {
     axes: Vec<Axis>,
     len: u128,
-    /// Sizes of subtrees, by depth and by those earlier choices that later conditions ask for.
+    /// Sizes of subtrees, by depth and by the earlier choices that later conditions refer to.
     sizes: Mutex<HashMap<Branch, u128>>,
 }
 
@@ -21,25 +21,26 @@ type Branch = (usize, Vec<Option<u64>>);
 struct Axis {
     name: String,
     points: Points,
-    /// The axis that decides whether this one exists, and its deciding positions.
+    /// The axis that decides whether this one exists, and the positions on it with which this one does.
     when: Option<(usize, Vec<u64>)>,
-    /// Whether a later axis asks for this one.
+    /// Whether the condition of a later axis refers to this one.
     decides: bool,
-    /// Earlier axes that this or a later axis asks for.
+    /// Earlier axes that the condition of this or a later axis refers to.
     asked: Vec<usize>,
 }
 
 /// The values of an axis.
 #[derive(Debug)]
 enum Points {
-    /// All of a domain that can be counted.
+    /// All values of a finite domain, and their number.
     Cells(Domain, u64),
-    /// A continuum's cut.
+    /// Evenly spaced values of a continuous domain.
     Cut(Vec<Value>),
 }
 
 impl Points {
-    /// Every value of a domain; a continuum cut into `points` values, ends included (one: the middle).
+    /// All values of a finite domain, or `points` evenly spaced ones of a continuous domain, ends included (one: the
+    /// middle).
     fn new(domain: &Domain, points: Option<u32>) -> Option<Self> {
         if let Some(cells) = domain.cells() {
             return Some(Self::Cells(domain.clone(), cells));
@@ -47,7 +48,7 @@ impl Points {
         let n = points?.max(1);
         let at = |i: u32| if n == 1 { 0.5 } else { f64::from(i) / f64::from(n - 1) };
         let mut values: Vec<Value> = (0..n).map(|i| domain.from_unit(at(i))).collect();
-        // Exactly the ends, whatever the logarithm's rounding.
+        // The ends exactly, despite rounding of the logarithm.
         if let (Domain::Float { low, high, .. }, [first, .., last]) = (domain, values.as_mut_slice()) {
             (*first, *last) = (Value::Float(*low), Value::Float(*high));
         }
@@ -78,7 +79,7 @@ impl Points {
 }
 
 impl Lattice {
-    /// The lattice of a space. A continuum is cut into `points` values; without `points` it makes this `None`.
+    /// The lattice of a space. A continuous parameter takes `points` values; `None` if there is one and no `points`.
     pub fn new(space: &SearchSpace, points: Option<u32>) -> Option<Self> {
         let mut axes: Vec<Axis> = Vec::new();
         for parameter in &space.parameters {
@@ -111,12 +112,12 @@ impl Lattice {
         self.len
     }
 
-    /// Whether there are none (never: even a space without parameters has the empty configuration).
+    /// Whether there are no configurations (never: even a space without parameters has the empty one).
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The configuration of a number below [`Lattice::len`].
+    /// The configuration with a number below [`Lattice::len`].
     pub fn get(&self, mut number: u128) -> Params {
         let mut params = Params::default();
         let mut chosen = Vec::new();
@@ -133,7 +134,7 @@ impl Lattice {
                     break;
                 }
                 chosen.pop();
-                // Positions that decide nothing are all alike.
+                // Where no condition refers to the axis, all its positions have subtrees of the same size.
                 let skip = if axis.decides { 1 } else { u64::try_from(number / size).unwrap_or(u64::MAX) };
                 number -= size * u128::from(skip);
                 position += skip;
@@ -168,7 +169,7 @@ impl Lattice {
         }
     }
 
-    /// Configurations that begin with `chosen`.
+    /// The number of configurations that begin with `chosen`.
     fn size(&self, chosen: &mut Vec<Option<u64>>) -> u128 {
         let depth = chosen.len();
         let Some(axis) = self.axes.get(depth) else { return 1 };
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_configurations_answer_one_to_one() {
+    fn numbers_and_configurations_correspond_one_to_one() {
         let space = conditional();
         let lattice = Lattice::new(&space, None).unwrap();
         assert_eq!(Some(lattice.len()), space.cardinality());
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_continuum_is_cut_with_its_ends_and_evenly_in_its_own_scale() {
+    fn a_continuous_parameter_takes_its_ends_and_evenly_spaced_values_on_its_own_scale() {
         let float = |log| Domain::Float { low: 1e-4, high: 1.0, step: None, log };
         let space = SearchSpace { parameters: vec![parameter("rate", float(true), None)] };
         assert!(Lattice::new(&space, None).is_none());

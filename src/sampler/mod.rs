@@ -1,4 +1,4 @@
-//! How configurations are proposed. A sampler holds configuration only; its memory is the [`Ledger`].
+//! How configurations are proposed. A sampler holds its settings only; its memory is the [`Ledger`].
 
 mod grid;
 mod lattice;
@@ -22,7 +22,7 @@ pub trait Sampler: std::fmt::Debug + Send + Sync {
     /// [`Exhausted`] once every configuration of a finite space was used.
     fn suggest(&self, space: &SearchSpace, ledger: &Ledger, trial: TrialNumber) -> Result<Params, Exhausted>;
 
-    /// The finite set that it draws from, if it is finite.
+    /// The set of configurations that it draws from, if that is finite.
     fn lattice(&self) -> Option<&Lattice>;
 }
 

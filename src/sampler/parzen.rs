@@ -1,9 +1,9 @@
 //! Parzen estimators over a space with conditions: a mixture of products of one-dimensional kernels.
 //!
-//! Every observed configuration is a component, and so is a prior that is flat enough to reach everything. A
-//! component's kernel in a dimension that its configuration does not have is the prior's. A configuration's density
-//! is the sum over components of the product over the dimensions that exist *in it*, so spaces of different shape
-//! have one joint density, and a component is drawn from by walking the parameters in their order.
+//! Every observed configuration is a component of the mixture, and so is a prior broad enough to cover the whole space.
+//! In a dimension that its configuration does not have, a component has the prior's kernel. A configuration's density
+//! is the sum over components of the product over the dimensions that exist *in it*, so configurations with different
+//! parameters share one joint density. To draw from a component, the parameters are drawn in their order.
 //!
 //! Kernels after Bergstra et al. (2011) with the bandwidths of Optuna: the larger gap to a neighbour, at least
 //! 1 / min(100, kernels + 1) of the range; truncated to the range, integrated over a cell where values are discrete.
@@ -15,30 +15,31 @@ use std::collections::BTreeMap;
 
 /// Weight of the prior, against 1 for a full observation.
 const PRIOR_WEIGHT: f64 = 1.0;
-/// Observations of full weight; older ones fade linearly (Optuna's default).
+/// Number of newest observations with full weight; the weights of older ones fall linearly (Optuna's default).
 const FULL_WEIGHT: usize = 25;
 
-/// Cells below this width, in deviations, count as narrow.
+/// Cells below this width, in standard deviations, count as narrow.
 const NARROW: f64 = 0.05;
-/// Deviations from which a cell, its near edge that is, counts as far.
+/// A cell counts as far if its nearer edge is more than this many standard deviations from the mean.
 const FAR: f64 = 6.0;
 
 /// A density over the configurations of a space.
 pub(super) struct Parzen<'a> {
     space: &'a SearchSpace,
-    /// Log weights of the components, the prior last; and their running sums.
+    /// Log weights of the components, the prior last.
     log_weights: Vec<f64>,
+    /// Running sums of the weights.
     cumulative: Vec<f64>,
     /// One per parameter of the space.
     dimensions: Vec<Dimension>,
 }
 
 enum Dimension {
-    /// The different kernels on the unit range, and which of them each component has. Where values are discrete there
-    /// are few, however many observations.
+    /// The distinct kernels on the unit range, and which of them each component has. Discrete values have few distinct
+    /// kernels, however many observations there are.
     Range { kernels: Vec<Kernel>, of: Vec<u32> },
-    /// The observed choice of each component (`None`: the prior), the number of choices, and the probability that
-    /// a component gives its own choice and any other one.
+    /// The observed choice of each component (`None`: the prior), the number of choices, and the probabilities that
+    /// a component gives to its own choice and to each other one.
     Choice { observed: Vec<Option<usize>>, n: usize, own: f64, other: f64 },
     /// Always the same value.
     Fixed,
@@ -49,8 +50,9 @@ enum Dimension {
 struct Kernel {
     mean: f64,
     deviation: f64,
-    /// Distribution function at 0, and its mass on [0, 1].
+    /// The untruncated distribution function at 0.
     below: f64,
+    /// The untruncated mass on [0, 1].
     mass: f64,
     /// Logarithm of 1 / (mass * deviation * sqrt(2 pi)).
     log_scale: f64,
@@ -82,8 +84,8 @@ impl Kernel {
             Place::Cell(low, high) => {
                 let (width, z) = ((high - low) / self.deviation, (0.5 * (low + high) - self.mean) / self.deviation);
                 if width < NARROW || z.abs() - 0.5 * width > FAR {
-                    // The middle's density with the curvature's share, which is all there is
-                    // to a narrow cell; from afar the prior's component outweighs this one a millionfold.
+                    // The density at the middle times the width, for a narrow cell with the second-order term.
+                    // A far cell needs no better: the prior's component outweighs this one a millionfold there.
                     let bend = if width < NARROW { (width * width * (z * z - 1.0) / 24.0).ln_1p() } else { 0.0 };
                     return self.log_scale - 0.5 * z * z + (high - low).ln() + bend;
                 }
@@ -94,7 +96,8 @@ impl Kernel {
     }
 }
 
-/// The centre of a value's kernel on the unit range: its own place, not quite its cell's middle under a logarithm.
+/// The centre of a value's kernel on the unit range: the value itself, which for whole numbers on a logarithmic scale
+/// is not quite the middle of its cell.
 fn mean(domain: &Domain, value: &Value) -> Option<f64> {
     match domain {
         Domain::Int { low, high, log: true, .. } => {
@@ -110,14 +113,14 @@ fn log_edges(low: i64, high: i64) -> (f64, f64) {
     ((low as f64 - 0.5).ln(), (high as f64 + 0.5).ln())
 }
 
-/// Where a value lies in a dimension.
+/// Where a value lies in a dimension: at a point, or in a cell if values are discrete.
 #[derive(Clone, Copy)]
 enum Place {
     Point(f64),
     Cell(f64, f64),
 }
 
-/// The place of a value in the unit range of a domain with an order.
+/// The place of a value on the unit range of an ordered domain.
 fn place(domain: &Domain, value: &Value) -> Option<Place> {
     let u = domain.to_unit(value)?;
     Some(match (domain, domain.cells()) {
@@ -135,7 +138,7 @@ fn place(domain: &Domain, value: &Value) -> Option<Place> {
 }
 
 impl<'a> Parzen<'a> {
-    /// The estimator of some configurations, oldest first.
+    /// The density estimated from configurations, oldest first.
     pub(super) fn new(space: &'a SearchSpace, observed: &[&Params]) -> Self {
         let mut weights = fading(observed.len());
         weights.push(PRIOR_WEIGHT);
@@ -158,7 +161,7 @@ impl<'a> Parzen<'a> {
         let component = self.cumulative.partition_point(|&sum| sum <= u).min(self.cumulative.len() - 1);
         let mut params = Params::default();
         for (parameter, dimension) in self.space.parameters.iter().zip(&self.dimensions) {
-            // Drawn even where not needed, so that one parameter's existence leaves the others' draws alone.
+            // Drawn even where not needed, so that whether a parameter exists does not change the others' draws.
             let u = rng.unit();
             if self.space.is_active(parameter, &params) {
                 params.0.insert(parameter.name.clone(), dimension.draw(&parameter.domain, component, u));
@@ -190,7 +193,7 @@ impl Dimension {
                 let mut observed: Vec<Option<usize>> = values().map(|v| v.and_then(index)).collect();
                 observed.push(None);
                 let n = choices.len();
-                // A kernel is its own choice plus the prior's share, normalised.
+                // A kernel is 1 at its own choice plus the prior's share at every choice, normalised.
                 let share = PRIOR_WEIGHT / observed.len() as f64;
                 let whole = 1.0 + share * n as f64;
                 Self::Choice { observed, n, own: ((1.0 + share) / whole), other: share / whole }
@@ -205,7 +208,7 @@ impl Dimension {
         }
     }
 
-    /// Kernels of means and deviations; `None`: the prior's. `alike`: many are the same.
+    /// Kernels with these means and standard deviations; `None`: the prior's. `alike`: many are the same.
     fn range(shapes: &[Option<(f64, f64)>], alike: bool) -> Self {
         let kernel = |shape: &Option<(f64, f64)>| {
             shape.map_or_else(Kernel::prior, |(mean, deviation)| Kernel::new(mean, deviation))
@@ -237,7 +240,7 @@ impl Dimension {
             Self::Range { kernels, of } => domain.from_unit(kernels[of[component] as usize].draw(u)),
             Self::Choice { observed, n, own, other } => {
                 let Some(choice) = observed[component] else { return domain.from_unit(u) };
-                // The extra weight of its own choice first, then all alike.
+                // First the extra weight of its own choice, then all choices equally.
                 let extra = own - other;
                 if u < extra {
                     domain.from_unit((choice as f64 + 0.5) / *n as f64)
@@ -274,7 +277,7 @@ impl Dimension {
     }
 }
 
-/// Weights by age, oldest first: the newest 25 count fully, older ones fade to 1 / n (Optuna's default).
+/// Weights by age, oldest first: 1 for the newest 25, falling linearly to 1 / n for the oldest (Optuna's default).
 fn fading(n: usize) -> Vec<f64> {
     let ramp = n.saturating_sub(FULL_WEIGHT);
     let low = 1.0 / n.max(1) as f64;
@@ -287,8 +290,8 @@ fn fading(n: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Bandwidths on the unit range: the larger gap to a neighbour, the range's ends being neighbours only of a single
-/// observation; at least 1 / min(100, kernels + 1), at most 1. Places without a value get 1.
+/// Bandwidths on the unit range: the larger gap to a neighbour (the ends of the range are neighbours only of a single
+/// observation); at least 1 / min(100, kernels + 1), at most 1. Observations without a value get 1.
 fn deviations(means: &[Option<f64>]) -> Vec<f64> {
     let mut sorted: Vec<(f64, usize)> = means.iter().enumerate().filter_map(|(i, m)| m.map(|m| (m, i))).collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -376,14 +379,14 @@ mod tests {
     }
 
     #[test]
-    fn the_density_of_a_conditional_space_sums_to_one_and_is_what_is_drawn() {
+    fn the_density_of_a_conditional_space_sums_to_one_and_matches_the_draws() {
         let space = conditional();
         let all = all(&space);
         let observed: Vec<&Params> = all.iter().step_by(31).collect();
         let parzen = Parzen::new(&space, &observed);
         let density: Vec<f64> = all.iter().map(|params| parzen.log_density(params).exp()).collect();
         let total: f64 = density.iter().sum();
-        // Narrow and far cells are taken by their middle, which is good to this.
+        // Narrow and far cells are approximated at their middle, which is accurate to this.
         assert!((total - 1.0).abs() < 1e-6, "{total}");
         let mut rng = StreamRng::keyed(3, Purpose::Test, &[]);
         let (n, mut hits) = (40_000, std::collections::HashMap::new());

@@ -1,4 +1,4 @@
-//! Independent random draws, keyed by (seed, trial, parameter): adding a parameter leaves the others' draws alone.
+//! Independent random draws, keyed by (seed, trial, parameter): adding a parameter does not change the others' draws.
 
 use super::{Exhausted, Lattice, Sampler};
 use crate::ids::TrialNumber;
@@ -6,7 +6,7 @@ use crate::ledger::Ledger;
 use crate::rng::{Purpose, StreamRng};
 use crate::space::{Params, SearchSpace};
 
-/// Redraws before the remaining configurations are looked up one by one.
+/// Draws before the unused configurations of a finite space are searched one by one.
 const REDRAWS: u64 = 100;
 
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Random {
         space.sample(|name| StreamRng::named(self.seed, Purpose::Parameter, name, &counters).unit())
     }
 
-    /// The first free configuration after a random place of a finite space.
+    /// The first unused configuration at or after a random place in a finite space.
     pub(super) fn any_free(&self, ledger: &Ledger, trial: TrialNumber) -> Result<Params, Exhausted> {
         let lattice = self.lattice.as_ref().ok_or(Exhausted)?;
         let u = StreamRng::named(self.seed, Purpose::Sampler, "free", &[u64::from(trial.0)]).unit();

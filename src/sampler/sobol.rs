@@ -1,5 +1,5 @@
 //! Owen-scrambled Sobol points (Burley 2020): the first 2^m configurations put exactly one into each interval of
-//! size 2^-m of every parameter's unit range. Scrambling by the study's seed moves the first point off the corner.
+//! size 2^-m of every parameter's unit range. Scrambling by the study's seed moves the first point out of the corner.
 
 use super::random::Random;
 use super::{Exhausted, Lattice, Sampler};
@@ -8,11 +8,11 @@ use crate::ledger::Ledger;
 use crate::rng::{Purpose, StreamRng};
 use crate::space::{Params, SearchSpace};
 
-/// Points of one sequence of the crate.
+/// Points of one sequence of the `sobol_burley` crate.
 const SEQUENCE: u64 = 1 << 16;
-/// Dimensions of one sequence.
+/// Dimensions of one sequence of the crate.
 const DIMENSIONS: u64 = 256;
-/// Points that may be passed over, being used, before the rest of a finite space is looked up.
+/// Points tried before the unused configurations of a finite space are searched one by one.
 const PASSED: u64 = 1000;
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Sobol {
         Self { seed, random: Random::new(space, seed) }
     }
 
-    /// A coordinate of a point. Beyond the crate's limits further sequences with seeds of their own are joined on.
+    /// A coordinate of a point. Beyond the crate's limits, further sequences with seeds of their own follow.
     fn coordinate(&self, point: u64, dimension: u64) -> f64 {
         let part = [point / SEQUENCE, dimension / DIMENSIONS];
         let seed = StreamRng::named(self.seed, Purpose::Sampler, "sobol", &part).below(1 << 32) as u32;

@@ -1,10 +1,10 @@
 //! The tree-structured Parzen estimator (Bergstra et al. 2011), multivariate (Falkner et al. 2018), with the
 //! defaults of Optuna 5, for spaces with conditions.
 //!
-//! Trials are ranked by how long they were trained, then by value; the best tenth (at most 25) is *good*, all else
-//! is *bad*: failed trials, and trials without any result yet (constant liar), so that workers that ask at the same
-//! time are not sent to the same place. Of the candidates drawn from the good density the one with the largest
-//! ratio good / bad is proposed.
+//! Trials are ranked by how long they were trained, then by value; the best tenth (at most 25) is *good*, all others
+//! are *bad*, including failed trials and those without any result yet (constant liar): so workers that ask at the same
+//! time are not sent to the same region. Of the candidates drawn from the good density, the one with the largest
+//! ratio of good to bad density is proposed.
 
 use super::parzen::Parzen;
 use super::random::Random;
@@ -15,7 +15,7 @@ use crate::rng::{Purpose, StreamRng};
 use crate::space::{Params, SearchSpace};
 use std::cmp::Reverse;
 
-/// Rounds of candidates before a random configuration is taken instead, all candidates having been used.
+/// Rounds of candidates to draw before a random configuration is taken; another one only if all were used before.
 const ROUNDS: u64 = 8;
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Tpe {
     random: Random,
 }
 
-/// The configurations of both sides, oldest first.
+/// The good and the bad configurations, oldest first.
 struct Split<'a> {
     good: Vec<&'a Params>,
     bad: Vec<&'a Params>,
@@ -42,7 +42,7 @@ impl Tpe {
         }
     }
 
-    /// `None` before there are `n_startup` results.
+    /// Divides all configurations into good and bad; `None` before there are `n_startup` results.
     fn split<'a>(&self, ledger: &'a Ledger) -> Option<Split<'a>> {
         let mut ranked = Vec::new();
         let mut bad: Vec<(usize, &Params)> = Vec::new();
@@ -87,7 +87,7 @@ impl Sampler for Tpe {
             let candidates: Vec<Params> = (0..self.n_ei_candidates).map(|_| good.draw(&mut rng)).collect();
             let gain = |params: &Params| good.log_density(params) - bad.log_density(params);
             let fresh = candidates.into_iter().filter(|params| !ledger.is_used(params));
-            // The first of equals, so that the choice is one whatever the order of a sort.
+            // The first of equals, so that the choice is unique.
             let best = fresh.map(|params| (gain(&params), params)).reduce(|a, b| if b.0 > a.0 { b } else { a });
             if let Some((_, params)) = best {
                 return Ok(params);

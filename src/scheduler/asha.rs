@@ -1,9 +1,9 @@
-//! Successive halving by promotion, without waiting (Li et al. 2020, Algorithm 2).
+//! Asynchronous successive halving (Li et al. 2020, Algorithm 2).
 //!
-//! Asked for work, from the highest rung down: the best member that was not promoted, if it is among the top
-//! floor(n / eta) of the n that arrived; else a new trial. Failed members count among the n, as the worst.
+//! From the highest rung down, the best member not yet promoted is promoted if it is among the top floor(n / eta) of
+//! the n that arrived; if no rung has one, a new trial starts. Failed members count among the n, as the worst.
 
-use super::rungs::{self, rung_count};
+use super::rungs::{self, halvings};
 use super::{Next, Scheduler};
 use crate::ids::Epoch;
 use crate::ledger::{Bracket, Ledger};
@@ -15,10 +15,10 @@ pub(super) struct Asha {
 }
 
 impl Scheduler for Asha {
-    /// One bracket without end; its seats are what halving would give.
+    /// One bracket for all trials; its seats are those of synchronous halving.
     fn brackets(&self, totals: &[u32], max_epochs: u32) -> Vec<Bracket> {
         let eta = self.reduction_factor;
-        let k = rung_count(self.min_resource, max_epochs, eta);
+        let k = halvings(self.min_resource, max_epochs, eta);
         let total = totals.last().copied().unwrap_or(0);
         vec![Bracket { seats: rungs::seats(total, eta, k), epochs: rungs::epochs(max_epochs, eta, k) }]
     }
@@ -38,7 +38,7 @@ impl Scheduler for Asha {
         Next::Start { to: Epoch(bracket.epochs[0]), bracket: 0, rung: Some(0), stop: None }
     }
 
-    /// A member's place among those arrived only gets worse, and no more than all planned trials can arrive.
+    /// A member's place in its rung only gets worse, and no more than all planned trials can arrive.
     fn contenders(&self, ledger: &Ledger, bracket: u32, rung: u32) -> u32 {
         match ledger.bracket(bracket) {
             Some((plan, rungs)) if (rung as usize) < rungs.len() - 1 => {

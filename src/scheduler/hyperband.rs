@@ -1,11 +1,11 @@
 //! Hyperband (Li et al. 2018): brackets of successive halving that trade the number of trials against the epochs
 //! each one gets before the first comparison.
 //!
-//! The paper's Table 1 and its Algorithm 1 differ in how many trials open a bracket s of s_max:
+//! The paper's Table 1 and its Algorithm 1 differ in how many trials start in bracket s of s_max:
 //! floor((s_max + 1) / (s + 1)) * eta^s, and ceil((s_max + 1) / (s + 1) * eta^s). Table 1's brackets end with whole
 //! rungs and cost less; they are the default.
 
-use super::rungs::{self, rung_count};
+use super::rungs::{self, halvings};
 use super::{Next, Scheduler, sha};
 use crate::ledger::{Bracket, Ledger};
 
@@ -20,7 +20,7 @@ impl Hyperband {
     /// The brackets of one round, the one with most trials first.
     fn round(&self, max_epochs: u32) -> Vec<Bracket> {
         let eta = self.reduction_factor;
-        let most = rung_count(self.min_resource, max_epochs, eta);
+        let most = halvings(self.min_resource, max_epochs, eta);
         let bracket = |s: u32| {
             let power = u64::from(eta).pow(s);
             let (all, own) = (u64::from(most) + 1, u64::from(s) + 1);
@@ -33,7 +33,8 @@ impl Hyperband {
 }
 
 impl Scheduler for Hyperband {
-    /// Rounds for the first total, the last bracket cut to the trials that are left; further rounds for each raise.
+    /// Rounds for the first total, the last bracket cut to the trials that are left; then further rounds for each
+    /// raise of the total.
     fn brackets(&self, totals: &[u32], max_epochs: u32) -> Vec<Bracket> {
         let eta = self.reduction_factor;
         let round = self.round(max_epochs);

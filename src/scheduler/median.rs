@@ -1,8 +1,8 @@
-//! The median rule (Golovin et al. 2017): a trial stops whose best value so far is worse than the median of the
+//! The median rule (Golovin et al. 2017): a trial is stopped if its best value so far is worse than the median of the
 //! running averages of complete trials at the same epoch.
 //!
-//! The thresholds known when an order is issued travel in it as a curve, so that the decision is on record and the
-//! same wherever it is taken.
+//! The thresholds known when an order is issued are part of it as a [`StopCurve`], so that the decision is on record
+//! and the same wherever it is made.
 
 use super::{Next, Scheduler};
 use crate::ids::Epoch;

@@ -1,4 +1,4 @@
-//! How epochs are given to trials. A scheduler holds configuration only; its memory is the [`Ledger`].
+//! How epochs are allocated to trials. A scheduler holds its settings only; its memory is the [`Ledger`].
 
 mod asha;
 mod hyperband;
@@ -7,7 +7,7 @@ mod none;
 mod rungs;
 mod sha;
 
-pub use rungs::rung_count;
+pub use rungs::halvings;
 
 use crate::ids::{Epoch, TrialNumber};
 use crate::ledger::{Bracket, Ledger, StopCurve};
@@ -16,34 +16,34 @@ use crate::spec::SchedulerSpec;
 /// What a scheduler wants next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
-    /// A new trial.
+    /// Start a new trial.
     Start { to: Epoch, bracket: u32, rung: Option<u32>, stop: Option<StopCurve> },
-    /// A paused trial goes on.
+    /// Resume a paused trial.
     Resume { trial: TrialNumber, to: Epoch, bracket: u32, rung: u32 },
-    /// Nothing until another order retires; the end if none is left.
+    /// Nothing until another order retires; if none is open, the search has ended.
     Idle,
 }
 
-/// Decides who trains for how long, from what is on the ledger alone.
+/// Decides which trial trains for how long, from the ledger alone.
 pub trait Scheduler: std::fmt::Debug + Send + Sync {
-    /// The brackets of a study that was planned for these totals of trials, one after another as its budget was
+    /// The brackets of a study that was planned for these total numbers of trials, one after another as its budget was
     /// raised. Brackets of earlier totals do not change when a total is added.
     fn brackets(&self, totals: &[u32], max_epochs: u32) -> Vec<Bracket>;
 
     /// The next decision. `Start` only while [`Ledger::may_start`].
     fn next(&self, ledger: &Ledger) -> Next;
 
-    /// How many of the best members of a rung may still be promoted; the rest is out of the race.
+    /// How many of the best members of a rung may still be promoted; the others no longer can.
     fn contenders(&self, _ledger: &Ledger, _bracket: u32, _rung: u32) -> u32 {
         0
     }
 
-    /// Trials that make one whole plan, where the scheduler knows (hyperband).
+    /// Trials of one whole plan, where the scheduler defines it (hyperband: one round).
     fn whole_plan(&self, _max_epochs: u32) -> Option<u32> {
         None
     }
 
-    /// Whether the running averages of complete trials are looked at.
+    /// Whether it uses the running averages of complete trials.
     fn wants_averages(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! Every trial runs to the end.
+//! Every trial trains for all epochs.
 
 use super::{Next, Scheduler};
 use crate::ids::Epoch;

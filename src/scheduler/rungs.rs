@@ -1,8 +1,8 @@
-//! Rungs by integers.
+//! Epochs and seats of rungs, in integer arithmetic.
 
-/// The largest k with `min_resource * eta^k <= max_resource`: how many halvings fit. By integers, because
+/// The largest k with `min_resource * eta^k <= max_resource`: how many halvings fit. In integers, because
 /// `floor(log(R / r) / log(eta))` is one too small for (243, 3), (1000, 10) and (59049, 3).
-pub fn rung_count(min_resource: u32, max_resource: u32, eta: u32) -> u32 {
+pub fn halvings(min_resource: u32, max_resource: u32, eta: u32) -> u32 {
     let (mut k, mut resource) = (0, u64::from(min_resource.max(1)) * u64::from(eta.max(2)));
     while resource <= u64::from(max_resource) {
         k += 1;
@@ -12,7 +12,7 @@ pub fn rung_count(min_resource: u32, max_resource: u32, eta: u32) -> u32 {
 }
 
 /// Epochs of `k + 1` rungs: `max_resource / eta^(k - i)` (Li et al. 2018, Algorithm 1), so the last is the full
-/// number, neighbours differ by the factor eta, and the first is at least the least resource.
+/// number, neighbours differ by the factor eta, and the first is at least the minimum resource.
 pub(super) fn epochs(max_resource: u32, eta: u32, k: u32) -> Vec<u32> {
     (0..=k).map(|i| max_resource / eta.max(2).pow(k - i)).collect()
 }

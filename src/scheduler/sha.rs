@@ -1,10 +1,10 @@
-//! Synchronous successive halving (Jamieson and Talwalkar 2016), with certain promotion.
+//! Synchronous successive halving (Jamieson and Talwalkar 2016), with promotion as soon as it is certain.
 //!
-//! In a rung from which K go on, a member is promoted as soon as (arrived and better) + (not yet arrived) < K: it is
-//! then among the best K whatever comes. So nothing waits for the rung's last member without need, and who is
-//! promoted does not depend on who was faster.
+//! In a rung that promotes K members, one is promoted as soon as (arrived and better) + (not yet arrived) < K: it is
+//! then among the best K whatever the others reach. So no promotion waits for the rung's last member without need, and
+//! promotions do not depend on which trial was faster.
 
-use super::rungs::{self, rung_count};
+use super::rungs::{self, halvings};
 use super::{Next, Scheduler};
 use crate::ids::Epoch;
 use crate::ledger::{Bracket, Ledger, Rung};
@@ -19,7 +19,7 @@ impl Scheduler for Halving {
     /// One bracket for the first total, one more for each raise.
     fn brackets(&self, totals: &[u32], max_epochs: u32) -> Vec<Bracket> {
         let eta = self.reduction_factor;
-        let k = rung_count(self.min_resource, max_epochs, eta);
+        let k = halvings(self.min_resource, max_epochs, eta);
         let epochs = rungs::epochs(max_epochs, eta, k);
         let mut before = 0;
         totals
@@ -62,7 +62,7 @@ pub(super) fn next(ledger: &Ledger, eta: u32) -> Next {
     start.unwrap_or(Next::Idle)
 }
 
-/// Seats as things stand: fewer than planned where a space is exhausted.
+/// The seats of each rung: fewer than planned once the space is exhausted.
 fn seats(ledger: &Ledger, bracket: &Bracket, rungs: &[Rung], eta: u32) -> Vec<u32> {
     let entered = rungs[0].entered;
     if ledger.may_start() || entered >= bracket.seats[0] {
@@ -72,7 +72,7 @@ fn seats(ledger: &Ledger, bracket: &Bracket, rungs: &[Rung], eta: u32) -> Vec<u3
     bracket.seats.iter().enumerate().map(shrunk).collect()
 }
 
-/// How many may still arrive in a rung: its seats, less those known, less those that failures below left empty.
+/// How many may still arrive in a rung: its seats, less members already known, less seats left empty by failures below.
 fn expected(rungs: &[Rung], seats: &[u32], rung: usize) -> u32 {
     let mut fillable = seats[0];
     for i in 1..=rung {

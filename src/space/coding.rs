@@ -1,8 +1,8 @@
 //! The unit-cube coding: every domain as the interval [0, 1).
 //!
 //! Discrete domains divide it into cells: of equal width for `step`, whole numbers and choices; for whole numbers
-//! with `log`, the cell of `v` is the logarithm's share of [v - 1/2, v + 1/2], so that draws are uniform in the
-//! logarithm as far as rounding allows. [`Domain::to_unit`] gives a cell's middle.
+//! with `log`, the cell of `v` is [v - 1/2, v + 1/2] on the logarithmic scale, so that draws are uniform in the
+//! logarithm up to rounding. [`Domain::to_unit`] gives a cell's middle.
 
 use super::{Domain, Value};
 
@@ -62,12 +62,12 @@ impl Domain {
         }
     }
 
-    /// The number of distinct values, `None` where it is not finite. A float range of one point counts as 1.
+    /// The number of distinct values; `None` if infinite. A float range of one point counts as 1.
     pub fn cells(&self) -> Option<u64> {
         match self {
             Self::Float { low, high, .. } if low == high => Some(1),
             Self::Float { low, high, step: Some(step), .. } => {
-                // A little slack: (0.5 - 0.1) / 0.1 is a hair below 4.
+                // A little slack: (0.7 - 0.1) / 0.1 is a hair below 6.
                 let steps = (high - low) / step;
                 Some((steps + 1e-9 * steps.max(1.0)).floor().min(u64::MAX as f64 / 2.0) as u64 + 1)
             }
@@ -127,8 +127,8 @@ impl Domain {
         self.coerce(value).is_some()
     }
 
-    /// The value in the domain's own type and exact form: 3 becomes 3.0 for a float, 0.30000000000000004 becomes
-    /// the step it stands for. `None` if the domain does not contain it.
+    /// The value in the domain's own type and exact form: 3 becomes 3.0 for a float, and 0.30000000000000004 becomes
+    /// the nearest step. `None` if the domain does not contain it.
     pub fn coerce(&self, value: &Value) -> Option<Value> {
         match self {
             Self::Float { low, high, step, .. } => {
@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_draw_belongs_to_the_domain_and_comes_back(domain in domains(), u in 0.0..1.0f64) {
+        fn every_draw_belongs_to_the_domain_and_survives_a_round_trip(domain in domains(), u in 0.0..1.0f64) {
             let value = domain.from_unit(u);
             prop_assert!(domain.contains(&value), "{value} not in {domain:?}");
             let there = domain.to_unit(&value).unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn log_whole_numbers_have_the_logarithms_share() {
+    fn log_whole_numbers_are_drawn_uniformly_in_the_logarithm() {
         let domain = Domain::Int { low: 1, high: 1000, step: 1, log: true };
         let n = 200_000;
         let hits = |v: i64| {

@@ -54,8 +54,8 @@ impl SearchSpace {
             .is_none_or(|when| params.get(&when.parameter).is_some_and(|v| when.values.iter().any(|w| w.same(v))))
     }
 
-    /// A configuration from one number in [0, 1) a parameter. `unit` is asked only for parameters that exist and
-    /// are searched, so leaving one out changes no other's draw.
+    /// A configuration from one number in [0, 1) per parameter. `unit` is called only for parameters that exist and
+    /// are searched.
     pub fn sample(&self, mut unit: impl FnMut(&str) -> f64) -> Params {
         let mut params = Params::default();
         for parameter in &self.parameters {
@@ -85,7 +85,7 @@ impl SearchSpace {
     }
 
     /// Checks a configuration that a person wrote, fills in fixed values and brings every value into its domain's
-    /// own form.
+    /// own form (see [`Domain::coerce`]).
     ///
     /// # Errors
     /// Everything that is wrong, in the space's order, unknown names last.
@@ -123,7 +123,7 @@ impl SearchSpace {
         if wrong.is_empty() { Ok(params) } else { Err(wrong) }
     }
 
-    /// The exact number of distinct configurations, conditions counted; `None` where it is not finite. Saturates
+    /// The exact number of distinct configurations, with conditions taken into account; `None` if infinite. Saturates
     /// at `u128::MAX`.
     pub fn cardinality(&self) -> Option<u128> {
         self.parameters
@@ -132,8 +132,8 @@ impl SearchSpace {
             .try_fold(1u128, |product, p| Some(product.saturating_mul(self.subtree(p)?)))
     }
 
-    /// Configurations of a parameter together with all that depend on it: a sum over its values of the product
-    /// over the children which that value brings into being.
+    /// The number of configurations of a parameter together with all that depend on it: the sum over its values of the
+    /// product over the children that exist with that value.
     fn subtree(&self, parameter: &Parameter) -> Option<u128> {
         let children: Vec<(&Parameter, &[Value])> = self
             .parameters
@@ -149,8 +149,8 @@ impl SearchSpace {
         }
         let mut total = cells - (named.len() as u128).min(cells);
         for value in named {
-            let born = children.iter().filter(|(_, values)| values.iter().any(|v| v.same(value)));
-            let product = born
+            let present = children.iter().filter(|(_, values)| values.iter().any(|v| v.same(value)));
+            let product = present
                 .map(|(child, _)| self.subtree(child))
                 .try_fold(1u128, |product, n| Some(product.saturating_mul(n?)))?;
             total = total.saturating_add(product);
@@ -160,8 +160,8 @@ impl SearchSpace {
 }
 
 impl Params {
-    /// The name of this configuration: equal exactly for equal configurations, whatever the platform. Floats enter
-    /// by their bits (-0 as 0), so two learning rates that print alike are still two.
+    /// The digest that identifies this configuration: equal exactly for equal configurations, on every platform. Floats
+    /// are hashed by their bits (-0 as 0), so two learning rates that print alike still differ.
     pub fn digest(&self) -> Digest {
         let parts: Vec<(&str, Vec<u8>)> = self.0.iter().map(|(name, v)| (name.as_str(), v.canonical_bytes())).collect();
         Digest::of_parts(parts.iter().map(|(name, bytes)| (*name, bytes.as_slice())))
@@ -276,7 +276,7 @@ mod tests {
         assert_ne!(one(Value::Int(1)), one(Value::Text("1".into())));
         assert_ne!(one(Value::Int(1)), one(Value::Bool(true)));
         assert_ne!(one(Value::Int(1)), Params([("b".to_owned(), Value::Int(1))].into()).digest());
-        // Pinned: databases hold these.
+        // Pinned: such digests are stored in databases.
         assert_eq!(one(Value::Float(0.5)).short(), "afbfb70059660b09");
     }
 }

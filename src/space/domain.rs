@@ -23,7 +23,7 @@ pub enum Domain {
 }
 
 impl Domain {
-    /// The values of a categorical, ordinal or fixed parameter; none of a number.
+    /// The values of a categorical, ordinal or fixed parameter; empty for a number.
     pub fn choices(&self) -> &[Value] {
         match self {
             Self::Categorical { choices } | Self::Ordinal { choices } => choices,
@@ -57,7 +57,7 @@ impl fmt::Display for Domain {
     }
 }
 
-/// A parameter exists only while another one (declared earlier) has one of these values.
+/// A condition: the parameter exists only while another one (declared earlier) has one of these values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Condition {
     /// The parameter that decides.
@@ -80,6 +80,6 @@ pub struct Parameter {
 /// The space a study searches: parameters in an order in which every condition refers to an earlier one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SearchSpace {
-    /// The parameters, conditions first.
+    /// The parameters, each after the one that its condition refers to.
     pub parameters: Vec<Parameter>,
 }

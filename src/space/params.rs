@@ -4,7 +4,7 @@ use super::Value;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A configuration. Ordered by name, so equal configurations are equal texts.
+/// A configuration. Ordered by name, so equal configurations have equal serialised forms.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Params(pub BTreeMap<String, Value>);
@@ -15,18 +15,18 @@ impl Params {
         self.0.get(name)
     }
 
-    /// A number: of a float or int parameter, or of a choice that is one. `None` if the parameter does not exist in
-    /// this configuration, or is no number.
+    /// The value of a parameter as a number. `None` if the parameter does not exist in this configuration, or is not a
+    /// number.
     pub fn float(&self, name: &str) -> Option<f64> {
         self.get(name)?.as_f64()
     }
 
-    /// A whole number, likewise.
+    /// The value of a parameter as a whole number, likewise.
     pub fn int(&self, name: &str) -> Option<i64> {
         self.get(name)?.as_i64()
     }
 
-    /// A text, likewise.
+    /// The value of a parameter as a text, likewise.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.get(name)?.as_str()
     }

@@ -37,7 +37,7 @@ impl Value {
         }
     }
 
-    /// Whether two values mean the same: numbers by their value (3 is 3.0), all else as they are.
+    /// Whether two values mean the same: numbers are compared across types (3 is 3.0), all others within their type.
     pub fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Int(_) | Self::Float(_), Self::Int(_) | Self::Float(_)) => match (self.as_i64(), other.as_i64()) {

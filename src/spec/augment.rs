@@ -13,7 +13,7 @@ pub struct AugmentSpec {
     pub rotation: f64,
     /// Largest relative change of brightness either way, 0..1.
     pub brightness: f64,
-    /// Largest weight of the edge image (Sobel magnitude) added to the picture, 0..1.
+    /// Largest weight of the edge image (Sobel magnitude) added to the image, 0..1.
     pub edges: f64,
     /// Where views come from.
     pub views: Views,
@@ -23,7 +23,7 @@ pub struct AugmentSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Views {
-    /// A bank of so many keyed views per image, shared by epochs and trials of equal strength; cacheable.
+    /// A bank of this many views per image, shared by epochs and by trials of equal strength; cacheable.
     Bank(u32),
     /// New draws for every image, epoch and trial; never cached.
     Fresh,

@@ -28,7 +28,8 @@ const INCEPTION_V3: &[&str] = &[
 const WHOLE: &[&str] = &["features"];
 
 impl BackboneKind {
-    /// The stages in order, by the network's own names. A head sits on one (`tap`), freezing ends at one (`freeze`).
+    /// The stages in order, by the network's own names. The head takes the output of one (`tap`), the frozen part ends
+    /// with one (`freeze`).
     pub const fn stages(&self) -> &'static [&'static str] {
         match self {
             Self::InceptionV3 => INCEPTION_V3,
@@ -36,7 +37,7 @@ impl BackboneKind {
         }
     }
 
-    /// The last stage: where the head sits unless the study says otherwise.
+    /// The last stage: the default tap.
     pub const fn last_stage(&self) -> &'static str {
         let stages = self.stages();
         stages[stages.len() - 1]
@@ -47,12 +48,12 @@ impl BackboneKind {
         self.stages().iter().position(|s| *s == stage).map(|i| i + 1)
     }
 
-    /// Whether layers below the head can be trained.
+    /// Whether the backbone's layers can be trained.
     pub const fn trainable(&self) -> bool {
         matches!(self, Self::InceptionV3)
     }
 
-    /// The side of the smallest image that the network can take, in pixels.
+    /// The side of the smallest image that the network accepts, in pixels.
     pub const fn smallest_image(&self) -> u32 {
         match self {
             Self::InceptionV3 => 75,
@@ -72,7 +73,7 @@ impl BackboneKind {
 }
 
 impl NetworkSpec {
-    /// The number of frozen stages: of `tap` at most, however deep `freeze` reaches.
+    /// The number of frozen stages, at most those up to `tap`.
     pub fn cut(&self) -> usize {
         let tap = self.tap_position();
         match &self.freeze {
@@ -82,18 +83,18 @@ impl NetworkSpec {
         }
     }
 
-    /// The number of stages below the head.
+    /// The number of stages up to and including `tap`.
     pub fn tap_position(&self) -> usize {
         self.backbone.position(&self.tap).unwrap_or(self.backbone.stages().len())
     }
 
-    /// Whether nothing but the head is trained.
+    /// Whether only the head is trained.
     pub fn head_only(&self) -> bool {
         self.cut() == self.tap_position()
     }
 
-    /// This network on another backbone: a head on the last stage moves to the new last stage, and the pretrained
-    /// weights of the old one become those of the new. `None` if weights of the old network were named expressly.
+    /// This network with another backbone: a tap at the last stage moves to the new last stage, and the pretrained
+    /// weights become those of the new backbone. `None` if other weights of the old one were named explicitly.
     pub fn with_backbone(&self, kind: BackboneKind) -> Option<Self> {
         if kind == self.backbone {
             return Some(self.clone());

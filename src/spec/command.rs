@@ -1,26 +1,26 @@
-//! What stands in braces in the arguments of a command.
+//! Placeholders in braces in the arguments of a command.
 
 use super::CommandSpec;
 
-/// What a command can ask for besides parameters. No parameter of its study may be called so.
+/// Placeholders besides the parameters. No parameter of the study may have one of these names.
 pub const ORDER_FIELDS: [&str; 6] = ["trial", "from", "to", "dir", "seed", "epochs"];
 
 /// Why an argument cannot be filled in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FillError {
-    /// Nobody knows the name.
+    /// There is no value for this name.
     #[error("fill in `{{{name}}}` of `{argument}`: this configuration has no such parameter")]
     Unknown { name: String, argument: String },
-    /// A brace without its partner.
+    /// An unmatched brace.
     #[error("understand `{0}`: a brace is open\nhint: write {{{{ for a brace")]
     Open(String),
 }
 
 impl CommandSpec {
-    /// Replaces every `{name}` in an argument by what `value` gives for it; `{{` and `}}` stand for braces.
+    /// Replaces every `{name}` in an argument by what `value` returns for it; `{{` and `}}` stand for braces.
     ///
     /// # Errors
-    /// If `value` gives nothing for a name, or a brace is open.
+    /// If `value` returns `None` for a name, or a brace is unmatched.
     pub fn fill(argument: &str, mut value: impl FnMut(&str) -> Option<String>) -> Result<String, FillError> {
         let mut out = String::with_capacity(argument.len());
         let mut rest = argument;

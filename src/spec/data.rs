@@ -9,8 +9,7 @@ use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 pub struct DataSpec {
     /// Where the images are.
     pub source: DataSource,
-    /// The class that counts as positive (binary: the disease). `None` with two classes is an error at
-    /// compile time unless the later class in name order is acceptable: then that one.
+    /// The class that counts as positive (binary: the disease). `None`: the last class in the order of names.
     pub positive: Option<String>,
     /// A regular expression over the file name whose first group (or whole match) names the patient.
     pub patient: Option<String>,
@@ -45,7 +44,7 @@ pub struct SyntheticSpec {
     pub prevalence: f64,
     /// Contrast of the opacities, 0..1: smaller is harder.
     pub contrast: f64,
-    /// The seed of the pixels, apart from the study's.
+    /// The seed of the images, separate from the study's.
     pub seed: u64,
 }
 
@@ -75,7 +74,7 @@ pub enum ColourMode {
     Rgb,
 }
 
-/// How images are divided. Patients and equal bytes are never on two sides.
+/// How images are divided. All images of a patient, and files with equal bytes, end up in the same set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SplitSpec {
     /// Share of the development images (everything but test) kept for validation, 0..1.
@@ -88,17 +87,17 @@ pub struct SplitSpec {
     pub folds: Option<u32>,
 }
 
-/// What becomes of a given validation set.
+/// What to do with a validation set that the data brings.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum ValidationPolicy {
-    /// Keep it if it has at least 30 images of every class, else merge with training and split anew.
+    /// Keep it if it has at least 30 images of every class, else merge it with training and split again.
     Auto,
     /// Keep it as it is.
     Keep,
-    /// Merge it with training and split anew.
+    /// Merge it with training and split again.
     Merge,
 }

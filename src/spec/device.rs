@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// GPUs beyond this number are a slip of the pen.
+/// GPU numbers from this one on are taken for a mistake.
 const MOST: usize = 1000;
 
-/// Devices that are asked for.
+/// The devices requested for a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Devices {
@@ -24,7 +24,7 @@ pub enum Devices {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Device {
-    /// For a program that is a trial: as it sees fit.
+    /// Any device: an external program as a trial chooses for itself.
     Any,
     /// The CPU.
     Cpu,
@@ -43,7 +43,7 @@ impl fmt::Display for Device {
 }
 
 impl Devices {
-    /// One by one, without asking the machine: for programs that are trials, whose own affair it is.
+    /// The devices one by one, without checking that they exist: for external programs as trials, which use them.
     pub fn each(&self) -> Vec<Device> {
         match self {
             Self::Auto => vec![Device::Any],

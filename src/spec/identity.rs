@@ -1,4 +1,4 @@
-//! What makes a study the same study: its canonical form, and what a changed file changes.
+//! The identity of a study: its canonical form, and which changes of the study file keep it.
 
 use super::{Needs, StudySpec};
 use crate::digest::Digest;
@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Something that two versions of a study do not share.
+/// A difference between two versions of a study.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Where, as a dotted path: `runner.training.batch_size`.
@@ -19,7 +19,7 @@ pub struct Difference {
     pub change: Change,
 }
 
-/// Whether a study goes on after a change.
+/// Whether a study may be continued after a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// No result depends on it, or it raises the budget.
@@ -39,7 +39,7 @@ impl fmt::Display for Difference {
 }
 
 impl StudySpec {
-    /// The name of what the study computes: a digest of everything but how it is run here, its budget, limits and
+    /// The identity of the study: a digest of everything but how it is run on this machine, its budget, limits and
     /// failure policies.
     pub fn identity(&self) -> Digest {
         let mut json = self.json();
@@ -54,7 +54,7 @@ impl StudySpec {
         Digest::of(sorted(&json).to_string().as_bytes())
     }
 
-    /// Whether suggestions or promotions depend on results in a way that the number of virtual workers decides.
+    /// Whether suggestions or promotions depend on the order of results, and so on the number of virtual workers.
     pub fn learns(&self) -> bool {
         self.sampler.learns() || self.scheduler.needs() == Needs::Order
     }
@@ -86,7 +86,7 @@ impl StudySpec {
             "run" if path == "run.virtual_workers" && self.learns() => Change::Forbidden,
             "run" | "limits" | "failures" => Change::Allowed,
             "budget" => {
-                // No bound is the largest.
+                // No bound counts as infinite.
                 let bound = |value: Option<&Json>| value.and_then(Json::as_f64).unwrap_or(f64::INFINITY);
                 if bound(after) >= bound(before) { Change::Allowed } else { Change::Lowered }
             }
@@ -95,12 +95,12 @@ impl StudySpec {
     }
 
     fn json(&self) -> Json {
-        // Floats of a compiled study are finite and map keys are texts: the two ways in which this could fail.
+        // Cannot fail: floats of a validated study are finite and map keys are texts.
         serde_json::to_value(self).unwrap_or_default()
     }
 }
 
-/// The same JSON with the keys of every table in order, whatever the features of serde_json.
+/// The same JSON with the keys of every table sorted, whichever features serde_json is built with.
 fn sorted(json: &Json) -> Json {
     match json {
         Json::Object(table) => {
@@ -112,7 +112,7 @@ fn sorted(json: &Json) -> Json {
     }
 }
 
-/// Leaves by dotted path. Parameters of the space go by their names, so that adding one shows as one change.
+/// Leaves by dotted path. Parameters of the space are listed by name, so that adding one does not shift the others.
 fn flat(json: &Json) -> BTreeMap<String, Json> {
     fn walk(path: String, json: &Json, leaves: &mut BTreeMap<String, Json>) {
         let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };

@@ -1,11 +1,12 @@
-//! Keys of what is cached: every field of a network and of augmentation has its place here. The fields are named one by
-//! one and none is passed over, so a new one does not compile until somebody has decided whether it changes what is cached.
+//! Keys of cached networks and features. Every field of a network and of augmentation is named here, without `..`, so a
+//! new field does not compile until its author has decided whether it changes what is cached.
 //!
-//! Some keys lie on disk: their texts are the names of the study file, which stay, and numbers go in by their bits.
+//! Some keys are stored on disk: they consist of names of the study file, which never change, and of the bits of
+//! numbers.
 
 use super::{AugmentSpec, CachePrecision, NetworkSpec, WeightSource};
 
-/// What a network is before it is cut: equal keys, equal networks.
+/// Identifies a network with its weights, before it is cut: equal keys, equal networks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetworkKey {
     /// See [`NetworkSpec::architecture_key`].
@@ -13,7 +14,7 @@ pub struct NetworkKey {
     weights: String,
 }
 
-/// What decides the frozen features of an image view.
+/// All that determines the frozen features of an image view.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrozenKey {
     network: NetworkKey,
@@ -25,17 +26,17 @@ pub struct FrozenKey {
 }
 
 impl NetworkSpec {
-    /// What beside its tensors decides a network's output: part of keys on disk.
+    /// What determines a network's output besides its tensors: part of keys on disk.
     pub fn architecture_key(&self) -> String {
         let Self {
             backbone,
             width,
             pool_padding,
-            // Other tensors, with a digest of their own.
+            // Tensors have a digest of their own.
             weights: _,
-            // The input's.
+            // Applied to the input.
             scaling: _,
-            // Where it is cut, and what is done there.
+            // Where the network is cut, and what happens there.
             tap: _,
             freeze: _,
             batch_norm: _,
@@ -44,7 +45,7 @@ impl NetworkSpec {
         format!("{backbone} {:016x} {pool_padding}", width.to_bits())
     }
 
-    /// The key of the network, whose weights are named and not looked at: for one process.
+    /// The key of the network, with its weights identified by source, not by content: valid within one process.
     pub fn key(&self) -> NetworkKey {
         let weights = match &self.weights {
             WeightSource::File(path) => format!("file {}", path.display()),
@@ -54,8 +55,8 @@ impl NetworkSpec {
         NetworkKey { architecture: self.architecture_key(), weights }
     }
 
-    /// The key of its frozen features: those of trials with equal keys are the same. Sorted, a shallower cut of the same
-    /// network and views stands before a deeper one, which can start from it.
+    /// The key of its frozen features: trials with equal keys share them. In sorted order, a shallower cut of the same
+    /// network and views comes before a deeper one, which can be computed from it.
     pub fn frozen_key(&self, augment: &AugmentSpec) -> FrozenKey {
         let views = match augment.views {
             super::Views::Bank(n) => n,
@@ -73,7 +74,7 @@ impl NetworkSpec {
 }
 
 impl AugmentSpec {
-    /// What decides a view of a given number: part of keys on disk. `None`: every view is the original.
+    /// What determines the view with a given number: part of keys on disk. `None`: every view is the original image.
     pub fn ranges_key(&self) -> Option<[u64; 5]> {
         let &Self {
             strength,
@@ -81,7 +82,7 @@ impl AugmentSpec {
             rotation,
             brightness,
             edges,
-            // Which views are drawn, not what they are.
+            // Decides which views are used, not what they look like.
             views: _,
         } = self;
         let off = strength == 0.0 || [flip, rotation, brightness, edges].iter().all(|range| *range == 0.0);
@@ -94,7 +95,7 @@ mod tests {
     use crate::spec::{BackboneKind, PoolPadding};
 
     #[test]
-    fn texts_that_lie_on_disk_are_the_names_of_the_study_file() {
+    fn keys_on_disk_use_the_names_of_the_study_file() {
         let network = crate::spec::NetworkSpec {
             backbone: BackboneKind::InceptionV3,
             width: 0.125,

@@ -18,10 +18,10 @@ const PLAIN: &[(&str, Metric)] = &[
     ("log_loss", Metric::LogLoss),
 ];
 
-/// A metric with a constraint, made from the bound.
+/// The name of a metric with a constraint up to the bound, and how the metric is made from the bound.
 type Constrained = (&'static str, fn(f64) -> Metric);
 
-/// What stands before the bound of the metrics with a constraint.
+/// The metrics with a constraint.
 const CONSTRAINED: &[Constrained] = &[
     ("recall@specificity>=", Metric::RecallAtSpecificity),
     ("specificity@recall>=", Metric::SpecificityAtRecall),
@@ -40,27 +40,19 @@ pub enum UnknownMetric {
 }
 
 impl Metric {
-    /// The names of a study file, constraints with an example bound.
+    /// The names used in a study file, those with a constraint with an example bound.
     pub fn names() -> Vec<String> {
         let plain = PLAIN.iter().map(|(name, _)| (*name).to_owned());
         plain.chain(CONSTRAINED.iter().map(|(prefix, _)| format!("{prefix}0.9"))).collect()
     }
 
-    /// The direction in which it is better, where that is known.
+    /// The direction in which it is better; `None` for a custom metric.
     pub fn direction(&self) -> Option<Direction> {
         match self {
             Self::Brier | Self::LogLoss => Some(Direction::Minimize),
             Self::Custom(_) => None,
             _ => Some(Direction::Maximize),
         }
-    }
-
-    /// Whether it depends on the operating point.
-    pub fn is_thresholded(&self) -> bool {
-        matches!(
-            self,
-            Self::Recall | Self::Precision | Self::Specificity | Self::F1 | Self::BalancedAccuracy | Self::Accuracy
-        )
     }
 }
 
@@ -79,7 +71,7 @@ impl fmt::Display for Metric {
 impl FromStr for Metric {
     type Err = UnknownMetric;
 
-    /// Reads a metric of the predictions; [`Metric::Custom`] is never guessed.
+    /// Reads a built-in metric, never a [`Metric::Custom`].
     fn from_str(text: &str) -> Result<Self, UnknownMetric> {
         let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         if let Some((_, metric)) = PLAIN.iter().find(|(name, _)| *name == text) {

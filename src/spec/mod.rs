@@ -1,9 +1,8 @@
 //! The validated study: what `config` makes of a study file, and what everything else reads.
 //!
-//! `config` checks a study once, and nothing else does. What comes in later is checked where it comes in: a trial's
-//! configuration by [`TrialSettings::with`], against the same [`SETTINGS`] as the study file.
-//! The JSON form of [`StudySpec`] is stored in the database, so a changed study file can be told from a raised
-//! budget.
+//! Only `config` checks a study, once. A trial's configuration, which comes later, is checked by
+//! [`TrialSettings::with`] against the same [`SETTINGS`] as the study file. The JSON form of [`StudySpec`] is stored in
+//! the database, so that a raised budget can be told from a different study.
 
 mod augment;
 mod backbones;
@@ -59,9 +58,9 @@ pub struct StudySpec {
     pub space: SearchSpace,
     /// How configurations are proposed.
     pub sampler: SamplerSpec,
-    /// How epochs are given to them.
+    /// How epochs are allocated to them.
     pub scheduler: SchedulerSpec,
-    /// Known configurations that go first, in this order.
+    /// Configurations to try first, in this order.
     pub enqueue: Vec<Params>,
     /// When the study ends.
     pub budget: Budget,
@@ -69,14 +68,42 @@ pub struct StudySpec {
     pub limits: Limits,
     /// What follows each class of failure.
     pub failures: FailurePolicies,
-    /// How it is run here; may differ from run to run without changing any result.
+    /// How it is run on this machine; may differ from run to run without changing any result.
     pub run: RunSpec,
+    /// Which of its values are defaults that differed in an earlier version of the program.
+    #[serde(skip)]
+    pub changed_defaults: ChangedDefaults,
+}
+
+/// Defaults that a study file relies on and that differed in an earlier version, so that a study begun with the earlier
+/// ones can be continued (see [`StudySpec::with_defaults_of`]). Not part of a study's identity: all values are equal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChangedDefaults {
+    /// `training.norm_statistics`, once `running`.
+    pub norm_statistics: bool,
+}
+
+impl PartialEq for ChangedDefaults {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 impl StudySpec {
-    /// A study whose trials the caller trains himself, with everything else as in a study file that says no more:
-    /// change what should differ. The domains of `space` must be sound; where they come from outside,
-    /// `config::from_text` checks them.
+    /// This study; where its file relies on a default that has changed since, with the value of `stored`.
+    pub fn with_defaults_of(mut self, stored: &Self) -> Self {
+        if self.changed_defaults.norm_statistics
+            && let RunnerSpec::Image { training: earlier, .. } = &stored.runner
+            && let RunnerSpec::Image { training, .. } = &mut self.runner
+        {
+            training.norm_statistics = earlier.norm_statistics;
+        }
+        self
+    }
+
+    /// A study whose trials the caller trains, with the defaults of a study file for everything else: change the fields
+    /// that should differ. The domains of `space` are not checked here and must be valid; `config::from_text` checks
+    /// those of a study file.
     pub fn external(name: impl Into<String>, space: SearchSpace, epochs: u32, n_trials: u32) -> Self {
         Self {
             name: name.into(),
@@ -102,6 +129,7 @@ impl StudySpec {
                 precision: Precision::default(),
                 virtual_workers: 8,
             },
+            changed_defaults: ChangedDefaults::default(),
         }
     }
 }

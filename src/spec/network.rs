@@ -13,11 +13,11 @@ pub struct NetworkSpec {
     pub width: f64,
     /// Where the weights come from.
     pub weights: WeightSource,
-    /// How the weights want their pixels.
+    /// The pixel scaling that the weights expect.
     pub scaling: PixelScaling,
-    /// Whether average pools count their padding.
+    /// Whether average pooling counts padding.
     pub pool_padding: PoolPadding,
-    /// The stage at which the head sits; what lies beyond is not computed. A stage name, by default the last.
+    /// The stage whose output the head takes; later stages are not computed. By default the last.
     pub tap: String,
     /// The last frozen stage.
     pub freeze: FreezeTo,
@@ -58,7 +58,7 @@ pub enum WeightSource {
     Random,
 }
 
-/// What the network expects of a pixel x in 0..=255.
+/// How a pixel x in 0..=255 is scaled for the network.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
 )]
@@ -69,11 +69,11 @@ pub enum PixelScaling {
     Unit,
     /// x/127.5 - 1.
     Symmetric,
-    /// (x/255 - mean) / deviation with ImageNet's channel means .485 .456 .406 and deviations .229 .224 .225.
+    /// (x/255 - mean) / deviation with ImageNet's channel means .485 .456 .406 and standard deviations .229 .224 .225.
     Imagenet,
 }
 
-/// Whether average pools divide by the full window.
+/// Whether average pooling divides by the full window.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
 )]
@@ -92,7 +92,7 @@ pub enum PoolPadding {
 pub enum FreezeTo {
     /// Everything is trained.
     None,
-    /// Frozen up to and including this stage; at or beyond the tap: only the head is trained.
+    /// Frozen up to and including this stage; if it is the tap or a later one, only the head is trained.
     Stage(String),
     /// Only the head is trained.
     All,

@@ -1,10 +1,10 @@
-//! How convolutions multiply on a GPU.
+//! Precision of a network's arithmetic on a GPU.
 
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray, VariantNames};
 
-/// Arithmetic of a network's layers on a GPU. Sums are kept in f32 always, and so are weights that train, statistics
-/// of norms, the head, losses and optimisers. The CPU knows f32 alone.
+/// Arithmetic of a network's layers on a GPU. Sums are always kept in f32, and so are trained weights, statistics of
+/// norms, the head, losses and optimisers. The CPU computes in f32 only.
 #[derive(
     Clone,
     Copy,
@@ -26,23 +26,23 @@ use strum::{Display, EnumString, IntoStaticStr, VariantArray, VariantNames};
 pub enum Precision {
     /// Products of f32.
     F32,
-    /// Products of operands rounded to ten bits (TF32).
+    /// Products of operands rounded to ten mantissa bits (TF32).
     #[default]
     Tf32,
     /// The frozen part in bf16, the trained part in TF32.
     Bf16,
-    /// Feature maps and factors in bf16 throughout: automatic mixed precision (Micikevicius et al. 2018), which for
-    /// bf16 needs no scaling of the loss.
+    /// Feature maps and operands in bf16 throughout: automatic mixed precision (Micikevicius et al. 2018), which for
+    /// bf16 needs no loss scaling.
     Amp,
 }
 
 impl Precision {
-    /// How the frozen part alone is computed: those with the same answer share cached features.
+    /// The precision of the frozen part: settings for which it is the same share cached features.
     pub fn of_frozen(self) -> Self {
         if self == Self::Amp { Self::Bf16 } else { self }
     }
 
-    /// Whether it is what is taken where nothing is said.
+    /// Whether it is the default.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_trains_does_not_change_the_frozen_part() {
+    fn amp_computes_the_frozen_part_as_bf16_does() {
         let all: &[Precision] = VariantArray::VARIANTS;
         let frozen: Vec<&str> = all.iter().map(|p| p.of_frozen().into_str()).collect();
         assert_eq!(frozen, ["f32", "tf32", "bf16", "bf16"]);

@@ -4,12 +4,12 @@ use super::{RunnerSpec, SettingsError, TrialSettings};
 use crate::space::Params;
 
 impl RunnerSpec {
-    /// One trial's settings: the study's fixed values with the configuration laid over them. Parameters that do
-    /// not exist in the configuration keep the study's value.
+    /// One trial's settings: the study's fixed values, overridden by the configuration. Parameters that do not exist
+    /// in the configuration keep the study's value.
     ///
     /// # Errors
-    /// [`SettingsError::NotImages`] for other runners; else if the configuration does not suit the network.
-    /// Configurations of a compiled study's own space always do.
+    /// [`SettingsError::NotImages`] for other runners; otherwise if the configuration does not fit the network.
+    /// Configurations of a validated study's own space always do.
     pub fn settings(&self, params: &Params) -> Result<TrialSettings, SettingsError> {
         self.fixed().ok_or(SettingsError::NotImages)?.with(params)
     }

@@ -8,20 +8,20 @@ use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 /// What runs a trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[allow(clippy::large_enum_variant)] // one value a study
+#[allow(clippy::large_enum_variant)] // one value per study
 pub enum RunnerSpec {
     /// A transfer-learning job on images.
     Image { data: DataSpec, network: NetworkSpec, head: HeadSpec, training: TrainingSpec, augment: AugmentSpec },
     /// Any program.
     Command(CommandSpec),
-    /// A formula with a learning curve, for tests and benchmarks of the search itself.
+    /// Learning curves from a formula, for tests and benchmarks of the search itself.
     Synthetic {
         /// Full number of epochs.
         epochs: u32,
         /// Milliseconds an epoch takes.
         epoch_ms: u64,
     },
-    /// Whoever has opened the study trains its trials himself: `Study::ask`, `report`, `tell`. No worker runs them.
+    /// The program that opened the study trains its trials (`Study::ask`, `report`, `tell`); no worker runs them.
     External {
         /// Full number of epochs.
         epochs: u32,
@@ -31,8 +31,8 @@ pub enum RunnerSpec {
 /// An external program as a trial: see `runner::command` for the protocol.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommandSpec {
-    /// Program and arguments; `{name}` is replaced by the parameter, those of [`ORDER_FIELDS`](super::ORDER_FIELDS) by the
-    /// order's.
+    /// Program and arguments; `{name}` is replaced by the value of that parameter, or of the order for a name in
+    /// [`ORDER_FIELDS`](super::ORDER_FIELDS).
     pub argv: Vec<String>,
     /// Working directory, relative to the study file.
     pub directory: Option<PathBuf>,
@@ -40,7 +40,7 @@ pub struct CommandSpec {
     pub epochs: u32,
 }
 
-/// Better is larger, or smaller.
+/// Whether larger or smaller values are better.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
 )]
@@ -58,7 +58,7 @@ pub struct Objective {
     pub metric: Metric,
     /// Which way is better.
     pub direction: Direction,
-    /// Where the decision threshold of thresholded metrics and of the report sits.
+    /// How the decision threshold of thresholded metrics and of the report is chosen.
     pub operating_point: OperatingPoint,
 }
 
@@ -87,11 +87,11 @@ pub enum Metric {
     Custom(String),
 }
 
-/// How a threshold is fixed, on validation images only.
+/// How the decision threshold is chosen, on validation images only.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperatingPoint {
-    /// This score.
+    /// A fixed score.
     Threshold(f64),
     /// The largest threshold whose recall is at least this.
     Recall(f64),
@@ -140,31 +140,31 @@ impl SamplerSpec {
     }
 }
 
-/// How epochs are given to configurations.
+/// How epochs are allocated to configurations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum SchedulerSpec {
-    /// Every trial runs to the end.
+    /// Every trial trains for all epochs.
     None,
-    /// Synchronous successive halving with certain promotion.
+    /// Synchronous successive halving (Jamieson and Talwalkar 2016); promotes as soon as a promotion is certain.
     Sha { min_resource: u32, reduction_factor: u32 },
-    /// Asynchronous successive halving by promotion (Li et al. 2020).
+    /// Asynchronous successive halving (Li et al. 2020).
     Asha { min_resource: u32, reduction_factor: u32 },
     /// Hyperband (Li et al. 2018), brackets as its Table 1, or as its Algorithm 1.
     Hyperband { min_resource: u32, reduction_factor: u32, algorithm1: bool },
-    /// Stops what is worse than the median of finished trials at the same epoch.
+    /// Stops trials that are worse than the median of complete ones at the same epoch (Golovin et al. 2017).
     Median { warmup_epochs: u32, min_trials: u32 },
 }
 
 /// What a scheduler's decisions depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// Not on results.
+    /// Not on results at all.
     Nothing,
     /// On results, but not on the order in which they are seen.
     Results,
-    /// On the order too: results are shown in that of the virtual workers, whose number is part of the study.
+    /// On the order too: results are shown in the order of the virtual workers, whose number is part of the study.
     Order,
 }
 
@@ -182,7 +182,8 @@ impl SchedulerSpec {
 /// When a study ends. Raising these and running again continues the study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Budget {
-    /// Trials in all. `None` only with grid (its size) and hyperband (its brackets).
+    /// Trials in all. `None`: as many as a finite space or the scheduler's brackets have; study files allow it with grid
+    /// and hyperband only.
     pub n_trials: Option<u32>,
     /// Seconds of running, over all runs of the study.
     pub wall_seconds: Option<f64>,
@@ -197,7 +198,7 @@ pub struct Budget {
 pub struct Limits {
     /// Seconds one trial may train.
     pub trial_seconds: Option<f64>,
-    /// Seconds one epoch may take; a worker silent for longer is killed.
+    /// Seconds one epoch may take.
     pub epoch_seconds: Option<f64>,
     /// Bytes of checkpoints kept at once.
     pub checkpoint_bytes: Option<u64>,
@@ -221,19 +222,20 @@ impl Default for FailurePolicies {
     }
 }
 
-/// How the study is run on this machine. Not part of its identity: no result depends on it.
+/// How the study is run on this machine. No decision depends on it, with one exception: `virtual_workers` where
+/// algorithms learn from results. Rounding differs between devices and precisions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSpec {
     /// Worker processes.
     pub workers: u32,
-    /// Threads each; `None`: the cores divided by the workers.
+    /// Threads per worker; `None`: the cores divided by the workers.
     pub threads: Option<u32>,
     /// Worker processes on each device, instead of `workers` in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers_per_device: Option<u32>,
-    /// Where they compute.
+    /// The devices that workers compute on.
     pub device: Devices,
-    /// How convolutions multiply on GPUs. Results differ by rounding.
+    /// Precision of arithmetic on GPUs. Results differ by rounding.
     #[serde(default, skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
     /// Virtual workers of algorithms that learn from results (part of the identity of such studies).

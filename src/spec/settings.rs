@@ -1,4 +1,4 @@
-//! The settings of an image trial: one table that the study file, the search space and the trials share.
+//! The settings of an image trial: one table shared by the study file, the search space and the trials.
 //!
 //! Each row says where a setting stands in a study file, what values it takes and how it is put into
 //! [`TrialSettings`]; so a range is checked against the same bounds whether a value is fixed or searched.
@@ -29,9 +29,9 @@ pub enum SettingKind {
     Real(Bounds, fn(&mut TrialSettings, f64)),
     /// A whole number from the first to the second.
     Whole(u32, u32, fn(&mut TrialSettings, u32)),
-    /// One of some names.
+    /// One of these names.
     Choice(&'static [&'static str], fn(&mut TrialSettings, &str)),
-    /// A stage of the backbone, or one of some further names.
+    /// A stage of the backbone, or one of these further names.
     Stage(&'static [&'static str], fn(&mut TrialSettings, &str)),
 }
 
@@ -209,12 +209,12 @@ pub enum SettingsError {
     /// The backbone has no such stage.
     #[error("`{name}` is {value}, but {backbone} has no such stage")]
     Stage { name: String, value: String, backbone: BackboneKind },
-    /// Weights that belong to one network were named, and the backbone is another.
+    /// The study names weights of one backbone, and the configuration asks for another.
     #[error(
         "the weights of this study belong to {backbone}, not to {asked}\nhint: write `weights = \"pretrained\"` or `\"random\"`, which hold for every backbone"
     )]
     Weights { backbone: BackboneKind, asked: BackboneKind },
-    /// The network's public interface does not allow training below the head.
+    /// The backbone cannot be trained, only the head.
     #[error("{backbone} can only be used frozen\nhint: write `freeze = \"all\"`")]
     Frozen { backbone: BackboneKind },
     /// The study's trials are not image trials.
@@ -262,8 +262,8 @@ impl Setting {
     /// Puts a value into a trial's settings.
     ///
     /// # Errors
-    /// If the value is of the wrong type, out of bounds, no stage of the backbone, or a backbone for which the
-    /// study's weights are not meant.
+    /// If the value is of the wrong type, out of bounds, not a stage of the backbone, or a backbone that the study's
+    /// weights do not fit.
     pub fn put(&self, settings: &mut TrialSettings, value: &Value) -> Result<(), SettingsError> {
         let backbone = settings.network.backbone;
         let wrong = || SettingsError::Value {
@@ -304,10 +304,10 @@ impl Setting {
 }
 
 impl TrialSettings {
-    /// Lays a configuration over these settings, the backbone first.
+    /// These settings, overridden by a configuration, the backbone first.
     ///
     /// # Errors
-    /// If a name is no setting, a value does not suit it, or the whole cannot be trained.
+    /// If a name is not a setting, a value is not one of the setting's, or the network cannot be trained as asked.
     pub fn with(&self, params: &crate::space::Params) -> Result<Self, SettingsError> {
         let mut settings = self.clone();
         if let Some(name) = params.0.keys().find(|name| Setting::named(name).is_none()) {
@@ -324,7 +324,7 @@ impl TrialSettings {
 }
 
 impl super::NetworkSpec {
-    /// Whether tap and freeze are stages of the backbone, and what is unfrozen can be trained.
+    /// Checks that tap and freeze are stages of the backbone, and that what is unfrozen can be trained.
     ///
     /// # Errors
     /// [`SettingsError::Stage`], [`SettingsError::Frozen`].

@@ -8,7 +8,7 @@ use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 pub struct TrainingSpec {
     /// Full number of epochs: the schedule's length and the scheduler's `max_resource`.
     pub epochs: u32,
-    /// Images a step.
+    /// Images per step.
     pub batch_size: u32,
     /// Which optimiser.
     pub optimiser: OptimiserKind,
@@ -30,9 +30,9 @@ pub struct TrainingSpec {
     pub focal_gamma: f64,
     /// Label smoothing, 0..1.
     pub label_smoothing: f64,
-    /// What is done about unequal classes.
+    /// How classes of unequal size are handled.
     pub imbalance: ImbalancePolicy,
-    // What came later is written only where it says something, so that what older files mean has the same digest.
+    // Fields added later are serialised only if they change earlier behaviour, so that older studies keep their digest.
     /// Gradients are scaled down to this global norm (Pascanu et al. 2013); 0: never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub clip_norm: f64,
@@ -40,13 +40,13 @@ pub struct TrainingSpec {
     /// Howard and Ruder 2018).
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub layer_decay: f64,
-    /// Statistics with which the head's batch norm judges.
+    /// Statistics that the head's batch norm uses outside training.
     #[serde(default, skip_serializing_if = "NormStatistics::is_running")]
     pub norm_statistics: NormStatistics,
 }
 
 impl Default for TrainingSpec {
-    /// What a study file means that says nothing of training.
+    /// The values of a study file that says nothing about training.
     fn default() -> Self {
         Self {
             epochs: 10,
@@ -64,7 +64,7 @@ impl Default for TrainingSpec {
             imbalance: ImbalancePolicy::Weights,
             clip_norm: 0.0,
             layer_decay: 1.0,
-            norm_statistics: NormStatistics::Running,
+            norm_statistics: NormStatistics::Precise,
         }
     }
 }
@@ -100,11 +100,11 @@ fn is_one(x: &f64) -> bool {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum NormStatistics {
-    /// Moving averages over the steps of training: they lag behind features that move.
+    /// Moving averages over training steps: they lag behind features that change.
     #[default]
     Running,
-    /// Computed anew after each epoch, over training images, with the weights that are judged (precise batch norm: Wu
-    /// and Johnson 2021).
+    /// Computed after each epoch over training images, with the weights that are evaluated (precise batch norm: Wu and
+    /// Johnson 2021).
     Precise,
 }
 
@@ -152,7 +152,7 @@ pub enum LossKind {
     Focal,
 }
 
-/// What is done about unequal classes.
+/// How classes of unequal size are handled.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,
 )]
@@ -164,6 +164,6 @@ pub enum ImbalancePolicy {
     Weights,
     /// Smaller classes are drawn repeatedly until all are as large as the largest.
     Oversample,
-    /// Each epoch takes a fresh draw of larger classes, as large as the smallest.
+    /// Each epoch draws a new subset of every larger class, as large as the smallest.
     Undersample,
 }

@@ -1,4 +1,4 @@
-//! One trial's settings: the study's fixed values with a configuration laid over them.
+//! One trial's settings: the study's fixed values, overridden by a configuration.
 
 use super::{AugmentSpec, HeadSpec, NetworkSpec, TrainingSpec};
 use serde::{Deserialize, Serialize};

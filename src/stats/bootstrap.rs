@@ -5,9 +5,8 @@ use crate::rng::{Purpose, StreamRng};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
-/// What is drawn: clusters (patients, or single images) within strata (the classes a cluster holds), so that
-/// every draw has as many clusters of each kind as the sample. A statistic receives how often each image was
-/// drawn.
+/// A resampling plan: clusters (patients, or single images) are drawn within strata (the set of classes in a cluster),
+/// so that every draw has as many clusters of each stratum as the sample.
 #[derive(Clone, Debug)]
 pub struct Resampling {
     strata: Vec<Vec<Vec<usize>>>,
@@ -25,8 +24,8 @@ impl Resampling {
         Self { strata: strata.into_values().collect(), images: labels.len(), clustered: false }
     }
 
-    /// Whole patients when every image names one, stratified by the set of classes among a patient's images;
-    /// single images otherwise.
+    /// Whole patients if the patient of every image is known, stratified by the set of classes among a patient's
+    /// images; single images otherwise.
     pub fn by_patient(labels: &[u32], patients: &[Option<&str>]) -> Self {
         let known: Option<Vec<&str>> = patients.iter().copied().collect();
         let Some(known) = known.filter(|k| k.len() == labels.len() && !k.is_empty()) else {
@@ -51,8 +50,9 @@ impl Resampling {
         self.clustered
     }
 
-    /// `draws` values of a statistic of the multiplicities. The stream of a draw is keyed by its number, so the
-    /// result does not depend on the number of threads, and the same key pairs the draws of several models.
+    /// Evaluates `statistic` on `draws` draws; its argument is how often each image was drawn. The random stream of a
+    /// draw is keyed by its number, so the result does not depend on the number of threads, and runs of several models
+    /// with the same `key` are paired.
     pub fn run<T: Send>(&self, seed: u64, key: u64, draws: usize, statistic: impl Fn(&[u32]) -> T + Sync) -> Vec<T> {
         (0..draws as u64)
             .into_par_iter()

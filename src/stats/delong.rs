@@ -26,7 +26,7 @@ pub enum DelongError {
     /// Fewer than two images of a class.
     #[error("compare areas: a variance needs at least two images of each class")]
     TooFewImages,
-    /// A model without one score an image.
+    /// A model does not have one score per image.
     #[error("compare areas: every model needs one score for every image")]
     Unequal,
     /// A score is not a number.
@@ -35,7 +35,7 @@ pub enum DelongError {
 }
 
 impl Delong {
-    /// From each model's scores of the same images and the images' true class. O(models * n log n).
+    /// From each model's scores of the same images and the images' true class. O(models * n log n + models^2 * n).
     pub fn new(scores: &[Vec<f64>], positive: &[bool]) -> Result<Self, DelongError> {
         let m = positive.iter().filter(|&&p| p).count();
         let n = positive.len() - m;
@@ -67,8 +67,8 @@ impl Delong {
         AucEstimate { auc: self.aucs[model], se: self.covariance[model][model].max(0.0).sqrt() }
     }
 
-    /// The interval of a model's area on the logit scale, which stays inside 0..1. `None` for an area of
-    /// exactly 0 or 1: its estimated variance is 0 and an interval of no width would be a lie.
+    /// The interval of a model's area on the logit scale, which stays inside 0..1. `None` for an area of exactly 0 or
+    /// 1: its estimated variance is 0, and an interval of width 0 would mislead.
     pub fn interval(&self, model: usize, level: f64) -> Option<Interval> {
         let AucEstimate { auc, se } = self.estimate(model);
         if auc <= 0.0 || auc >= 1.0 || se == 0.0 {
@@ -80,13 +80,13 @@ impl Delong {
         Some(Interval { low: back(logit - half), high: back(logit + half) })
     }
 
-    /// Model `a`'s area less model `b`'s: the difference and its standard error.
+    /// Model `a`'s area minus model `b`'s: the difference and its standard error.
     pub fn difference(&self, a: usize, b: usize) -> (f64, f64) {
         let variance = self.covariance[a][a] + self.covariance[b][b] - 2.0 * self.covariance[a][b];
         (self.aucs[a] - self.aucs[b], variance.max(0.0).sqrt())
     }
 
-    /// z and two-sided p of the difference. `None` when its standard error is 0 (the same ranking twice).
+    /// z and two-sided p of the difference. `None` if its standard error is 0 (identical rankings).
     pub fn test(&self, a: usize, b: usize) -> Option<(f64, f64)> {
         let (difference, se) = self.difference(a, b);
         // Rounding leaves variances of about 1e-17 between identical rankings.
@@ -98,7 +98,7 @@ impl Delong {
     }
 }
 
-/// The area and the structural components V10 (one a positive image) and V01 (one a negative one).
+/// The area and the structural components V10 (one per positive image) and V01 (one per negative image).
 fn structural(scores: &[f64], positive: &[bool], m: usize, n: usize) -> (f64, Vec<f64>, Vec<f64>) {
     let of = |class: bool| -> Vec<f64> {
         scores.iter().zip(positive).filter(|(_, p)| **p == class).map(|(s, _)| *s).collect()
@@ -108,7 +108,7 @@ fn structural(scores: &[f64], positive: &[bool], m: usize, n: usize) -> (f64, Ve
     let (tz, tx, ty) = (midranks(&all), midranks(&x), midranks(&y));
     let v10: Vec<f64> = (0..m).map(|i| (tz[i] - tx[i]) / n as f64).collect();
     let v01: Vec<f64> = (0..n).map(|j| 1.0 - (tz[m + j] - ty[j]) / m as f64).collect();
-    // Half-integers summed: exact far beyond any data set, so 1 is exactly 1.
+    // Sums of half-integers are exact at any realistic size, so an area of 1 is exactly 1.
     let above: f64 = tz[..m].iter().sum::<f64>() - m as f64 * (m as f64 + 1.0) / 2.0;
     (above / (m as f64 * n as f64), v10, v01)
 }

@@ -31,7 +31,7 @@ pub fn wilson(hits: u64, n: u64, level: f64) -> Option<Interval> {
 
 /// Standard error of an area `auc` under a ROC curve from `positives` and `negatives` images (Hanley and McNeil
 /// 1982, their exponential approximation). For planning and for models without predictions; where predictions
-/// are known, [`super::Delong`] is the better figure. `None` without both classes or outside 0..=1.
+/// are known, [`super::Delong`] is the better estimate. `None` without both classes or outside 0..=1.
 pub fn hanley_mcneil(auc: f64, positives: u64, negatives: u64) -> Option<f64> {
     if positives == 0 || negatives == 0 || !(0.0..=1.0).contains(&auc) {
         return None;
@@ -43,8 +43,8 @@ pub fn hanley_mcneil(auc: f64, positives: u64, negatives: u64) -> Option<f64> {
     Some(((auc * (1.0 - auc) + (m - 1.0) * (q1 - square) + (n - 1.0) * (q2 - square)) / (m * n)).max(0.0).sqrt())
 }
 
-/// Holm's step-down adjustment (1979) of p-values, in the given order; the family-wise error stays below the
-/// level at which adjusted values are read.
+/// Holm's step-down adjustment (1979) of p-values, in the given order. Comparing the adjusted values with a level keeps
+/// the family-wise error rate at or below it.
 pub fn holm(p: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));

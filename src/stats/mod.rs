@@ -1,4 +1,4 @@
-//! Statistics that reports rest on: intervals, tests, resampling. No module here knows what an image is.
+//! Statistics for reports: intervals, tests, resampling, rank correlation.
 
 mod bootstrap;
 mod delong;

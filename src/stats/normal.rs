@@ -82,8 +82,8 @@ pub fn quantile(p: f64) -> f64 {
     if error.is_finite() { x - error / (1.0 + 0.5 * x * error) } else { x }
 }
 
-/// The expected largest of `k` independent standard normal numbers: what the best of `k` equal models shows
-/// above the truth, in standard errors. Trapezoid rule on the density of the maximum; 0 for `k` of 0 and 1.
+/// The expected largest of `k` independent standard normal numbers: by how much the best of `k` equally good models
+/// overstates its performance, in standard errors. Trapezoid rule on the density of the maximum; 0 for `k` of 0 and 1.
 pub fn expected_maximum(k: usize) -> f64 {
     if k < 2 {
         return 0.0;

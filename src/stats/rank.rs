@@ -1,6 +1,6 @@
 //! Ranks and rank correlation.
 
-/// Ranks from 1, equal values sharing the mean of their ranks. NaN sorts last.
+/// Ranks from 1, equal values sharing the mean of their ranks; the order is that of `f64::total_cmp`.
 pub fn midranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
@@ -16,8 +16,8 @@ pub fn midranks(values: &[f64]) -> Vec<f64> {
     ranks
 }
 
-/// Kendall's tau-b of paired values: ties count on neither side. `None` for fewer than two pairs or where one
-/// side is constant. O(n^2): meant for the trials of a study, not for images.
+/// Kendall's tau-b of paired values: a tied pair is neither concordant nor discordant. `None` for fewer than two pairs
+/// or where one side is constant. O(n^2): meant for the trials of a study, not for images.
 pub fn kendall_tau(a: &[f64], b: &[f64]) -> Option<f64> {
     let n = a.len().min(b.len());
     let (mut score, mut untied_a, mut untied_b) = (0i64, 0i64, 0i64);

@@ -1,4 +1,4 @@
-//! What every backend must do: a second one is run through the same checks, unchanged.
+//! What every backend must do: all of them run through the same checks.
 
 use super::{Backend, ImagesOnRecord, OpenedTrial, Opening, RunEnd, RunStart, Store, StoreError};
 use crate::digest::Digest;
@@ -71,7 +71,7 @@ pub(crate) fn report(trial: u32, epoch: u32, value: Option<f64>) -> EpochReport 
     }
 }
 
-/// A history with every kind of event.
+/// A history with every kind of event but earlier results.
 pub(crate) fn history() -> Vec<Event> {
     let reported = |order, attempt, epoch, value| Event::EpochReported {
         order: OrderId(order),
@@ -210,9 +210,9 @@ pub(crate) fn check(backend: &dyn Backend) {
     events_are_kept_or_refused(backend);
     rows_come_back_as_they_went_in(backend);
     one_writer_at_a_time(backend);
-    runs_and_files_are_noted(backend);
-    what_goes_on_record_once_does_so_for_good(backend);
-    a_reader_sees_one_moment_during_a_write(backend);
+    runs_and_files_are_recorded(backend);
+    write_once_records_are_final(backend);
+    a_reader_sees_a_snapshot_during_a_write(backend);
     let names = ["events", "files", "once", "reader", "rows", "writers"];
     assert_eq!(backend.names(), names);
 }
@@ -252,7 +252,7 @@ fn events_are_kept_or_refused(backend: &dyn Backend) {
     let earlier = earlier_results();
     store.append(store.len(), std::slice::from_ref(&earlier), &[]).unwrap();
 
-    // Opened again, all is there; removed, it is gone.
+    // Opened again, the study has everything; removed, it is gone.
     drop(store);
     let store = claim.open().unwrap().unwrap();
     assert_eq!(store.spec(), &raised);
@@ -290,7 +290,7 @@ fn one_writer_at_a_time(backend: &dyn Backend) {
     backend.claim("writers").unwrap().create(&study("writers")).unwrap();
 }
 
-fn runs_and_files_are_noted(backend: &dyn Backend) {
+fn runs_and_files_are_recorded(backend: &dyn Backend) {
     let claim = backend.claim("files").unwrap();
     let mut store = claim.create(&study("files")).unwrap();
     store.append(0, &history()[..1], &rows()).unwrap();
@@ -314,7 +314,7 @@ fn runs_and_files_are_noted(backend: &dyn Backend) {
     assert_eq!(store.kept_files().unwrap(), ["predictions/0-1"]);
     let files: Vec<_> = reader.files().unwrap().into_iter().map(|(row, kept)| (row.file.path, kept)).collect();
     assert_eq!(files, [("checkpoints/0-1".to_owned(), false), ("predictions/0-1".to_owned(), true)]);
-    // Trained again, the file is there again.
+    // An epoch trained again writes its files again.
     let again: Vec<Row> = rows().into_iter().filter(|row| matches!(row, Row::File(_))).collect();
     store.append(1, &history()[1..2], &again).unwrap();
     assert_eq!(store.kept_files().unwrap().len(), 2);
@@ -324,7 +324,7 @@ fn trial_row(row: Row) -> Option<TrialRow> {
     if let Row::Trial(row) = row { Some(row) } else { None }
 }
 
-fn what_goes_on_record_once_does_so_for_good(backend: &dyn Backend) {
+fn write_once_records_are_final(backend: &dyn Backend) {
     let claim = backend.claim("once").unwrap();
     let mut store = claim.create(&study("once")).unwrap();
     store.append(0, &history()[..1], &rows()).unwrap();
@@ -354,7 +354,7 @@ fn what_goes_on_record_once_does_so_for_good(backend: &dyn Backend) {
     assert_eq!(store.opening().unwrap(), Some(opening));
 }
 
-fn a_reader_sees_one_moment_during_a_write(backend: &dyn Backend) {
+fn a_reader_sees_a_snapshot_during_a_write(backend: &dyn Backend) {
     let claim = backend.claim("reader").unwrap();
     let mut store = claim.create(&study("reader")).unwrap();
     let history = history();

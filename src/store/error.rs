@@ -1,23 +1,23 @@
-//! Why a store cannot do what it is asked to do, whatever it is made of.
+//! Errors of stores, the same for every backend.
 
 use crate::engine::Inconsistent;
 use crate::fsx::Holder;
 use std::error::Error;
 use std::path::PathBuf;
 
-/// What a backend says of its own fault.
+/// The backend's own error.
 pub type Cause = Box<dyn Error + Send + Sync>;
 
-/// Why a store cannot do what it is asked to do. `place` names the study for people: a path, for one.
+/// Why an operation of a store failed. `place` names the study for people, for example by its path.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process writes it.
     #[error("open study `{name}`: {}\nhint: wait for it or stop it; `hpsearch status` shows how far it is", held(.holder.as_ref()))]
     Locked { name: String, holder: Option<Holder> },
-    /// Someone else has written.
+    /// Another writer has appended events.
     #[error("append at event {expected}: the store holds {found}")]
     Conflict { expected: u64, found: u64 },
-    /// A study of that name is there already.
+    /// A study of that name exists already.
     #[error("create study database `{0}`: it exists")]
     Exists(String),
     /// No study there.
@@ -25,7 +25,7 @@ pub enum StoreError {
         "open study database `{0}`: there is none\nhint: `hpsearch run STUDY.toml` makes it; `--state DIR` says where studies are kept"
     )]
     Missing(String),
-    /// Something, but not ours.
+    /// The file is not a study database.
     #[error("read `{0}`: it is not a study database")]
     NotAStudy(String),
     /// Written by a later version of this program.
@@ -33,7 +33,7 @@ pub enum StoreError {
         "read study database of format {found}: this program knows formats up to {known}\nhint: use a newer hpsearch"
     )]
     Newer { found: i64, known: i64 },
-    /// What may be put on record once is there already.
+    /// What may be recorded only once is on record already.
     #[error("put {what} on record: that is on record already")]
     Recorded { what: &'static str },
     /// The disk is full.
@@ -49,16 +49,16 @@ pub enum StoreError {
         "read `{place}`: the database is damaged\nhint: restore it from a backup; checkpoints alone cannot rebuild it"
     )]
     Corrupt { place: String, source: Cause },
-    /// Something else in the backend.
+    /// Another error of the backend.
     #[error("use study database `{place}`")]
     Backend { place: String, source: Cause },
-    /// An event or study on record cannot be understood, or one cannot be written as text.
+    /// An event or specification cannot be parsed, or cannot be written as text.
     #[error("understand {what} in the study database")]
     Codec { what: String, source: serde_json::Error },
     /// A kind of event that this version does not know.
     #[error("understand event {seq}: unknown kind `{kind}`")]
     UnknownEvent { seq: u64, kind: String },
-    /// Events of an older format, whose rows are made anew, do not follow from each other.
+    /// The events of a database of an older format, whose rows are rebuilt from them, are inconsistent.
     #[error("bring `{place}` to today's format")]
     Inconsistent { place: String, source: Inconsistent },
     /// Folders cannot be made or read.

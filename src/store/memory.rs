@@ -1,4 +1,4 @@
-//! Studies that are forgotten with the last handle on them: for the library, and for tests.
+//! Studies in memory, lost when the last handle is dropped: for the library, and for tests.
 
 use super::{
     Backend, Claim, ImagesOnRecord, OpenedTrial, Opening, Reader, RunEnd, RunRow, RunStart, Store, StoreError,
@@ -10,7 +10,7 @@ use crate::spec::StudySpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A place of studies in memory.
+/// A backend in memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
     shared: Arc<Mutex<Shared>>,
@@ -34,7 +34,7 @@ struct Kept {
     opening: Option<Opening>,
 }
 
-/// A thread that panicked with the lock had written a whole change or nothing.
+/// Ignores poisoning: a thread that panicked with the lock had made a whole change or none.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -290,7 +290,7 @@ mod tests {
     use crate::store::{conformance, in_memory};
 
     #[test]
-    fn the_store_in_memory_keeps_the_contract() {
+    fn the_store_in_memory_meets_the_contract() {
         conformance::check(&*in_memory());
     }
 }

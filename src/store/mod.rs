@@ -1,11 +1,11 @@
-//! Keeping studies: their events are the truth, the rows beside them are what [`History`](crate::history::History) made of
-//! these.
+//! Storage of studies: the event log, from which everything follows, and the rows that
+//! [`History`](crate::history::History) derived from it.
 //!
-//! A [`Backend`] holds many studies by name. Who wants to write one [`claims`](Backend::claim) it, which keeps every other
-//! writer out, and opens a [`Store`]: an append-only log with an expected position, in which all of a transaction is kept
-//! or none. A [`Reader`] sees one moment, and never waits for the writer nor it for the reader. Nothing outside this module
-//! knows what a backend is made of: [`in_folder`] keeps each study in a SQLite database of its own that people can ask in
-//! plain SQL (`docs/database.md`), [`in_memory`] forgets.
+//! A [`Backend`] holds studies by name. A writer first [`claims`](Backend::claim) a study, which keeps every other
+//! writer out, and then opens a [`Store`]: an append-only log with atomic transactions, each of which states at which
+//! position it expects the log to end. A [`Reader`] sees a consistent snapshot; readers and writer never wait for each
+//! other. Nothing outside this module depends on the kind of backend: [`in_folder`] keeps each study in its own SQLite
+//! database, which people can query in plain SQL (`docs/database.md`); [`in_memory`] loses them when dropped.
 
 mod error;
 mod memory;
@@ -37,12 +37,12 @@ pub fn read_file(database: &Path) -> Result<Box<dyn Reader>, StoreError> {
     Ok(Box::new(sqlite::SqliteReader::open(database)?))
 }
 
-/// Studies that are forgotten with the last handle on them.
+/// Studies in memory, lost when the last handle is dropped.
 pub fn in_memory() -> Box<dyn Backend> {
     Box::new(memory::Memory::default())
 }
 
-/// A place of studies.
+/// A collection of studies by name.
 pub trait Backend: Send + Sync {
     /// Names of the studies here, in order.
     fn names(&self) -> Vec<String>;
@@ -50,8 +50,8 @@ pub trait Backend: Send + Sync {
     /// Whether there is a study of this name.
     fn exists(&self, name: &str) -> bool;
 
-    /// The right to write a study, whether it exists or not; nobody else has it until it is dropped, however this process
-    /// ends.
+    /// The exclusive right to write a study, whether it exists yet or not; held until it is dropped or this process
+    /// ends in any way.
     ///
     /// # Errors
     /// [`StoreError::Locked`] while another has it.
@@ -69,19 +69,19 @@ pub trait Backend: Send + Sync {
 
 /// The right to write a study.
 pub trait Claim: Send {
-    /// Opens the study, brought to today's format; `None` if there is none.
+    /// Opens the study, migrated to the current format; `None` if there is none.
     ///
     /// # Errors
     /// If it cannot be read or written.
     fn open(&self) -> Result<Option<Box<dyn Store>>, StoreError>;
 
-    /// Makes the study.
+    /// Creates the study.
     ///
     /// # Errors
     /// If there is one already, or it cannot be written.
     fn create(&self, spec: &StudySpec) -> Result<Box<dyn Store>, StoreError>;
 
-    /// Deletes the study's events and rows; files beside them are not its business.
+    /// Deletes the study's events and rows, but not its other files.
     ///
     /// # Errors
     /// If that fails.
@@ -90,51 +90,51 @@ pub trait Claim: Send {
 
 /// A study for writing.
 ///
-/// Once a method has returned, what it wrote survives any end of the process or the machine (in memory: of neither).
+/// What a method wrote is durable once it has returned: it survives a crash of the process or the machine (unless kept
+/// in memory).
 pub trait Store: Send {
-    /// The study as it was last agreed on.
+    /// The stored specification.
     fn spec(&self) -> &StudySpec;
 
-    /// Replaces the stored study, with the rows that this changes: for a raised budget and for settings of the run. The
-    /// caller has checked that nothing else differs.
+    /// Replaces the stored specification, and writes the rows that this changes: for a raised budget or settings of the
+    /// run. The caller has checked that nothing else differs.
     fn replace_spec(&mut self, spec: &StudySpec, rows: &[Row]) -> Result<(), StoreError>;
 
-    /// How many events are kept.
+    /// How many events there are.
     fn len(&self) -> u64;
 
-    /// Whether nothing has happened yet.
+    /// Whether there are no events yet.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Hands over the events after the first `after` ones, in order.
+    /// Calls `each` with the events after the first `after` ones, in order.
     fn events(&self, after: u64, each: &mut dyn FnMut(Event)) -> Result<(), StoreError>;
 
-    /// Appends all of `events`, with the rows that they change, or nothing; refused unless exactly `expected` events are
-    /// kept so far.
+    /// Appends all of `events`, with the rows that they change, or nothing; refused unless there are exactly `expected`
+    /// events so far.
     fn append(&mut self, expected: u64, events: &[Event], rows: &[Row]) -> Result<(), StoreError>;
 
-    /// Notes the beginning of a run: one that an earlier process left open was killed. `rows`: of attempts that it left
-    /// open.
+    /// Records the start of a run, and that a run still open was killed. `rows`: those of attempts it left open.
     fn begin_run(&mut self, run: &RunStart, rows: &[Row]) -> Result<(), StoreError>;
 
-    /// Notes that the current run has lasted `seconds`, and its end with the rows that this changes.
+    /// Records that the current run has lasted `seconds` and, at its end, how it ended and the rows that this changes.
     fn note_run(&mut self, seconds: f64, end: Option<(RunEnd, &[Row])>) -> Result<(), StoreError>;
 
     /// All runs, in order.
     fn runs(&self) -> Result<Vec<RunRow>, StoreError>;
 
-    /// Paths of files noted as kept.
+    /// Paths of files recorded as kept.
     fn kept_files(&self) -> Result<Vec<String>, StoreError>;
 
-    /// Notes that files (paths as in [`FileRef`](crate::engine::FileRef)) are no longer kept. Called before they are
+    /// Records that files (paths as in [`FileRef`](crate::engine::FileRef)) are no longer kept. Called before they are
     /// deleted, so that a file on record as kept exists.
     fn forget_files(&mut self, paths: &[String]) -> Result<(), StoreError>;
 
-    /// What the images were when training began, for a study of images that has begun.
+    /// The images of the study when training began; `None` before that, and for other runners.
     fn images(&self) -> Result<Option<ImagesOnRecord>, StoreError>;
 
-    /// Puts on record, for good, what the images are.
+    /// Records, once and permanently, which images the study has.
     ///
     /// # Errors
     /// If that is on record already.
@@ -143,25 +143,25 @@ pub trait Store: Send {
     /// The opening of the test images, if it has happened.
     fn opening(&self) -> Result<Option<Opening>, StoreError>;
 
-    /// Puts on record, for good and before the first of them is looked at, that the test images are being opened.
+    /// Records, once and permanently, that the test images are being opened; called before the first of them is scored.
     ///
     /// # Errors
     /// If they have been opened before.
     fn begin_opening(&mut self, unix_ms: u64, unfinished: bool) -> Result<(), StoreError>;
 
-    /// Puts on record what the opening gave, best on validation first.
+    /// Records the results of the opening, best on validation first.
     ///
     /// # Errors
     /// If that is on record already, or they were not opened.
     fn record_tested(&mut self, results: &[OpenedTrial]) -> Result<(), StoreError>;
 }
 
-/// A study for reading. Every method sees one moment; two calls may see different ones.
+/// A study for reading. Every call sees a consistent snapshot; two calls may see different ones.
 pub trait Reader: Send {
-    /// The study as it was last agreed on.
+    /// The stored specification.
     fn spec(&self) -> Result<StudySpec, StoreError>;
 
-    /// Hands over the events after the first `after` ones, in order.
+    /// Calls `each` with the events after the first `after` ones, in order.
     fn events(&self, after: u64, each: &mut dyn FnMut(Event)) -> Result<(), StoreError>;
 
     /// All rows.

@@ -1,4 +1,4 @@
-//! What is on record of a study beside its history.
+//! What is on record of a study besides its history: runs, images, test results.
 
 use crate::digest::Digest;
 use crate::engine::FileRef;
@@ -12,7 +12,7 @@ pub struct RunStart {
     pub unix_ms: u64,
     /// Version of this program.
     pub program: String,
-    /// Worker processes; 0 when a library user trains by himself.
+    /// Worker processes; 0 when a program trains through the library.
     pub workers: u32,
     /// Devices of the run, for people.
     pub device: String,
@@ -22,17 +22,17 @@ pub struct RunStart {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, strum::AsRefStr, strum::EnumString, strum::Display)]
 #[serde(rename_all = "snake_case")]
 pub enum RunEnd {
-    /// Nothing is left to do, or nothing that could be done.
+    /// Nothing is left to do, or too many trials have failed.
     #[strum(serialize = "done")]
     Done,
-    /// By a signal.
+    /// A signal ended it.
     #[strum(serialize = "interrupted")]
     Interrupted,
     /// Its wall time is spent.
     #[serde(rename = "out of time")]
     #[strum(serialize = "out of time")]
     OutOfTime,
-    /// It did not come to say so.
+    /// It ended without recording how.
     #[strum(serialize = "killed")]
     Killed,
 }
@@ -55,20 +55,20 @@ pub struct RunRow {
 pub struct ImagesOnRecord {
     /// The study file's folder when they were first seen.
     pub folder: PathBuf,
-    /// Of names, classes, bytes and split.
+    /// Digest of names, classes, bytes and split.
     pub digest: Digest,
     /// Counts of classes and splits, JSON.
     pub summary: String,
 }
 
-/// The one look at the test images, as it is stored.
+/// The opening of the test images, as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Opening {
     /// When, milliseconds since 1970.
     pub unix_ms: u64,
     /// Whether the study was still going on.
     pub unfinished: bool,
-    /// The trials that were evaluated, best on validation first; none if that was cut short.
+    /// The trials that were evaluated, best on validation first; empty if the evaluation was interrupted.
     pub results: Vec<OpenedTrial>,
 }
 

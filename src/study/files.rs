@@ -1,4 +1,4 @@
-//! The files of a study: which are needed, where a trial can resume, what may go.
+//! The files of a study: which are needed, where a trial can resume, which may be deleted.
 
 use super::{Study, StudyError, Trial};
 use crate::crash::{self, Point};
@@ -20,17 +20,17 @@ pub(super) struct Files {
     bytes: u64,
     /// No longer needed, not yet deleted.
     stale: Vec<String>,
-    /// Orders finished since all checkpoints were last looked at.
+    /// Orders finished since unneeded checkpoints were last dropped.
     finished: usize,
 }
 
 impl Files {
-    /// Follows the rows of an event that `engine` has just taken.
+    /// Takes in the rows of an event that `engine` has just applied.
     pub(super) fn note(&mut self, engine: &Engine, rows: &[Row]) {
         for row in rows {
             match row {
                 Row::File(FileRow { kind: FileKind::Predictions, file, trial, .. }) => {
-                    // Of predictions only the newest count; those of an epoch trained again have the same name.
+                    // Only a trial's newest predictions are kept; an epoch trained again writes to the same name.
                     let previous = self.predictions.insert(*trial, file.path.clone());
                     self.stale.extend(previous);
                     self.stale.retain(|path| *path != file.path);
@@ -44,7 +44,7 @@ impl Files {
         }
     }
 
-    /// The engine remembers the newest two checkpoints of a trial; what has fallen out is stale.
+    /// The engine remembers the newest two checkpoints of a trial; older ones are stale.
     fn add_checkpoint(&mut self, engine: &Engine, trial: TrialNumber, file: &FileRef) {
         self.stale.retain(|path| *path != file.path);
         let newest: BTreeSet<&str> = engine
@@ -77,8 +77,8 @@ impl Files {
         self.checkpoints.values().any(|own| own.contains_key(path)) || self.predictions.values().any(|p| p == path)
     }
 
-    /// Gives up what no trial needs.
-    fn settle(&mut self, engine: &Engine) {
+    /// Drops checkpoints that no trial needs.
+    fn drop_unneeded(&mut self, engine: &Engine) {
         self.finished = 0;
         let needed: BTreeSet<&str> =
             engine.needed_checkpoints().into_iter().map(|needed| needed.file.path.as_str()).collect();
@@ -94,9 +94,10 @@ impl Files {
         self.checkpoints.retain(|_, own| !own.is_empty());
     }
 
-    /// Gives up what a quota does not allow: what stands in for others first, then the finals and the paused trials,
-    /// worst first. What a trial in training resumes from stays. Returns how many trials would have to start anew.
-    fn honour(&mut self, engine: &Engine, quota: u64) -> u64 {
+    /// Drops checkpoints until the rest fit the quota: fallbacks first, then those of complete trials, then those of
+    /// paused trials, each worst trials first. Those from which trials that are not paused resume stay. Returns how
+    /// many paused trials would have to start from the beginning.
+    fn enforce_quota(&mut self, engine: &Engine, quota: u64) -> u64 {
         let mut over_quota = 0;
         let mut needed = engine.needed_checkpoints();
         let ledger = engine.ledger();
@@ -130,14 +131,14 @@ pub struct Swept {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Checkpoints given up for the quota although a trial may want to resume from them.
+    /// Checkpoints deleted for the quota although a trial may have to resume from them.
     pub over_quota: u64,
 }
 
 /// The files of a study on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Remains {
-    /// Checkpoints, predictions, and what commands keep.
+    /// Checkpoints, predictions, and the states of commands.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -160,10 +161,10 @@ impl std::fmt::Display for FileFault {
 
 impl Study {
     /// Where an attempt begins: at the newest checkpoint whose digest is right, else at the one before, else at the
-    /// beginning; with what is wrong with those that were passed over.
+    /// beginning. Also returns the faults of the checkpoints that were skipped.
     ///
-    /// Commands keep their own state in the folder of their trial, so they begin after the last epoch on record; at the
-    /// beginning where that folder is gone or empty.
+    /// Commands keep their own state in the folder of their trial, so they begin after the last epoch on record, or at
+    /// the beginning if that folder is missing or empty.
     pub fn start(&self, trial: &Trial) -> (Start, Vec<FileFault>) {
         let halvings = self.halvings(trial.number());
         if matches!(self.spec().runner, RunnerSpec::Command(_)) {
@@ -185,15 +186,15 @@ impl Study {
         (Start { halvings, ..Start::default() }, faults)
     }
 
-    /// Attempts at the trial that were lost for want of memory: each halves what the next one computes at once.
+    /// Attempts at the trial that ran out of memory: each halves the micro-batch of the next one.
     fn halvings(&self, trial: TrialNumber) -> u32 {
         let orders = self.engine().trial(trial).map(|t| t.orders.clone()).unwrap_or_default();
         let record = |order: &OrderId| self.engine().orders().get(order.0 as usize);
         orders.iter().filter_map(record).filter_map(|record| record.losses.get(&FailureClass::Oom)).sum()
     }
 
-    /// Keeps a trial's state after an epoch, durably: put what this returns into the `checkpoint` of the epoch's report.
-    /// It is deleted when no trial needs it any more.
+    /// Saves a trial's state after an epoch, durably, as a checkpoint: put what this returns into the `checkpoint` of
+    /// the epoch's report. The file is deleted when no trial needs it any more.
     ///
     /// # Errors
     /// If the study is in memory, or the file cannot be written.
@@ -207,11 +208,11 @@ impl Study {
         Ok(FileRef { path, digest: Digest::of(state), bytes: state.len() as u64 })
     }
 
-    /// The newest sound state that [`Study::save`] kept of a trial, with its epoch: train the epochs of
-    /// [`Trial::after`] it. `None`: begin at the beginning.
+    /// The newest undamaged state of a trial saved by [`Study::save`], with its epoch: train the epochs
+    /// [`Trial::after`] it. `None`: start from the beginning.
     ///
     /// # Errors
-    /// If the file cannot be read although it is sound.
+    /// If the file cannot be read although its digest was right.
     pub fn load(&self, trial: &Trial) -> Result<Option<(Epoch, Vec<u8>)>, StudyError> {
         let (start, _) = self.start(trial);
         let Some(file) = start.checkpoint else { return Ok(None) };
@@ -231,14 +232,14 @@ impl Study {
         debug_assert!(self.events.is_empty(), "sweep follows flush");
         // Looking at every trial after every order would be quadratic in long studies.
         if self.files.finished > self.engine().trials().len() / 64 {
-            self.files.settle(self.history.engine());
+            self.files.drop_unneeded(self.history.engine());
         }
         let mut over_quota = 0;
         if let Some(quota) = self.spec().limits.checkpoint_bytes
             && self.files.bytes > quota
         {
-            self.files.settle(self.history.engine());
-            over_quota = self.files.honour(self.history.engine(), quota);
+            self.files.drop_unneeded(self.history.engine());
+            over_quota = self.files.enforce_quota(self.history.engine(), quota);
         }
         let stale = std::mem::take(&mut self.files.stale);
         let mut swept = Swept { over_quota, ..Swept::default() };
@@ -261,7 +262,7 @@ impl Study {
     /// If the store fails or a folder cannot be read.
     pub fn tidy(&mut self) -> Result<Swept, StudyError> {
         self.flush()?;
-        self.files.settle(self.history.engine());
+        self.files.drop_unneeded(self.history.engine());
         self.files.stale.clear(); // found below, with everything else
         let forgotten: Vec<String> =
             self.store.kept_files()?.into_iter().filter(|path| !self.files.is_kept(path)).collect();
@@ -279,8 +280,8 @@ impl Study {
         Ok(swept)
     }
 
-    /// Deletes the folders in which commands kept the state of trials that nothing needs any more. No program may be at
-    /// work on a trial that is over.
+    /// Deletes the folders in which commands kept the state of trials that nothing needs any more. No program may still
+    /// be running for a trial that is over.
     ///
     /// # Errors
     /// If a folder cannot be read.
@@ -343,7 +344,7 @@ fn add_up(folder: &Path, remains: &mut Remains) {
     }
 }
 
-/// Deletes a folder with what it holds, links and not what they point at.
+/// Deletes a folder and its contents; links are deleted, not followed.
 fn delete_folder(path: &Path, swept: &mut Swept) {
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

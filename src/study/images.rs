@@ -1,4 +1,4 @@
-//! The images of a study: on record when the first run sees them, and the same ever after.
+//! The images of a study: recorded when the first run sees them, and checked to be the same from then on.
 
 use super::{PICTURES, Study};
 use crate::data::{DataSet, DataSummary, sheet};
@@ -9,13 +9,13 @@ use crate::store::{ImagesOnRecord, StoreError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a study cannot go on with images.
+/// Why a study cannot use images.
 #[derive(Debug, thiserror::Error)]
 pub enum ImagesError {
     /// They are not those on record.
     #[error("the images are not those it was trained on: {}\nhint: restore them, or give the study of these another `name`", .0.join("; "))]
     Others(Vec<String>),
-    /// What is on record, or what is to be, cannot be read or written as text.
+    /// The record of the images cannot be read from JSON or written as such.
     #[error("read what the images were")]
     Codec(#[from] serde_json::Error),
     /// The store fails.
@@ -29,7 +29,7 @@ pub enum ImagesError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// Makes sure that images are those on record.
+/// Checks that images are those on record.
 ///
 /// # Errors
 /// [`ImagesError::Others`], with what differs.
@@ -42,11 +42,11 @@ pub(super) fn same(on_record: &ImagesOnRecord, now: &DataSummary) -> Result<(), 
 }
 
 impl Study {
-    /// Puts on record what the images are, or makes sure that they are still the same. `base`: the folder at which their
+    /// Records which images the study has, or checks that they are still the same. `base`: the folder at which their
     /// paths start.
     ///
     /// # Errors
-    /// If they are others than those on record, or the store fails.
+    /// If they differ from those on record, or the store fails.
     pub fn identify_images(&mut self, images: &DataSummary, base: &Path) -> Result<(), ImagesError> {
         if let Some(on_record) = self.store.images()? {
             return same(&on_record, images);
@@ -56,7 +56,7 @@ impl Study {
         Ok(self.store.record_images(&ImagesOnRecord { folder, digest: images.digest, summary })?)
     }
 
-    /// Draws the pictures of the study's images that its reports show, unless they are there.
+    /// Draws the pictures of the study's images that its reports show, unless they exist.
     ///
     /// # Errors
     /// If they cannot be drawn or written.

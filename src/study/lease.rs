@@ -1,4 +1,4 @@
-//! Handing trials out and taking results in.
+//! Leasing trials, and taking in their results.
 
 use super::{Study, StudyError, WarmStartError};
 use crate::clock::unix_ms;
@@ -7,19 +7,19 @@ use crate::ids::{Epoch, TrialNumber};
 use crate::runner::{Continue, TrialError};
 use crate::space::Params;
 
-/// What there is to do.
+/// What [`Study::ask`] answers.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // a handle, moved once
 pub enum Ask {
     /// Train this, then [`Study::tell`].
     Trial(Trial),
-    /// Nothing until another trial that was asked for is told.
+    /// Nothing to do until another leased trial is told.
     Wait,
-    /// Nothing any more.
+    /// Nothing is left to do.
     Done(DoneReason),
 }
 
-/// A trial to be trained, as far as its order says. Told once: [`Study::tell`] consumes it.
+/// A leased trial, to be trained as far as its order says. It is told once: [`Study::tell`] consumes it.
 #[derive(Debug)]
 #[must_use = "a trial that is never told is trained again when the study is opened next"]
 pub struct Trial {
@@ -42,7 +42,7 @@ impl Trial {
         &self.order.params
     }
 
-    /// The stretch of training that is asked for.
+    /// Its order: the range of epochs to train.
     pub fn order(&self) -> &WorkOrder {
         &self.order
     }
@@ -52,41 +52,41 @@ impl Trial {
         self.attempt
     }
 
-    /// Epochs on record: where someone who keeps his own state may go on.
+    /// The last epoch on record before the order's last one: a caller that keeps its own state may resume there.
     pub fn known(&self) -> Epoch {
         self.known
     }
 
-    /// Checkpoints on record, newest first. Unverified: [`Study::start`] looks at the files.
+    /// Checkpoints on record, newest first. [`Study::start`] verifies the files.
     pub fn checkpoints(&self) -> &[EpochFiles] {
         &self.checkpoints
     }
 
-    /// The epochs to train by someone who resumes from the newest checkpoint on record, or has none and begins at 1.
-    /// Someone who can resume from elsewhere may report any first epoch up to one after [`Trial::known`].
+    /// The epochs to train for a caller that resumes from the newest checkpoint on record; from 1 if there is none. A
+    /// caller that keeps its own state may start with any epoch up to the one after [`Trial::known`].
     pub fn remaining(&self) -> impl Iterator<Item = Epoch> + use<> {
         self.after(self.checkpoints.first().map_or(Epoch(0), |files| files.epoch))
     }
 
-    /// The epochs to train by someone who resumes from the state after `epoch`; from `Epoch(0)`: all of them.
+    /// The epochs to train for a caller that resumes from the state after `epoch`; after `Epoch(0)`: all of them.
     pub fn after(&self, epoch: Epoch) -> impl Iterator<Item = Epoch> + use<> {
         (epoch.0 + 1..=self.order.to.0).map(Epoch)
     }
 }
 
-/// What became of an order whose training has ended well.
+/// The result of [`Study::finish`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
-    /// It has its outcome.
+    /// The order has its outcome.
     Finished(Outcome),
-    /// Its objective is undefined, and it will be asked for again.
+    /// Its objective is undefined, and it will be handed out again.
     Again { class: FailureClass, reason: String },
 }
 
 /// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// It will be asked for again.
+    /// It will be handed out again.
     Again,
     /// The trial has failed.
     ForGood,
@@ -121,8 +121,8 @@ impl Study {
         Ok(go)
     }
 
-    /// Ends a trial's order: `Ok` after the last epoch that was wanted, else why it failed. Whether it is tried
-    /// again is for the study's failure policies.
+    /// Ends a trial's order: `Ok` after its last epoch, else why it failed. The study's failure policies decide whether
+    /// it is tried again.
     ///
     /// # Errors
     /// If epochs are missing, or the outcome cannot be put on record.
@@ -157,8 +157,8 @@ impl Study {
         self.apply(Event::AttemptStarted { order: id, attempt, worker, unix_ms: unix_ms() })?;
         self.leased.insert(id);
         let trial = self.engine().trial(order.trial);
-        // The outcome rests on a report of this very attempt: one that ended between its last epoch and its outcome
-        // is asked for the last epoch again.
+        // The outcome must come from a report of this attempt: if the one before ended between its last epoch and its
+        // outcome, this one trains the last epoch again.
         let last = order.to.0.saturating_sub(1);
         let checkpoints = trial.into_iter().flat_map(|t| t.checkpoints()).filter(|f| f.epoch.0 <= last);
         let checkpoints = checkpoints.cloned().collect();
@@ -195,7 +195,7 @@ impl Study {
             }
             Some(outcome) => outcome,
             None => {
-                self.leased.remove(&id); // it will be asked for again
+                self.leased.remove(&id); // it will be handed out again
                 let (number, to) = (trial.number(), trial.order.to);
                 return Err(StudyError::Unfinished { trial: number, to });
             }
@@ -220,7 +220,7 @@ impl Study {
         Ok(lost)
     }
 
-    /// Gives a trial back untold: an interrupt. What it has on record stays; nothing is counted against it.
+    /// Releases a trial without telling it, after an interrupt. Its epochs on record stay, and no failure is counted.
     pub fn release(&mut self, trial: Trial) {
         self.leased.remove(&trial.order.order);
     }

@@ -1,4 +1,4 @@
-//! The one look at the locked test images: what is evaluated, with which threshold, on record for good.
+//! The only opening of the locked test images: which trials are evaluated, with which thresholds, recorded permanently.
 
 use super::images::{ImagesError, same};
 use super::record::{self, RecordError};
@@ -20,26 +20,26 @@ use std::path::{Path, PathBuf};
 /// Why the test images stay locked, or could not be evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum OpeningError {
-    /// Another runner.
+    /// The runner is of another kind.
     #[error("its trials are not trained on images")]
     NotImages,
-    /// There is something left to train.
+    /// The study is not over.
     #[error(
         "it is not over, and test images are opened once\nhint: finish it with `hpsearch run`, or say --unfinished"
     )]
     NotOver,
-    /// Its images were never seen.
+    /// The folder of the study's images was never recorded.
     #[error("where its images are is not on record\nhint: name the study file instead of the study")]
     NoFolder,
-    /// Nothing could be evaluated.
+    /// No trial can be evaluated.
     #[error(
         "no trial that could be tested has a checkpoint\nhint: raise `limits.checkpoint_size` if a quota removed them"
     )]
     NoFinalists,
-    /// A finalist's checkpoint is gone, damaged, or another's.
+    /// A finalist's checkpoint is gone, damaged or another trial's.
     #[error("evaluate trial {trial}")]
     Checkpoint { trial: TrialNumber, source: Box<ImageError> },
-    /// The images are gone, or others.
+    /// The images are gone, or differ from those on record.
     #[error(transparent)]
     Images(#[from] ImagesError),
     /// The network or the images fail.
@@ -74,9 +74,9 @@ impl From<ImageError> for OpeningError {
 /// How the test images are opened.
 #[derive(Clone, Debug)]
 pub struct OpeningOptions {
-    /// How many leading trials are evaluated; the first is the answer, the others are for comparison.
+    /// How many leading trials are evaluated; the first is the result, the others are for comparison.
     pub finalists: usize,
-    /// Although the study is not over: the record says so.
+    /// Open them although the study is not over; the record says so.
     pub unfinished: bool,
     /// The folder at which paths of the study file start; `None`: where it was when the images were first seen.
     pub base: Option<PathBuf>,
@@ -84,7 +84,7 @@ pub struct OpeningOptions {
     pub slot: DeviceSlot,
 }
 
-/// A trial that will be evaluated: settled before any test image is seen.
+/// A trial that will be evaluated, fixed before any test image is scored.
 struct Candidate {
     trial: TrialNumber,
     params: Params,
@@ -97,19 +97,19 @@ type Candidates = (Vec<Candidate>, Vec<String>);
 
 impl Study {
     /// Evaluates the finalists on the test images, writes their predictions, and puts the opening on record. Everything
-    /// that can go wrong is tried before the first test image is looked at. Says which leading trials could not be
-    /// evaluated, and why. An opening that was cut short is completed; nothing is done where the results are on record.
+    /// that can fail is tried before the first test image is scored. Returns which leading trials could not be
+    /// evaluated, and why. An interrupted opening is completed; if the results are on record, nothing is done.
     ///
     /// # Errors
-    /// If the study is not over, has no test images or no finalists, if its images are not those it was trained on, or a
-    /// checkpoint is gone or damaged. Nothing is opened then.
+    /// If the study is not over, has no test images or no finalists, if its images are not those it was trained on, or
+    /// a checkpoint is gone or damaged. Nothing is opened then.
     pub fn open_test_images(&mut self, options: &OpeningOptions) -> Result<Vec<String>, OpeningError> {
         if !matches!(self.spec().runner, RunnerSpec::Image { .. }) {
             return Err(OpeningError::NotImages);
         }
         let begun = self.store.opening()?;
         if begun.as_ref().is_some_and(|opening| !opening.results.is_empty()) {
-            return Ok(Vec::new()); // by another process, just now
+            return Ok(Vec::new()); // done already, maybe by another process just now
         }
         let unfinished = !self.is_over()?;
         if unfinished && !options.unfinished && begun.is_none() {
@@ -132,7 +132,7 @@ impl Study {
         }
         let folder = dir.join("test");
         std::fs::create_dir_all(&folder).map_err(|source| OpeningError::Io { path: folder, source })?;
-        // One that was cut short is completed: the same trials give the same figures.
+        // An interrupted opening is completed: the same trials give the same results.
         if begun.is_none() {
             self.store.begin_opening(clock::unix_ms(), unfinished)?;
         }
@@ -176,7 +176,7 @@ impl Study {
                     checkpoint: checkpoint.file.clone(),
                     threshold: metrics::threshold_at(&validation.validation, &self.spec().objective.operating_point),
                 }),
-                // That what was given up on the way has no checkpoint is no news.
+                // A trial stopped early is not expected to have a checkpoint.
                 _ if trial.state == TrialState::Stopped => {}
                 (None, _) => {
                     left_out.push(format!("trial {} cannot be tested: its checkpoint is not kept", trial.number));
@@ -190,7 +190,7 @@ impl Study {
     }
 }
 
-/// Nobody watches an evaluation of seconds.
+/// Ignores progress: an evaluation takes seconds.
 struct Silent;
 
 impl EpochSink for Silent {

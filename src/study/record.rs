@@ -1,4 +1,4 @@
-//! A study as plain data, for reports: read from its folder beside a run that may be going on.
+//! A study as plain data, for reports: read from its folder, even during a run.
 
 use crate::data::{DataSet, DataSummary, Quiet, sheet};
 use crate::digest::Digest;
@@ -22,7 +22,7 @@ pub enum RecordError {
     /// The database fails.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What is on record about the images cannot be understood.
+    /// What is on record about the images cannot be parsed.
     #[error("read what the images were")]
     Images(#[source] serde_json::Error),
     /// A file of predictions cannot be read.
@@ -37,7 +37,7 @@ pub enum RecordError {
 }
 
 /// Reads the study whose folder is `dir`, with the predictions of at most `finalists` leading trials. Takes no lock and
-/// changes nothing. Predictions whose file is gone are left out; small pictures are for [`illustrate`] to add.
+/// changes nothing. Predictions whose file is gone are left out; [`illustrate`] adds thumbnails.
 ///
 /// # Errors
 /// If the study cannot be read, or a file of predictions is damaged.
@@ -74,8 +74,8 @@ pub fn record(reader: &dyn Reader, dir: &Path, finalists: usize) -> Result<Study
     Ok(record)
 }
 
-/// Adds small pictures of what the leading trial calls wrongly, if the images are still where they were and the same.
-/// A report without them is a report, so that they are gone is no error. `cache_dir`: where decoded images are kept.
+/// Adds thumbnails of images that the leading trial misclassifies, if the images are still in place and unchanged;
+/// otherwise adds none, which is no error. `cache_dir`: the cache of decoded images.
 pub fn illustrate(record: &mut StudyRecord, reader: &dyn Reader, cache_dir: &Path) -> Result<(), RecordError> {
     let RunnerSpec::Image { data, .. } = &record.spec.runner else { return Ok(()) };
     let Some(images) = reader.images()? else { return Ok(()) };
@@ -94,7 +94,7 @@ pub fn illustrate(record: &mut StudyRecord, reader: &dyn Reader, cache_dir: &Pat
     Ok(())
 }
 
-/// Side of the small pictures of [`illustrate`] in pixels.
+/// Side of the thumbnails in pixels.
 const THUMBNAIL: u32 = 128;
 
 /// Pictures drawn when the study was first run: file in the study's folder, title, caption.
@@ -121,7 +121,7 @@ pub fn tested(dir: &Path, opening: &Opening) -> Result<TestOpening, RecordError>
     Ok(TestOpening { unix_ms: opening.unix_ms, unfinished: opening.unfinished, results })
 }
 
-/// The rows of a study as a report has them.
+/// A study's rows in the form that reports use.
 fn arranged(spec: StudySpec, tables: &Tables) -> StudyRecord {
     let mut warm_starts = BTreeMap::new();
     tables.earlier.values().for_each(|row| *warm_starts.entry(row.study.clone()).or_default() += 1);
@@ -170,7 +170,7 @@ fn order(tables: &Tables, row: &OrderRow) -> OrderRecord {
     let attempts = tables.attempts.range((row.order, 0)..=(row.order, u32::MAX)).map(|(_, attempt)| {
         let own = |order, number| order == row.order && number == attempt.attempt;
         let lost = tables.failures.values().find(|f| !f.is_final && f.attempt.is_some_and(|n| own(f.order, n)));
-        // One that was cut short is known by its last sign of life: when that was noticed says nothing.
+        // An interrupted attempt ends with its last report: when the interruption was recorded says nothing about it.
         let ended = attempt.ended_ms.filter(|_| attempt.ended != Some(AttemptEnd::Interrupted)).unwrap_or_else(|| {
             let reports = tables.epochs_of(row.trial).filter(|e| own(e.order, e.attempt)).map(|e| e.reported_ms);
             reports.max().unwrap_or(attempt.started_ms)

@@ -2,6 +2,7 @@ use super::*;
 use crate::engine::{DoneReason, EpochReport, FailureClass};
 use crate::ids::{Epoch, TrialNumber};
 use crate::runner::TrialError;
+use crate::spec::NormStatistics;
 use crate::store::conformance;
 
 fn value(epoch: Epoch, value: f64) -> EpochReport {
@@ -31,7 +32,8 @@ fn a_study_goes_on_where_it_stopped() {
     let mut trial = asked(&mut study);
     assert_eq!((trial.number(), trial.attempt(), trial.known()), (TrialNumber(0), 2, Epoch(1)));
     assert_eq!(trial.params(), &first_params);
-    // Without a checkpoint it begins anew; who kept his own may begin after the last epoch on record.
+    // Without a checkpoint it starts from epoch 1; a caller with its own state may start after the last epoch on
+    // record.
     assert_eq!(trial.remaining().collect::<Vec<_>>(), [Epoch(1), Epoch(2), Epoch(3)]);
     assert!(study.report(&mut trial, value(Epoch(3), 0.5)).is_err(), "epochs cannot be left out");
     assert!(!study.report(&mut trial, value(Epoch(2), 0.6)).unwrap().is_stop());
@@ -41,7 +43,7 @@ fn a_study_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn every_trial_is_asked_for_once_even_with_several_in_hand() {
+fn every_trial_is_leased_once_even_with_several_leased_at_a_time() {
     let mut study = Study::in_memory(&conformance::study("several"));
     let mut trials: Vec<Trial> = (0..4).map(|_| asked(&mut study)).collect();
     assert!(matches!(study.ask().unwrap(), Ask::Wait));
@@ -74,7 +76,7 @@ fn failures_follow_their_policies() {
 }
 
 #[test]
-fn an_order_that_lacks_only_its_outcome_has_it_when_the_study_is_opened() {
+fn opening_a_study_finishes_an_order_that_lacks_only_its_outcome() {
     let state = tempfile::tempdir().unwrap();
     let spec = conformance::study("ready");
     {
@@ -90,7 +92,7 @@ fn an_order_that_lacks_only_its_outcome_has_it_when_the_study_is_opened() {
 }
 
 #[test]
-fn an_attempt_that_failed_after_its_last_epoch_is_asked_for_that_epoch_again() {
+fn after_a_failure_past_the_last_epoch_that_epoch_is_trained_again() {
     let mut study = Study::in_memory(&conformance::study("late"));
     let mut trial = asked(&mut study);
     for epoch in trial.remaining() {
@@ -105,7 +107,7 @@ fn an_attempt_that_failed_after_its_last_epoch_is_asked_for_that_epoch_again() {
 }
 
 #[test]
-fn a_success_told_too_early_is_refused_and_the_trial_asked_for_again() {
+fn a_success_told_too_early_is_refused_and_the_trial_leased_again() {
     let mut study = Study::in_memory(&conformance::study("early"));
     for epochs in [0, 1] {
         let mut trial = asked(&mut study);
@@ -134,7 +136,7 @@ fn a_diverged_trial_is_tried_again_where_the_policy_says_so() {
 }
 
 #[test]
-fn a_state_that_was_saved_is_where_a_promoted_trial_goes_on() {
+fn a_promoted_trial_resumes_from_its_saved_state() {
     let state = tempfile::tempdir().unwrap();
     let mut spec = conformance::study("saved");
     spec.runner = crate::spec::RunnerSpec::External { epochs: 3 };
@@ -142,7 +144,7 @@ fn a_state_that_was_saved_is_where_a_promoted_trial_goes_on() {
     spec.budget.n_trials = Some(3);
     let mut trained = Vec::new();
     loop {
-        // Opened anew for every trial: what a trial needs is on disk.
+        // Opened again for every trial: what a trial needs is on disk.
         let mut study = Study::open(state.path(), &spec).unwrap();
         let Ask::Trial(mut trial) = study.ask().unwrap() else { break };
         let (from, mut sum) = match study.load(&trial).unwrap() {
@@ -171,7 +173,7 @@ fn a_changed_study_is_refused_with_the_difference_and_a_raised_budget_goes_on() 
     let state = tempfile::tempdir().unwrap();
     let spec = conformance::study("changed");
     drop(Study::open(state.path(), &StudySpec { seed: 1, ..spec.clone() }).unwrap());
-    // Nothing is on record yet that a change could spoil.
+    // No result is on record yet, so the study may change.
     let mut study = Study::open(state.path(), &spec).unwrap();
     let Ask::Trial(mut trial) = study.ask().unwrap() else { panic!("no trial") };
     study.report(&mut trial, EpochReport::new(Epoch(1), 0.5)).unwrap();
@@ -222,7 +224,7 @@ fn listing(study: &Study) -> Vec<String> {
 }
 
 #[test]
-fn only_needed_files_stay_and_a_damaged_checkpoint_is_passed_over() {
+fn only_needed_files_stay_and_a_damaged_checkpoint_is_skipped() {
     let state = tempfile::tempdir().unwrap();
     let spec = conformance::study("files");
     let mut study = Study::open(state.path(), &spec).unwrap();
@@ -264,7 +266,7 @@ fn only_needed_files_stay_and_a_damaged_checkpoint_is_passed_over() {
 }
 
 #[test]
-fn a_quota_gives_up_what_stands_in_first() {
+fn a_quota_deletes_fallback_checkpoints_first() {
     let state = tempfile::tempdir().unwrap();
     let mut spec = conformance::study("quota");
     spec.limits.checkpoint_bytes = Some(60);
@@ -282,7 +284,7 @@ fn a_quota_gives_up_what_stands_in_first() {
 }
 
 #[test]
-fn every_lack_of_memory_halves_what_the_next_attempt_computes_at_once() {
+fn every_out_of_memory_failure_halves_the_next_micro_batch() {
     let state = tempfile::tempdir().unwrap();
     let mut spec = conformance::study("memory");
     spec.failures.oom = 2;
@@ -296,4 +298,26 @@ fn every_lack_of_memory_halves_what_the_next_attempt_computes_at_once() {
         assert_eq!((trial.number(), study.start(&trial).0.halvings), (number, halvings));
     }
     assert_eq!(study.fail(trial, FailureClass::Oom, "no room".to_owned()).unwrap(), Lost::ForGood);
+}
+
+/// What a study file leaves out keeps the default of the version that began the study; what it states must not change.
+#[test]
+fn a_default_that_has_changed_since_does_not_change_a_study() {
+    const FILE: &str = "[data]\nsynthetic = {}\n[network]\nbackbone = \"inception_v3\"\nweights = \"random\"\n\
+                        [budget]\nn_trials = 2\n[space]\nlearning_rate = { type = \"float\", low = 1e-4, high = 1e-2 }\n";
+    let state = tempfile::tempdir().unwrap();
+    let read = |more: &str| crate::config::from_text(&format!("{FILE}{more}")).unwrap().spec;
+    let statistics = |spec: &StudySpec| spec.runner.fixed().unwrap().training.norm_statistics;
+    let earlier = read("[training]\nnorm_statistics = \"running\"\n");
+    let mut study = Study::open(state.path(), &earlier).unwrap();
+    let mut trial = asked(&mut study);
+    study.report(&mut trial, value(Epoch(1), 0.5)).unwrap();
+    drop((trial, study));
+    let now = read("");
+    assert_eq!(statistics(&now), NormStatistics::Precise);
+    let study = Study::open(state.path(), &now).unwrap();
+    assert_eq!(statistics(study.spec()), NormStatistics::Running);
+    drop(study);
+    let said = read("[training]\nnorm_statistics = \"precise\"\n");
+    assert!(matches!(Study::open(state.path(), &said), Err(StudyError::Changed { .. })));
 }

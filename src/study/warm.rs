@@ -1,7 +1,7 @@
-//! Results of earlier studies, for the sampler of a new one: found, checked, and copied into its own database.
+//! Warm start: results of earlier studies for the sampler of a new one, found, checked and copied into its database.
 //!
-//! Copied once, before the first order, as events like any other: what becomes of the earlier study later does not
-//! matter, and a resumed study knows exactly what it knew.
+//! They are copied once, as events, before the first order: later changes to the earlier study do not matter, and a
+//! resumed study knows the same results.
 
 use super::{Study, StudyError};
 use crate::clock::unix_ms;
@@ -14,7 +14,7 @@ use crate::store::{StoreError, read_file};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Why a study cannot start warm.
+/// Why a warm start fails.
 #[derive(Debug, thiserror::Error)]
 pub enum WarmStartError {
     /// No such study.
@@ -28,18 +28,18 @@ pub enum WarmStartError {
         "start warm from `{0}`: that is this very study\nhint: name an earlier one, or give this one another `name`"
     )]
     Itself(String),
-    /// Its values mean something else.
+    /// Its objective is another one.
     #[error(
         "start warm from study {study}: its {what} is {theirs}, here it is {ours}\nhint: values can be compared only where both studies have the same objective"
     )]
     Objective { study: String, what: &'static str, theirs: String, ours: String },
-    /// Not one trial fits.
+    /// None of its trials can be used.
     #[error("start warm from study {}: none of its trials can be used{}\nhint: its parameters must be those of this study, their values within this study's domains", .0.study, reasons(.0))]
     NothingFits(Box<WarmStart>),
     /// The earlier study cannot be read.
     #[error("read study `{}`", path.display())]
     Store { path: PathBuf, source: StoreError },
-    /// The earlier study's record does not follow from its study file.
+    /// The earlier study's events are inconsistent with its specification.
     #[error("read study `{}`", path.display())]
     Inconsistent { path: PathBuf, source: Inconsistent },
     /// Asked for a trial before the results were copied.
@@ -57,8 +57,8 @@ fn reasons(warm: &WarmStart) -> String {
     warm.left_out.iter().map(|(reason, n)| format!("\n  {n} left out: {reason}")).collect()
 }
 
-/// What a study starts with: what is on record if it was begun, else what its earlier studies give now. `base`: the
-/// folder of the study file.
+/// The earlier results a study starts with: those on record if it has begun, else those its earlier studies give now.
+/// `base`: the folder of the study file.
 ///
 /// # Errors
 /// If an earlier study is missing, cannot be read, has another objective, or holds nothing that fits.
@@ -108,7 +108,7 @@ fn read(source_name: &str, state: &Path, base: &Path, spec: &StudySpec) -> Resul
     if warm.results.is_empty() { Err(WarmStartError::NothingFits(Box::new(warm))) } else { Ok(warm) }
 }
 
-/// The database that a name or a path means.
+/// The database that a name or path refers to.
 fn find(source: &str, state: &Path, base: &Path) -> Result<PathBuf, WarmStartError> {
     let is_name = !source.contains('/') && !Path::new(source).is_absolute();
     let named = is_name.then(|| state.join(source).join("study.db"));
@@ -133,7 +133,7 @@ fn same_objective(earlier: &StudySpec, spec: &StudySpec) -> Result<(), WarmStart
     differs("direction", theirs.direction.to_string(), ours.direction.to_string())
 }
 
-/// The trials whose finished orders gave a value and whose configuration is one of this study's space.
+/// The trials that have a value and whose configuration is in this study's space; the others are counted by reason.
 fn fitting(source: &str, engine: &Engine, spec: &StudySpec) -> WarmStart {
     let mut left_out = BTreeMap::new();
     let mut results = Vec::new();
@@ -155,17 +155,18 @@ fn fitting(source: &str, engine: &Engine, spec: &StudySpec) -> WarmStart {
     WarmStart { source: source.to_owned(), study: engine.spec().name.clone(), results, left_out }
 }
 
-/// A configuration in this space's form, or the first reason why it has none.
+/// A configuration completed for this space, or the first reason why it is not in it.
 fn fit(space: &SearchSpace, params: &Params) -> Result<Params, String> {
     space.complete(params).map_err(|wrong| match wrong.into_iter().next() {
-        // The values differ from trial to trial; the parameter is what counts.
+        // Without the value, which differs between trials, so that they are counted as one reason.
         Some(NotInSpace::Outside { name, domain, .. }) => format!("`{name}` is not within {domain}"),
         Some(other) => other.to_string(),
         None => "it does not fit".to_owned(),
     })
 }
 
-/// Epochs of a trial whose full number is `theirs`, as epochs where that is `ours`: only a whole trial is a whole one.
+/// Scales an epoch of a study with `theirs` epochs per trial to one with `ours`: only a complete trial becomes a
+/// complete one, unless one epoch is all that there is.
 fn scaled(epoch: Epoch, theirs: u32, ours: u32) -> Epoch {
     if theirs == ours {
         return epoch;
@@ -178,7 +179,7 @@ fn scaled(epoch: Epoch, theirs: u32, ours: u32) -> Epoch {
 }
 
 impl Study {
-    /// Copies the results of earlier studies, unless they are here.
+    /// Copies the results of earlier studies, unless they are on record.
     pub(super) fn start_warm(&mut self, state: &Path, base: &Path) -> Result<(), StudyError> {
         if !self.is_cold() {
             return Ok(());
@@ -189,7 +190,7 @@ impl Study {
         self.flush() // all of them in one transaction
     }
 
-    /// Whether results of earlier studies are wanted and not here yet.
+    /// Whether results of earlier studies are wanted and not on record yet.
     pub(super) fn is_cold(&self) -> bool {
         !self.spec().sampler.warm_start().is_empty()
             && self.engine().warm_starts().is_empty()
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn epochs_of_another_length_keep_their_share_and_only_whole_trials_are_whole() {
+    fn epochs_of_earlier_studies_are_scaled_and_only_complete_trials_stay_complete() {
         let scaled = |epoch, theirs, ours| scaled(Epoch(epoch), theirs, ours).0;
         assert_eq!((scaled(1, 27, 27), scaled(27, 27, 27)), (1, 27));
         assert_eq!((scaled(1, 27, 9), scaled(9, 27, 9), scaled(26, 27, 9), scaled(27, 27, 9)), (1, 3, 8, 9));

@@ -1,4 +1,4 @@
-//! Programs as trials, in the real binary.
+//! The command runner, through the real binary.
 
 use crate::program::{Bench, text, wait};
 use std::time::Duration;
@@ -61,7 +61,7 @@ fn a_program_is_promoted_killed_and_resumed_like_any_other_trial() {
 }
 
 #[test]
-fn a_trial_whose_folder_is_gone_begins_anew() {
+fn a_trial_whose_folder_is_deleted_starts_over() {
     let bench = bench();
     bench.finish(&["--workers", "2"]);
     let unbroken = bench.tables();
@@ -76,7 +76,7 @@ fn a_trial_whose_folder_is_gone_begins_anew() {
 }
 
 #[test]
-fn a_program_that_forgets_its_objective_is_told_so() {
+fn a_program_that_does_not_report_its_objective_gets_a_clear_error() {
     let bench = bench();
     let script = "echo '{\"epoch\": 1, \"accuracy\": 0.5}'; sleep 5";
     std::fs::write(bench.study().with_file_name("train.sh"), script).unwrap();

@@ -1,4 +1,4 @@
-//! Runs are broken in every way, and end with the tables of an unbroken one.
+//! Runs that are interrupted in every way end with the tables of an uninterrupted one.
 
 use crate::program::{Bench, children, is_alive, signal, text, wait};
 use hpsearch::crash::Point;
@@ -64,7 +64,7 @@ fn a_hundred_kills_change_nothing() {
         let mut run = bench.spawn(&["--workers", "2"]);
         let limit = Duration::from_millis(12 + delays.next(33));
         if kills % 5 == 4 {
-            // A worker dies first; the run must not mind.
+            // A worker dies first; the run must go on.
             std::thread::sleep(limit);
             children(run.id()).first().into_iter().for_each(|&worker| signal(worker, Signal::KILL));
         }

@@ -1,11 +1,11 @@
-//! The order sequence, and all that follows from it, is the same for every number of workers, every order of
-//! arrival, and through kills of workers and of the coordinator.
+//! The sequence of work orders and the results are the same for every number of workers, every order in which results
+//! arrive, and through kills of workers and of the coordinator.
 
 use crate::simulation::{Conditions, Database, Simulation, mixed_space, replay, rugged, samplers, schedulers, study};
 use hpsearch::rng::{Purpose, StreamRng};
 use hpsearch::spec::{Direction, SamplerSpec, SchedulerSpec, StudySpec};
 
-/// Whether the database is asked after every event of every simulated study, and not of every twelfth.
+/// Whether the database is compared in every simulated run, not only in every twelfth.
 fn exhaustive() -> bool {
     std::env::var_os("HPSEARCH_EXHAUSTIVE").is_some()
 }
@@ -37,7 +37,7 @@ fn same_every_way(spec: &StudySpec, runs: u64) {
         same(&other.orders(), &orders, &format!("{what}, {how:?}"));
         same(&other.results(), &results, &format!("{what}, {how:?}"));
     }
-    // Whoever reads the log comes to the same.
+    // A replay of the log gives the same.
     let mut read = Simulation::new(spec, &rugged);
     read.engine = replay(spec, &straight.log);
     assert_eq!((read.orders(), read.results()), (orders, results), "{what}");
@@ -83,7 +83,7 @@ fn tpe_gives_one_order_sequence_with_every_scheduler() {
 }
 
 #[test]
-fn the_number_of_virtual_workers_is_no_matter_where_nothing_hangs_on_it() {
+fn virtual_workers_change_nothing_where_the_sampler_does_not_learn() {
     let scheduler = SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 };
     let mut spec = study(mixed_space(), SamplerSpec::Random, scheduler, 27, 9);
     let run = |spec: &StudySpec| {

@@ -1,4 +1,4 @@
-//! The recipe by which parameters and inputs are made from integers, and figures that torch computed from them in f64.
+//! Golden values: a recipe that derives parameters and inputs from integers, and what torch computed from them in f64.
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub fn numbers(name: &str, count: usize) -> impl Iterator<Item = f64> {
     (0..count as u64).map(move |i| (splitmix(seed, i) >> 40) as f64 / f64::from(1 << 23) - 1.0)
 }
 
-/// A tensor of the network, under torchvision's name.
+/// The recipe's parameter of the network with this (torchvision's) name.
 pub fn parameter(name: &str, shape: &[usize]) -> Tensor {
     let count = shape.iter().product();
     let bound = |fan_in: usize| (6.0 / fan_in as f64).sqrt();
@@ -50,7 +50,7 @@ pub fn input(batch: usize, side: usize) -> Tensor {
     x.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
 }
 
-/// The largest relative error of a tensor's samples, mean and deviation. `t` is laid out as torch has it.
+/// The largest relative error of a tensor's samples, mean and deviation. `t` has torch's layout.
 pub fn error(t: &Tensor, golden: &Value) -> f64 {
     let shape: Vec<usize> = serde_json::from_value(golden["shape"].clone()).unwrap();
     assert_eq!(t.dims(), shape);

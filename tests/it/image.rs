@@ -3,7 +3,7 @@
 use crate::program::{Bench, wait};
 use std::time::Duration;
 
-/// A narrow InceptionV3 on drawn images: heads on cached features, and a stage that is trained.
+/// A narrow InceptionV3 on synthetic images: heads on cached features, and trials that train a stage.
 const STUDY: &str = r#"
 name = "s"
 seed = 2
@@ -54,24 +54,24 @@ fn workers_and_kills_change_nothing_in_an_image_study() {
     bench.finish(&["--workers", "4"]);
     assert_eq!(bench.tables(), one);
 
-    // What was cached is gone too: kills hit the filling of caches as well. A machine that is through too early for
-    // that begins anew, with less time between kills.
-    let mut patience = 1.0;
-    while kills(&bench, patience) < 3 {
-        patience /= 2.0;
+    // The caches are deleted too, so that kills also interrupt their filling. If the study ends before three kills, it
+    // is repeated with shorter delays.
+    let mut scale = 1.0;
+    while kills(&bench, scale) < 3 {
+        scale /= 2.0;
     }
     bench.finish(&["--workers", "2"]);
     assert_eq!(bench.tables(), one);
     assert_eq!(bench.files(), files);
 }
 
-/// How often a study begun anew was killed before it came to its end.
-fn kills(bench: &Bench, patience: f64) -> usize {
+/// Starts the study from nothing and kills it after scaled delays; the number of kills before it ended.
+fn kills(bench: &Bench, scale: f64) -> usize {
     bench.forget();
     let delays = [60, 250, 420, 170, 600, 330, 510, 90, 700, 280];
     let was_killed = |&delay: &u64| {
         let mut run = bench.spawn(&["--workers", "3"]);
-        wait(&mut run, Duration::from_millis(delay).mul_f64(patience)).is_none()
+        wait(&mut run, Duration::from_millis(delay).mul_f64(scale)).is_none()
     };
     delays.iter().take_while(|delay| was_killed(delay)).count()
 }

@@ -1,12 +1,12 @@
-//! The source is laid out as DESIGN.md says: modules import downward only and never in a circle, third-party crates stay in
-//! their rooms.
+//! The source is laid out as DESIGN.md says: modules import downward only and never in a cycle, and each third-party
+//! crate is used only in certain modules (its rooms).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
-/// Lower floors first; a module may use those of its own floor and below.
+/// Layers of modules, lowest first; a module may use those of its own floor and below.
 const FLOORS: [&[&str]; 16] = [
     &["ids", "rng", "digest", "fsx", "clock", "stats", "crash", "wording"],
     &["space"],
@@ -26,7 +26,7 @@ const FLOORS: [&[&str]; 16] = [
     &["lib", "main"],
 ];
 
-/// Where a third-party crate may be named; `*`: anywhere. One that is not listed has no room.
+/// The modules in which each third-party crate may be used; `*`: anywhere. Every dependency must be listed.
 const ROOMS: [(&str, &[&str]); 39] = [
     ("annotate_snippets", &["config"]),
     ("base64", &["report"]),
@@ -62,12 +62,12 @@ const ROOMS: [(&str, &[&str]); 39] = [
     ("thiserror", &["*"]),
     ("toml", &["config"]),
     ("walkdir", &["data"]),
+    ("maud", &["report"]),
+    ("jiff", &["clock"]),
     // Not ours to place.
     ("std", &["*"]),
     ("core", &["*"]),
     ("hpsearch", &["main"]),
-    ("maud", &["report"]),
-    ("jiff", &["clock"]),
 ];
 
 type Module = Vec<String>;
@@ -95,7 +95,7 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
 }
 
 impl Tree {
-    /// The crate's own source, with some files replaced by other text.
+    /// The crate's own source, with text added to some files.
     fn with(planted: &[(&str, &str)]) -> Self {
         let planted: BTreeMap<PathBuf, &str> =
             planted.iter().map(|(file, text)| (root().join("src").join(file), *text)).collect();
@@ -107,7 +107,7 @@ impl Tree {
 
     fn read(&mut self, file: &Path, folder: &Path, module: Module, planted: &BTreeMap<PathBuf, &str>) {
         let text = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        // What is planted stands before the file's own text, but for the comments of the module.
+        // Planted items come before the file's own.
         let extra = planted.get(file).copied().unwrap_or_default();
         let parsed = syn::parse_file(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let mut items = syn::parse_file(extra).expect("planted text is Rust").items;
@@ -145,7 +145,7 @@ impl Tree {
         self.modules.insert(module, Source { items: own, uses });
     }
 
-    /// The module in which a path's thing is defined, following names that modules hand on; `None`: not of this crate.
+    /// The module that defines what a path names, following re-exports; `None`: not of this crate.
     fn resolve(&self, from: &Module, path: &[String], depth: u32) -> Option<Module> {
         let (mut at, rest) = match path.first()?.as_str() {
             "crate" => (Vec::new(), &path[1..]),
@@ -155,7 +155,7 @@ impl Tree {
                 (from[..from.len().checked_sub(up)?].to_vec(), &path[up..])
             }
             first => {
-                // A child, or a name that was brought in.
+                // A child, or an imported name.
                 let child = [from.clone(), vec![first.to_owned()]].concat();
                 if self.modules.contains_key(&child) {
                     (from.clone(), path)
@@ -171,8 +171,8 @@ impl Tree {
                 at = child;
                 continue;
             }
-            let handed_on = self.modules.get(&at).and_then(|m| m.uses.get(segment)).filter(|_| depth < 8);
-            if let Some(target) = handed_on
+            let re_exported = self.modules.get(&at).and_then(|m| m.uses.get(segment)).filter(|_| depth < 8);
+            if let Some(target) = re_exported
                 && let Some(found) = self.resolve(&at, &[target.as_slice(), &rest[i + 1..]].concat(), depth + 1)
             {
                 return Some(found);
@@ -182,7 +182,7 @@ impl Tree {
         Some(at)
     }
 
-    /// Every path that a module names, in imports (not in `pub use`, which only hands on) and anywhere else.
+    /// Every path that a module names, in imports (not in `pub use`, which only re-exports) and anywhere else.
     fn paths(&self, module: &Module) -> Vec<Module> {
         let mut found = Paths::default();
         for item in &self.modules[module].items {
@@ -218,8 +218,8 @@ impl Tree {
         wrong.map(|(from, to)| format!("{} uses {}", from.join("::"), to.join("::"))).collect()
     }
 
-    /// Circles between modules of one parent, at any level: each as the modules that it goes through.
-    fn circles(&self) -> Vec<String> {
+    /// Modules that use each other in a cycle with siblings, at any level.
+    fn cycles(&self) -> Vec<String> {
         let mut siblings: BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
         for (from, to) in self.edges() {
             let shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
@@ -245,20 +245,20 @@ impl Tree {
         found
     }
 
-    /// Third-party crates named outside their rooms.
+    /// Third-party crates used outside their modules.
     fn out_of_room(&self) -> Vec<String> {
         let rooms: BTreeMap<&str, &[&str]> = ROOMS.into_iter().collect();
         let mut found = BTreeSet::new();
         for module in self.modules.keys() {
             let place = module.join("::");
-            let handed_on = self.modules[module].uses.values().cloned();
-            for path in self.paths(module).into_iter().chain(handed_on) {
+            let re_exported = self.modules[module].uses.values().cloned();
+            for path in self.paths(module).into_iter().chain(re_exported) {
                 let name = path[0].as_str();
                 let Some(rooms) = rooms.get(name) else { continue };
                 let own = self.modules.contains_key(&[module.clone(), vec![name.to_owned()]].concat());
-                let brought_in = self.modules[module].uses.get(name).is_some_and(|target| target != &path[..1]);
+                let imported = self.modules[module].uses.get(name).is_some_and(|target| target != &path[..1]);
                 let inside = |room: &&&str| **room == "*" || place == **room || place.starts_with(&format!("{room}::"));
-                if path.len() > 1 && !own && !brought_in && !rooms.iter().any(|room| inside(&room)) {
+                if path.len() > 1 && !own && !imported && !rooms.iter().any(|room| inside(&room)) {
                     found.insert(format!("{place} names {name}"));
                 }
             }
@@ -266,7 +266,7 @@ impl Tree {
         found.into_iter().collect()
     }
 
-    /// Kinds of stores named outside the module of stores.
+    /// Store backends named outside `store`.
     fn concrete_stores(&self) -> Vec<String> {
         let kinds = [["store", "sqlite"], ["store", "memory"]];
         let inside = |module: &Module| kinds.iter().any(|kind| module.len() >= 2 && module[..2] == *kind);
@@ -276,7 +276,7 @@ impl Tree {
     }
 }
 
-/// The paths at the leaves of a `use`, each with the name that it gets.
+/// The paths at the leaves of a `use`, each with the name under which it is imported.
 fn leaves(tree: &syn::UseTree, path: &mut Module, each: &mut dyn FnMut(Module, String)) {
     match tree {
         syn::UseTree::Path(p) => {
@@ -329,7 +329,7 @@ impl<'ast> Visit<'ast> for Paths {
 
     fn visit_macro(&mut self, m: &'ast syn::Macro) {
         self.visit_path(&m.path);
-        // Tokens are no syntax, but `a::b::c` reads the same there.
+        // A macro's tokens are not parsed, but paths like `a::b::c` are found in their text.
         let text = m.tokens.to_string().replace(" :: ", "::");
         let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
         for word in text.split(|c: char| !is_word(c)).filter(|word| word.contains("::")) {
@@ -346,13 +346,13 @@ fn modules_import_downward_only() {
 }
 
 #[test]
-fn modules_form_no_circle() {
-    let circles = Tree::with(&[]).circles();
-    assert!(circles.is_empty(), "modules that use each other:\n{}", circles.join("\n"));
+fn modules_form_no_cycle() {
+    let cycles = Tree::with(&[]).cycles();
+    assert!(cycles.is_empty(), "modules that use each other:\n{}", cycles.join("\n"));
 }
 
 #[test]
-fn third_party_crates_stay_in_their_rooms() {
+fn third_party_crates_are_used_in_their_modules_only() {
     let wrong = Tree::with(&[]).out_of_room();
     assert!(wrong.is_empty(), "crates out of their rooms:\n{}", wrong.join("\n"));
     let cargo = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
@@ -363,7 +363,7 @@ fn third_party_crates_stay_in_their_rooms() {
 }
 
 #[test]
-fn nobody_knows_what_a_store_is_made_of() {
+fn store_backends_are_named_inside_store_only() {
     let wrong = Tree::with(&[]).concrete_stores();
     assert!(wrong.is_empty(), "stores are opened by `store::in_folder` and `in_memory`:\n{}", wrong.join("\n"));
 }
@@ -380,16 +380,16 @@ fn a_planted_violation_of_each_rule_is_found() {
     let in_a_macro = planted("space/value.rs", "fn f() { println!(\"{}\", crate::spec::SETTINGS.len()); }").upward();
     assert_eq!(in_a_macro, ["space::value uses spec::settings"]);
 
-    let circle = planted("sampler/mod.rs", "use crate::scheduler::Next;");
-    assert!(circle.circles().is_empty(), "one way is no circle");
-    let circle = Tree::with(&[
+    let cycle = planted("sampler/mod.rs", "use crate::scheduler::Next;");
+    assert!(cycle.cycles().is_empty(), "one way is no circle");
+    let cycle = Tree::with(&[
         ("sampler/mod.rs", "use crate::scheduler::Next;"),
         ("scheduler/sha.rs", "use crate::sampler::Lattice;"),
     ]);
-    assert_eq!(circle.circles(), ["sampler", "scheduler"]);
-    let within = planted("ledger/rung.rs", "use super::Ledger;").circles();
+    assert_eq!(cycle.cycles(), ["sampler", "scheduler"]);
+    let within = planted("ledger/rung.rs", "use super::Ledger;").cycles();
     assert!(within.is_empty(), "a child may use its parent: {within:?}");
-    let within = Tree::with(&[("ledger/score.rs", "use super::rung::Rung;")]).circles();
+    let within = Tree::with(&[("ledger/score.rs", "use super::rung::Rung;")]).cycles();
     assert_eq!(within, ["ledger::rung", "ledger::score"]);
 
     let rooms = planted("study.rs", "use rusqlite::Connection;").out_of_room();
@@ -402,7 +402,7 @@ fn a_planted_violation_of_each_rule_is_found() {
 }
 
 #[test]
-fn the_design_has_a_sentence_for_every_module() {
+fn design_md_describes_every_module() {
     let design = fs::read_to_string(root().join("DESIGN.md")).expect("DESIGN.md");
     let rows = design.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
     let named: BTreeSet<_> = rows.flat_map(|row| row.split('`').filter(|name| !name.trim().is_empty())).collect();

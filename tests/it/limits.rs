@@ -11,7 +11,7 @@ fn plain(budget: &str, rest: &str) -> String {
     format!("[scheduler]\nkind = \"none\"\n[budget]\n{budget}\n{rest}")
 }
 
-/// The study file with something else in it.
+/// Replaces a part of the study file.
 fn change(bench: &Bench, from: &str, to: &str) {
     let study = std::fs::read_to_string(bench.study()).unwrap();
     assert!(study.contains(from), "{study}");
@@ -23,7 +23,7 @@ fn code(bench: &Bench) -> Option<i32> {
 }
 
 #[test]
-fn spent_wall_time_ends_a_run_and_more_of_it_goes_on_to_the_same_end() {
+fn spent_wall_time_ends_a_run_and_raising_it_continues_to_the_same_end() {
     let bench = Bench::synthetic(5, 30, &plain("n_trials = 20\nwall_time = \"10m\"", ""));
     bench.finish(&["--workers", "4"]);
     let unbroken = bench.tables();
@@ -36,7 +36,7 @@ fn spent_wall_time_ends_a_run_and_more_of_it_goes_on_to_the_same_end() {
     assert!(done > 0 && done < 100, "{done}");
     assert_eq!(bench.count("SELECT count(*) FROM failure"), 0, "running out of time is no failure");
     assert_eq!(bench.count("SELECT count(*) FROM run WHERE ended = 'out of time'"), 1);
-    // The time is that of all runs: nothing more is trained.
+    // The time of all runs counts, so nothing more is trained.
     assert_eq!(code(&bench), Some(3));
     assert!(bench.count("SELECT count(*) FROM epoch") - done <= 2, "what was under way at most");
     change(&bench, "0.8s", "10m");
@@ -45,7 +45,7 @@ fn spent_wall_time_ends_a_run_and_more_of_it_goes_on_to_the_same_end() {
 }
 
 #[test]
-fn more_epochs_and_more_failures_go_on_too() {
+fn raising_the_epoch_or_failure_budget_continues_too() {
     let bench = Bench::synthetic(3, 0, &plain("n_trials = 5\nepochs = 7", ""));
     assert_eq!(code(&bench), Some(3));
     assert_eq!(code(&bench), Some(3), "asked again, the same");
@@ -105,7 +105,7 @@ fn a_worker_that_falls_silent_is_taken_for_lost() {
         workers: 2,
         threads: Some(1),
         devices: vec![hpsearch::spec::Device::Cpu],
-        // Beats come every 2 s.
+        // Heartbeats come every 2 s.
         silence: Duration::from_secs(3),
         patience: RunOptions::PATIENCE,
     };
@@ -130,7 +130,7 @@ fn a_worker_that_falls_silent_is_taken_for_lost() {
 }
 
 #[test]
-fn a_quota_of_checkpoints_is_kept_and_costs_epochs_only() {
+fn a_quota_of_checkpoints_is_respected_and_costs_epochs_only() {
     let halving = "[scheduler]\nkind = \"sha\"\nmin_resource = 1\nreduction_factor = 3\n[budget]\nn_trials = 27\n";
     let bench = Bench::synthetic(27, 0, halving);
     bench.finish(&["--workers", "2"]);
@@ -145,7 +145,7 @@ fn a_quota_of_checkpoints_is_kept_and_costs_epochs_only() {
     let kept: u64 = bench.files().iter().map(|file| std::fs::metadata(bench.dir().join(file)).unwrap().len()).sum();
     assert!(kept <= 200, "{kept}");
     let mut tables = bench.tables();
-    // Epochs trained again have other attempts; which files were given up meanwhile is the quota's matter.
+    // Which files were kept on the way depends on the quota.
     for tables in [&mut unbroken, &mut tables] {
         tables.remove("file");
     }

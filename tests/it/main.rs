@@ -1,4 +1,4 @@
-//! Tests of the whole, in one binary.
+//! Integration tests, in one binary.
 
 mod command;
 mod crash;

@@ -1,6 +1,4 @@
-//! InceptionV3 against torchvision's, figure by figure.
-//!
-//! [`crate::golden`] has the figures.
+//! InceptionV3 against the golden values of torchvision's ([`crate::golden`]).
 
 use crate::golden::{GOLDEN, error, input, numbers, parameter};
 use candle_core::{Device, Result, Tensor};
@@ -62,14 +60,14 @@ fn every_stage_agrees_with_torchvision_at_75_pixels() {
     check_forward("2x3x75x75/count_exclude_pad", PoolPadding::Excluded, 2, 75);
 }
 
-/// The golden loss of the last feature map.
+/// The loss of the last feature map whose gradients are among the golden values.
 fn loss(features: &Tensor) -> Result<Tensor> {
     let vector: Vec<f32> = numbers("loss_vector/2x2048", 4096).map(|s| s as f32).collect();
     let vector = Tensor::from_vec(vector, (2, 2048), &Device::Cpu)?;
     ((features.mean((1, 2))? * vector)?.sum_all()? / 4096.0)?.contiguous()
 }
 
-/// Packed weights as torch has them.
+/// Packed weights in torch's layout.
 fn plain(name: &str, t: &Tensor) -> Tensor {
     let shape = inception_v3::parameters(1.0).into_iter().find(|(n, _)| n == name).unwrap().1;
     if shape.len() < 4 { t.clone() } else { inception_v3::plain_weight(1.0, name, t).unwrap() }
@@ -97,8 +95,8 @@ fn check_gradients(key: &str, padding: PoolPadding) {
     }
 }
 
-/// The gradients of the first layers hang on one window of maxpool2 whose two largest values differ by 3.5e-7: careless
-/// summation (torch's own channels-last f32 among it) picks the other and is off by a hundredth.
+/// The gradients of the first layers depend on one window of maxpool2 whose two largest values differ by 3.5e-7:
+/// careless summation (torch's own channels-last f32 among it) picks the other and is off by a hundredth.
 #[test]
 fn gradients_agree_with_torchvision() {
     check_gradients("2x3x75x75/count_include_pad", PoolPadding::Counted);

@@ -3,7 +3,7 @@
 use crate::program::{Bench, text};
 use std::process::Output;
 
-/// Two quick trials on images that are quick to draw; the head sits low in a narrow network.
+/// Two quick trials on images that are quick to draw; the head is on an early stage of a narrow network.
 fn bench() -> Bench {
     Bench::new(
         "seed = 3\n\
@@ -60,13 +60,13 @@ fn test_images_are_opened_once_and_the_report_shows_them() {
     let page = std::fs::read_to_string(out.join("index.html")).unwrap();
     assert!(page.contains("On the test images"));
 
-    // What a trained study knows of its test images cannot be taken back.
+    // The opening and its results cannot be changed or deleted.
     let database = rusqlite::Connection::open(bench.dir().join("study.db")).unwrap();
     for change in ["DELETE FROM test_opening", "UPDATE test_result SET threshold = 0", "DELETE FROM images"] {
         assert!(database.execute(change, []).unwrap_err().to_string().contains("never changed"), "{change}");
     }
 
-    // Going on after the opening is possible and said.
+    // Training after the opening is possible, with a warning.
     let study = std::fs::read_to_string(bench.study()).unwrap();
     bench.write(&study.replace("n_trials = 2", "n_trials = 3"));
     let more = bench.run(&["--workers", "1"]);
@@ -103,7 +103,7 @@ fn nothing_is_opened_with_a_damaged_checkpoint_or_before_the_end() {
         assert!(exit == 6 && said.contains(&damaged.file_name().unwrap().to_string_lossy()[..]), "{exit}: {said}");
         std::fs::write(damaged, &good).unwrap();
     }
-    // Cut short between opening and result, it is completed.
+    // An opening that was interrupted before its results is completed.
     let dir = bench.dir();
     let (state, name) = (dir.parent().unwrap(), dir.file_name().unwrap().to_str().unwrap());
     let claim = hpsearch::store::in_folder(state).claim(name).unwrap();
@@ -115,7 +115,7 @@ fn nothing_is_opened_with_a_damaged_checkpoint_or_before_the_end() {
 }
 
 #[test]
-fn a_study_is_of_its_images_as_it_is_of_its_file() {
+fn a_study_refuses_changed_images() {
     let bench = bench();
     let images = bench.study().parent().unwrap().join("images");
     let study = std::fs::read_to_string(bench.study()).unwrap();
@@ -143,7 +143,7 @@ fn a_study_is_of_its_images_as_it_is_of_its_file() {
 }
 
 #[test]
-fn a_mistake_in_the_file_costs_nothing_before_the_first_epoch() {
+fn a_mistake_in_the_study_file_can_be_corrected_before_the_first_epoch() {
     let bench = bench();
     let study = std::fs::read_to_string(bench.study()).unwrap();
     let line = study.lines().find(|l| l.starts_with("synthetic")).unwrap();

@@ -86,8 +86,8 @@ fn augmented_views_agree_with_scipy() {
         let grey = picture(case.size as u32, case.size as u32, 1);
         let mut view = vec![0f32; grey.len() * 3];
         render(&grey, case.size, 1, &draw, PixelScaling::Unit, &mut view);
-        // At a border that a rotation by 90 or 180 degrees only just reaches, rounding may look one pixel over
-        // a step of 255 levels times 1e-5; the same within the picture.
+        // Rounding may shift a sampled point by 1e-5 pixels, over a step of 255 levels: at a border that a rotation
+        // by 90 or 180 degrees just reaches, and within the picture.
         for (pixel, &expected) in view.chunks_exact(3).zip(&case.view) {
             assert!((f64::from(pixel[0]) * 255.0 - expected).abs() < 0.02, "{draw:?}: {} {expected}", pixel[0] * 255.0);
             assert!(pixel[1] == pixel[0] && pixel[2] == pixel[0], "grey fills three channels alike");
@@ -111,7 +111,7 @@ fn a_colour_image_is_augmented_channel_by_channel() {
 }
 
 #[test]
-fn the_original_view_is_the_plain_scaling() {
+fn the_original_view_is_only_scaled() {
     let grey: Vec<u8> = (0..=255).collect();
     for (scaling, expected) in [
         (PixelScaling::Unit, (|v, _| v / 255.0) as fn(f32, usize) -> f32),
@@ -127,7 +127,7 @@ fn the_original_view_is_the_plain_scaling() {
 }
 
 #[test]
-fn flipping_twice_is_nothing_and_once_is_the_mirror() {
+fn flipping_twice_changes_nothing_and_once_mirrors() {
     let size = 15;
     let grey = picture(size as u32, size as u32, 1);
     let mirrored: Vec<u8> = grey.chunks(size).flat_map(|row| row.iter().rev().copied()).collect();

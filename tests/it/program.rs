@@ -1,4 +1,4 @@
-//! The real binary, and what it leaves in a database.
+//! Runs the real binary and reads its database.
 
 use rusqlite::types::Value;
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ impl Bench {
         self.folder.path().join("state/s")
     }
 
-    /// The same study anew.
+    /// Deletes the state folder, so that the study starts from nothing.
     pub fn forget(&self) {
         let _ = std::fs::remove_dir_all(self.folder.path().join("state"));
     }
@@ -62,7 +62,7 @@ impl Bench {
         command
     }
 
-    /// Starts a run that nobody listens to.
+    /// Starts a run whose output is discarded.
     pub fn spawn(&self, arguments: &[&str]) -> Child {
         self.run_command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
@@ -71,7 +71,7 @@ impl Bench {
         self.run_command(arguments).output().unwrap()
     }
 
-    /// Runs to the end, which must be a good one.
+    /// Runs to the end, which must succeed.
     pub fn finish(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
@@ -118,7 +118,7 @@ impl Bench {
     }
 }
 
-/// Everything but times, attempts and who did the work.
+/// All that must be equal however a study was run: everything but times, attempts and worker numbers.
 const TABLES: &[(&str, &str)] = &[
     ("trial", "SELECT trial, state, value, epochs, bracket, rung, params FROM trial ORDER BY 1"),
     ("trial_param", "SELECT * FROM trial_param ORDER BY 1, 2"),

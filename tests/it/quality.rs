@@ -61,7 +61,7 @@ fn tpe_beats_random_search_on_a_recorded_table() {
 }
 
 #[test]
-fn halving_regrets_less_than_training_fewer_to_the_end_at_equal_epochs() {
+fn halving_has_less_regret_than_training_fewer_to_the_end_at_equal_epochs() {
     let sha = SchedulerSpec::Sha { min_resource: 1, reduction_factor: 2 };
     let gains: Vec<f64> = Curves::read(CURVES)
         .unwrap()

@@ -1,4 +1,4 @@
-//! Reports: what they say, that they say it twice alike, and that they survive studies with little in them.
+//! Reports: their content, that the same record gives the same bytes, and studies with little in them.
 
 #[path = "../../examples/report_demo/study.rs"]
 mod study;
@@ -50,7 +50,7 @@ impl Report {
     }
 }
 
-/// The words of an SVG's text elements.
+/// The contents of an SVG's text elements.
 fn words(svg: &str) -> Vec<&str> {
     svg.split("<text").skip(1).filter_map(|t| Some(t.split_once('>')?.1.split_once("</text>")?.0.trim())).collect()
 }
@@ -115,7 +115,7 @@ fn test_figures_appear_only_when_the_test_images_were_opened() {
 }
 
 #[test]
-fn the_luck_of_the_best_is_told() {
+fn the_luck_of_the_best_is_reported() {
     let report = Report::of(&study::invented(27, false));
     let table = report.text("data/selection.csv");
     let value = |name: &str| -> f64 {
@@ -174,7 +174,7 @@ fn a_study_in_which_everything_failed_has_no_best() {
 }
 
 #[test]
-fn one_trial_is_a_report_too() {
+fn a_study_of_one_trial_has_a_report() {
     let page = Report::of(&study::invented(1, false)).page();
     assert!(page.contains("nothing was chosen") && page.contains("1 trial ·"));
 }
@@ -252,7 +252,7 @@ fn a_later_report_removes_the_charts_of_an_earlier_one() {
 }
 
 #[test]
-fn a_stored_study_is_read_as_it_was_told() {
+fn a_stored_study_is_read_as_it_was_trained() {
     use hpsearch::engine::EpochReport;
     use hpsearch::study::{Ask, Study, record};
     let state = tempfile::tempdir().unwrap();
@@ -268,7 +268,7 @@ fn a_stored_study_is_read_as_it_was_told() {
         }
         told.tell(trial, Ok(())).unwrap();
     }
-    // Read beside the open study: no lock is wanted.
+    // Read beside the open study: no lock is needed.
     let reader = hpsearch::store::in_folder(state.path()).read(&spec.name).unwrap();
     let read = record(&*reader, &state.path().join(&spec.name), 5).unwrap();
     assert_eq!(read.trials.len(), 9);

@@ -62,7 +62,7 @@ fn an_exhausted_space_ends_the_study_cleanly_after_every_configuration() {
             assert_eq!(reason, DoneReason::SpaceExhausted, "{sampler:?} {scheduler:?}");
             let distinct: BTreeSet<_> = proposals(&simulation).iter().map(Params::digest).collect();
             assert_eq!((simulation.engine.trials().len(), distinct.len()), (12, 12), "{sampler:?} {scheduler:?}");
-            // Again, and with a raised budget: still all of them, and no more.
+            // Run again, also with a raised budget: no further trial.
             let events = simulation.log.len();
             let mut raised = spec.clone();
             raised.budget.n_trials = Some(200);
@@ -122,7 +122,7 @@ fn a_configuration_enqueued_during_the_run_is_the_next_trial_and_replays() {
         let mut wanted = before.params.clone();
         wanted.0.insert("rate".to_owned(), Value::Float(0.0123));
         simulation.apply(Event::Enqueued { params: wanted.clone(), unix_ms: 0 });
-        // One that is already used is passed over.
+        // One that is already used is skipped.
         let used = (*simulation.engine.trials().next().unwrap().params).clone();
         simulation.apply(Event::Enqueued { params: used, unix_ms: 0 });
         let Plan::Issue(next) = simulation.engine.plan() else { panic!() };
@@ -259,7 +259,7 @@ fn workers_that_ask_tpe_at_the_same_time_are_sent_to_different_places() {
 }
 
 #[test]
-fn tpe_survives_failures_only_and_values_all_alike() {
+fn tpe_survives_only_failures_and_only_equal_values() {
     for curve in [&(|_: &Params, _: u32| None) as &dyn Fn(&Params, u32) -> Option<f64>, &|_, _| Some(1.0)] {
         let spec = study(mixed_space(), TPE, SchedulerSpec::None, 40, 1);
         let (simulation, reason) = run(&spec, curve);
@@ -268,7 +268,7 @@ fn tpe_survives_failures_only_and_values_all_alike() {
 }
 
 #[test]
-fn events_that_cannot_be_are_refused_with_their_reason() {
+fn inconsistent_events_are_refused_with_a_reason() {
     let spec =
         study(numbers(9), SamplerSpec::Random, SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 }, 9, 9);
     let mut engine = Engine::new(&spec);

@@ -5,7 +5,7 @@ use hpsearch::engine::{Certainty, RungTable, rung_table};
 use hpsearch::engine::{DoneReason, Event, FailureClass, Outcome, Plan, TrialState};
 use hpsearch::ids::OrderId;
 use hpsearch::rng::{Purpose, StreamRng};
-use hpsearch::scheduler::rung_count;
+use hpsearch::scheduler::halvings;
 use hpsearch::space::{Params, Value};
 use hpsearch::spec::{Budget, Direction, SamplerSpec, SchedulerSpec, StudySpec};
 
@@ -37,11 +37,11 @@ fn texts(table: &RungTable) -> Vec<String> {
 fn rungs_are_counted_by_integers_where_logarithms_fall_short() {
     // floor(ln R / ln eta) is 4, 2 and 9 for the first three.
     for (max, eta, k) in [(243, 3, 5), (1000, 10, 3), (59_049, 3, 10), (81, 3, 4), (80, 3, 3), (1, 3, 0), (2, 3, 0)] {
-        assert_eq!(rung_count(1, max, eta), k, "{max} {eta}");
+        assert_eq!(halvings(1, max, eta), k, "{max} {eta}");
     }
-    assert_eq!(rung_count(3, 81, 3), 3);
-    assert_eq!(rung_count(u32::MAX, u32::MAX, 2), 0);
-    assert_eq!(rung_count(1, u32::MAX, 2), 31);
+    assert_eq!(halvings(3, 81, 3), 3);
+    assert_eq!(halvings(u32::MAX, u32::MAX, 2), 0);
+    assert_eq!(halvings(1, u32::MAX, 2), 31);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn halving_gives_the_example_of_jamieson_and_talwalkar() {
 }
 
 #[test]
-fn the_last_rung_is_the_full_number_of_epochs_and_the_first_no_less_than_the_least() {
+fn the_last_rung_is_the_full_number_of_epochs_and_the_first_at_least_min_resource() {
     for max in 1..200 {
         for min in 1..=max {
             for eta in 2..5 {
@@ -102,7 +102,7 @@ fn synchronous_halving_of_81_trains_297_epochs_whatever_the_order_of_quality() {
     }
 }
 
-/// Runs promotion ASHA with one worker over 81 configurations whose qualities come in a given order.
+/// Epochs that ASHA (promotion type) with one worker trains on 81 configurations whose qualities come in a given order.
 fn asha_epochs(quality: impl Fn(i64) -> f64) -> u64 {
     let mut spec = study(numbers(81), SamplerSpec::Grid { points: 2 }, ASHA, 81, 81);
     spec.run.virtual_workers = 1;
@@ -113,7 +113,7 @@ fn asha_epochs(quality: impl Fn(i64) -> f64) -> u64 {
 }
 
 #[test]
-fn promotion_without_waiting_costs_what_was_published() {
+fn asha_costs_the_published_numbers_of_epochs() {
     // Best first: exactly the halving. Worst first: nearly every trial is promoted.
     assert_eq!(asha_epochs(|i| -i as f64), 297);
     assert_eq!(asha_epochs(|i| i as f64), 5993);
@@ -183,7 +183,7 @@ fn failed_trials_do_not_starve_a_rung() {
         assert!(simulation.complete() >= 1, "{scheduler:?}");
         assert_eq!(simulation.engine.best().unwrap().trial.0 % 2, 0);
     }
-    // All but two fail: both go all the way up to where a seat is left.
+    // All but two fail: both are promoted as long as a rung has a seat for them.
     let two = |params: &Params, _: u32| params.get("i").and_then(Value::as_i64).filter(|&i| i < 2).map(|i| i as f64);
     let spec = study(numbers(27), SamplerSpec::Grid { points: 2 }, SHA, 27, 27);
     let mut simulation = Simulation::new(&spec, &two);
@@ -311,7 +311,7 @@ fn the_median_rule_stops_the_worse_half_and_says_why() {
     assert_eq!(simulation.states(), [("Complete".to_owned(), 3), ("Stopped".to_owned(), 17)].into());
 }
 
-/// Runs on with a raised number of trials, from the log of what was done.
+/// Replays the log with a changed spec and runs on.
 fn raise(simulation: &mut Simulation<'_>, spec: &StudySpec, how: &Conditions) -> DoneReason {
     simulation.restart(spec);
     simulation.run(how)
@@ -333,7 +333,7 @@ fn running_again_does_nothing_and_a_raised_number_of_trials_continues() {
             let after = simulation.orders();
             assert_eq!(after[..before.len()], before, "{what}");
             assert_eq!(simulation.engine.trials().len(), 47, "{what}");
-            // Raised again, the history of raises is replayed whoever ran it, and however.
+            // Raised again: the same raises give the same orders, however the study was run.
             spec.budget.n_trials = Some(60);
             let how = Conditions { workers: 7, seed: 3, kills: 0.05, ahead: 1 };
             raise(&mut simulation, &spec, &how);
@@ -431,8 +431,8 @@ fn in_the_end_the_best_five_keep_their_last_checkpoint_and_nothing_else_is_kept(
 }
 
 #[test]
-fn a_trial_out_of_the_race_needs_its_checkpoint_no_more() {
-    // Worst first: each result shows one more of those before it to be out.
+fn a_trial_that_cannot_be_promoted_loses_its_checkpoint() {
+    // Worst first: each further result rules out an earlier trial.
     let spec = study(numbers(9), SamplerSpec::Grid { points: 2 }, SHA, 9, 9);
     let curve = |params: &Params, _: u32| params.get("i").and_then(Value::as_i64).map(|i| i as f64);
     let mut simulation = Simulation::new(&spec, &curve);
@@ -441,19 +441,19 @@ fn a_trial_out_of_the_race_needs_its_checkpoint_no_more() {
         simulation.apply(Event::OrderIssued { order });
         simulation.train(OrderId(id));
         let kept: Vec<_> = simulation.files().iter().cloned().collect();
-        // Results retire once nothing is left to start. After the seventh, trial 6 is certain to go on, and the engine
-        // stops there: three of those seen are better than 0 to 3, and 7 and 8 are not seen yet.
+        // Results are counted only when no trial is left to start, and only until a promotion is certain. The seventh
+        // makes that of trial 6 certain: of the seven, three beat each of 0 to 3; 7 and 8 are not counted yet.
         let expected = if id < 8 { 0..=id } else { 4..=8 };
         assert_eq!(kept, expected.map(|i| format!("checkpoints/{i}-1")).collect::<Vec<_>>(), "{id}");
     }
 }
 
 #[test]
-fn a_checkpoint_lost_after_all_costs_epochs_and_changes_nothing() {
+fn a_checkpoint_that_turns_out_to_be_needed_costs_epochs_and_changes_nothing() {
     let mut spec = study(mixed_space(), SamplerSpec::Random, ASHA, 20, 9);
     let mut straight = Simulation::new(&spec, &rugged);
     straight.run(&Conditions::STRAIGHT);
-    // What is out of 20 trials' race may be back in one of 60.
+    // A trial that cannot be promoted among 20 may be promoted among 60.
     spec.budget.n_trials = Some(60);
     raise(&mut straight, &spec, &Conditions::STRAIGHT);
     assert!(straight.missed > 0);

@@ -1,5 +1,5 @@
 //! Plays studies on the pure engine: any number of workers, any order of arrival, kills of workers and of the
-//! coordinator. Objectives are functions of (configuration, epoch), so what a study finds is a matter of its orders.
+//! coordinator. Objectives are functions of (configuration, epoch), so a study's results depend on its orders alone.
 
 use hpsearch::engine::{
     DoneReason, Engine, EpochReport, Event, FailureClass, FileRef, Plan, Retry, TrialProgress, TrialState, WorkOrder,
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 /// The objective of a configuration after an epoch; `None`: undefined.
 pub type Curve<'a> = &'a dyn Fn(&Params, u32) -> Option<f64>;
 
-/// A study whose trials are played.
+/// A study to be simulated.
 pub fn study(space: SearchSpace, sampler: SamplerSpec, scheduler: SchedulerSpec, n: u32, epochs: u32) -> StudySpec {
     let spec = StudySpec::external("simulated", space, epochs, n);
     let failures = FailurePolicies { lost: u32::MAX, ..FailurePolicies::default() };
@@ -49,13 +49,13 @@ pub fn mixed_space() -> SearchSpace {
     }
 }
 
-/// A continuum of one parameter `x` in [0, 1].
+/// One continuous parameter `x` in [0, 1].
 pub fn line() -> SearchSpace {
     let domain = Domain::Float { low: 0.0, high: 1.0, step: None, log: false };
     SearchSpace { parameters: vec![Parameter { name: "x".to_owned(), domain, when: None }] }
 }
 
-/// `n` whole numbers `i` from 0.
+/// One integer parameter `i` from 0 to `n` - 1.
 pub fn numbers(n: i64) -> SearchSpace {
     let domain = Domain::Int { low: 0, high: n - 1, step: 1, log: false };
     SearchSpace { parameters: vec![Parameter { name: "i".to_owned(), domain, when: None }] }
@@ -73,14 +73,14 @@ pub fn rugged(params: &Params, epoch: u32) -> Option<f64> {
     Some(level * (1.0 - (-speed * f64::from(epoch)).exp()) + noise)
 }
 
-/// How a study is run: must change nothing.
+/// How a study is run, which must not change its results.
 #[derive(Clone, Debug)]
 pub struct Conditions {
     /// Real workers.
     pub workers: usize,
     /// Seed of arrival order and kills.
     pub seed: u64,
-    /// Probability that a step kills a worker, and the coordinator.
+    /// Probability that a step kills a worker or the coordinator.
     pub kills: f64,
     /// Orders planned ahead of need.
     pub ahead: usize,
@@ -99,10 +99,10 @@ struct Attempt {
 /// A study under way.
 pub struct Simulation<'a> {
     pub engine: Engine,
-    /// The rows of the log so far, by a history of their own.
+    /// Folds the log into rows, as a store's history does.
     history: History,
     pub tables: Tables,
-    /// A database that is given every row, where one is compared.
+    /// A database that receives every row, where one is compared.
     pub database: Option<Database>,
     pub log: Vec<Event>,
     curve: Curve<'a>,
@@ -147,7 +147,7 @@ impl<'a> Simulation<'a> {
         self.log.push(event);
     }
 
-    /// States are kept as they would be found by looking at everything, and every change of one is told.
+    /// The states that the engine keeps equal those derived from scratch, and it reports every change of one.
     fn check_states(&self, before: &[TrialState]) {
         let mut moved = Vec::new();
         for trial in self.engine.trials() {
@@ -161,7 +161,7 @@ impl<'a> Simulation<'a> {
         assert_eq!(self.engine.changed(), moved);
     }
 
-    /// The rows are what the engine says of every trial, and their ranking is the engine's.
+    /// The rows agree with the engine on every trial and order, and on the ranking.
     fn check_rows(&mut self, event: &Event) {
         let mut rows = Vec::new();
         self.history.apply(event, &mut rows).unwrap();
@@ -224,7 +224,7 @@ impl<'a> Simulation<'a> {
             if rng.unit() < how.kills {
                 self.kill(&mut rng);
             }
-            // One worker's next epoch, whichever; sometimes none.
+            // The next epoch of a random worker; sometimes none.
             if !self.running.is_empty() && (self.running.len() == how.workers || rng.unit() < 0.7) {
                 let at = rng.below(self.running.len() as u64) as usize;
                 self.epoch(at, &mut rng, how.kills);
@@ -300,7 +300,7 @@ impl<'a> Simulation<'a> {
         self.history = History::new(spec);
         let mut rows = Vec::new();
         self.log.iter().for_each(|event| self.history.apply(event, &mut rows).unwrap());
-        // What a raised budget changes has no event.
+        // A raised budget changes states without an event.
         let rows = self.history.trial_rows();
         rows.iter().for_each(|row| self.tables.put(row.clone()));
         if let Some(database) = &mut self.database {
@@ -308,14 +308,14 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// The orders, as a text each.
+    /// The orders, each as JSON.
     pub fn orders(&self) -> Vec<String> {
         (0..self.engine.orders().len() as u32)
             .map(|id| serde_json::to_string(&self.engine.order(OrderId(id)).unwrap()).unwrap())
             .collect()
     }
 
-    /// What the study came to: every trial's state, epochs and values, and the best one.
+    /// The study's results: every trial's state, epochs and values, and the best one.
     pub fn results(&self) -> Vec<String> {
         let trial = |t: &TrialProgress| {
             let values: Vec<_> = t.values().map(|(_, v)| v.map(f64::to_bits)).collect();
@@ -351,7 +351,7 @@ impl<'a> Simulation<'a> {
     }
 }
 
-/// The objective after a trial's latest epoch, as people see it: what is not finite is undefined, failed trials have none.
+/// The objective after a trial's latest epoch, as rows have it: undefined if not finite, none for failed trials.
 fn latest(trial: &TrialProgress) -> Option<f64> {
     let value = trial.curve.last()?.value?;
     (value.is_finite() && trial.failure.is_none()).then_some(value)
@@ -368,7 +368,7 @@ pub struct Database {
 
 impl Database {
     pub fn new(spec: &StudySpec) -> Self {
-        // In memory where there is such a folder: nothing here hangs on a disk.
+        // In memory where there is such a folder: nothing here needs a disk.
         let memory = std::path::Path::new("/dev/shm");
         let folder = tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).unwrap();
         let backend = in_folder(folder.path());
@@ -379,7 +379,7 @@ impl Database {
         Self { store, reader, sql, _claim: claim, _folder: folder }
     }
 
-    /// After an event, SQL says of every trial what the engine says, and ranks in the same order.
+    /// Stores an event; afterwards SQL must agree with the engine on every trial and on the ranking.
     fn follow(&mut self, event: &Event, rows: &[Row], engine: &Engine) {
         self.store.append(self.store.len(), std::slice::from_ref(event), rows).unwrap();
         let ask = "SELECT state, value, epochs, result, result_epochs FROM trial ORDER BY trial";
@@ -402,13 +402,13 @@ impl Database {
         assert_eq!(ranked, engine.ranking().iter().map(|trial| trial.number).collect::<Vec<_>>());
     }
 
-    /// All tables are as they are in memory.
+    /// The stored tables equal those in memory.
     pub fn check(&self, tables: &Tables) {
         assert_eq!(self.reader.tables().unwrap(), *tables);
     }
 }
 
-/// An engine that has read a log.
+/// An engine that has replayed a log.
 pub fn replay(spec: &StudySpec, log: &[Event]) -> Engine {
     let mut engine = Engine::new(spec);
     for event in log {

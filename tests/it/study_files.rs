@@ -27,7 +27,7 @@ fn diagnostics(path: &Path) -> String {
 
 #[test]
 fn every_diagnostic_reads_as_committed() {
-    // HPSEARCH_ACCEPT=1 writes the texts anew; read the difference before committing it.
+    // HPSEARCH_ACCEPT=1 rewrites the texts; read the difference before committing it.
     let accept = std::env::var_os("HPSEARCH_ACCEPT").is_some();
     let mut wrong = Vec::new();
     let cases: Vec<PathBuf> =
@@ -47,7 +47,7 @@ fn every_diagnostic_reads_as_committed() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_told_from_one_with_mistakes() {
+fn a_file_that_cannot_be_read_is_distinguished_from_one_with_mistakes() {
     let missing = config::load(Path::new("tests/data/config/nowhere.toml")).unwrap_err();
     assert!(missing.unreadable());
     let folder = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ fn every_search_space_we_ship_loads_in_a_study() {
 }
 
 #[test]
-fn the_named_pattern_of_patients_is_the_one_of_the_data() {
+fn the_patient_pattern_kermany_is_that_of_the_data_module() {
     let folder = tempfile::tempdir().unwrap();
     let study = folder.path().join("study.toml");
     let text = "[data]\nfolder = \"x\"\npatient = \"kermany\"\n[budget]\nn_trials = 2\n[space]\ndropout = { type = \"float\", low = 0, high = 0.5 }\n";

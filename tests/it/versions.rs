@@ -1,4 +1,4 @@
-//! A study that an earlier version of the program left half done: this one goes on with it and ends where that one did.
+//! A study that the first version of the program left unfinished is continued to the results of that version.
 
 use crate::program::{Bench, text};
 use rusqlite::types::Value;
@@ -53,9 +53,9 @@ fn a_study_of_the_first_version_goes_on_to_the_same_end() {
     assert_eq!(rows, expected);
 }
 
-/// Every verb that reads a study says that its database is none, with the code for what cannot be used.
+/// Every verb that reads a study reports an unusable database, with the exit code for missing data.
 #[test]
-fn a_damaged_or_alien_database_is_no_study_to_any_verb() {
+fn every_verb_refuses_a_damaged_or_foreign_database() {
     let bench = Bench::synthetic(2, 0, "[scheduler]\nkind = \"none\"\n[budget]\nn_trials = 1\n");
     bench.finish(&[]);
     let database = bench.dir().join("study.db");

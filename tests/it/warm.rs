@@ -79,7 +79,7 @@ fn a_warm_start_copies_what_fits_and_goes_on_without_the_earlier_study() {
 }
 
 #[test]
-fn an_abort_between_the_database_and_the_copy_leaves_nothing_out() {
+fn an_abort_between_creating_the_database_and_copying_loses_no_earlier_result() {
     let bench = after_first();
     bench.write(&second("\"first\""));
     bench.finish(&[]);
@@ -88,7 +88,7 @@ fn an_abort_between_the_database_and_the_copy_leaves_nothing_out() {
         std::fs::remove_dir_all(bench.dir()).unwrap();
         let first = bench.run_command(&[]).env(hpsearch::crash::VARIABLE, point).output().unwrap();
         assert!(text(&first.stderr).contains("aborting at"), "{point}: {}", text(&first.stderr));
-        // A configuration put first meanwhile does not take the place of what was to be learnt.
+        // A configuration enqueued meanwhile does not prevent the copy.
         if point == "database-made" {
             let mut enqueue = bench.command(&["enqueue", "s", "learning_rate=0.001", "dropout=0.2"]);
             assert!(enqueue.output().unwrap().status.success());
@@ -107,7 +107,7 @@ fn an_abort_between_the_database_and_the_copy_leaves_nothing_out() {
 }
 
 #[test]
-fn what_cannot_be_learnt_from_is_refused_before_anything_is_made() {
+fn an_unusable_warm_start_is_refused_before_anything_is_created() {
     let bench = after_first();
     let refused = |study: &str, code: i32, said: &[&str]| {
         bench.write(study);

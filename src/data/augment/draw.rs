@@ -1,16 +1,17 @@
-//! What happens to one view of one image.
+//! The random transformation of one view of one image.
 
 use crate::digest::Digest;
 use crate::ids::{Epoch, TrialNumber};
 use crate::rng::{Purpose, StreamRng};
 use crate::spec::AugmentSpec;
 
-/// Which view of an image is wanted.
+/// A view of an image: the original or an augmented one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum View {
     /// The image as it is: validation, test, and training at strength 0.
     Original,
-    /// View `view` of the image's bank: the same for every trial and epoch at equal ranges, so it can be cached.
+    /// View `view` of the image's bank of views: the same for every trial and epoch with equal ranges, so it can be
+    /// cached.
     Bank { view: u32 },
     /// A view that only this trial sees, in this epoch only.
     Fresh { trial: TrialNumber, epoch: Epoch },
@@ -23,7 +24,7 @@ pub struct ViewDraw {
     pub flip: bool,
     /// Rotation about the centre in degrees, counter-clockwise as seen.
     pub angle: f64,
-    /// Factor on every pixel; 1 leaves them alone.
+    /// Factor on every pixel; 1 changes nothing.
     pub brightness: f64,
     /// Weight of the Sobel magnitude that is added; 0 adds nothing.
     pub edges: f64,
@@ -37,8 +38,8 @@ impl ViewDraw {
 
     /// The transformation of `view` of the image with this digest, under the study's `seed`.
     ///
-    /// Four uniform numbers are drawn, whatever the spec says, and the ranges (times the strength) are laid over
-    /// them: between two strengths a view differs in degree only, and at strength 0 it is the original.
+    /// Four uniform numbers are drawn whatever the spec says, then scaled by the ranges times the strength: changing
+    /// the strength changes only the degree of a view's transformation, and strength 0 gives the original.
     pub fn draw(spec: &AugmentSpec, seed: u64, image: &Digest, view: View) -> Self {
         let mut rng = match view {
             View::Original => return Self::original(),
@@ -54,7 +55,7 @@ impl ViewDraw {
         }
     }
 
-    /// Whether pixel values stay as they are (a mirror image may remain).
+    /// Whether pixel values are unchanged, apart from mirroring.
     pub(super) fn keeps_values(&self) -> bool {
         self.angle == 0.0 && self.brightness == 1.0 && self.edges == 0.0
     }

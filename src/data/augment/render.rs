@@ -1,23 +1,23 @@
 //! From stored u8 pixels to one view in the network's layout.
 //!
-//! The picture is defined so: every source pixel p becomes `min((p + w s) b, 255)`, where s is the Sobel magnitude
-//! there (a quarter of the length of the two 3x3 responses, so that a straight step of height h gives h) with
-//! replicated borders, w the edge weight and b the brightness. That picture is mirrored if asked, rotated about
-//! its centre with bilinear interpolation, and scaled as the weights want it.
+//! Definition: every source pixel p becomes `min((p + w s) b, 255)`, where s is the Sobel magnitude there (a quarter of
+//! the length of the two 3x3 responses, so that a straight step of height h gives h) with replicated borders, w the
+//! edge weight and b the brightness. That picture is mirrored if asked, rotated about its centre with bilinear
+//! interpolation, and scaled as the weights expect.
 //!
-//! Beyond the border the nearest pixel is repeated. Black corners would tell the network the angle and put a
-//! strong edge where there is none; reflection would copy ribs, markers and opacities to places where the
-//! label does not count them. Repeating invents no structure.
+//! Beyond the border the nearest pixel is repeated, which adds no structure. Black corners would reveal the angle to
+//! the network and add a strong edge; reflection would copy ribs, markers and opacities to places that the label does
+//! not describe.
 //!
-//! Edges are taken before the rotation, so the frame of the picture never becomes one.
+//! Edges are computed before the rotation, so the border of the picture never becomes one.
 
 use super::ViewDraw;
 use crate::spec::PixelScaling;
 use std::cell::RefCell;
 
 thread_local! {
-    /// The lit picture of the view being rendered: `(size + 1)^2` pixels, kept for the next view.
-    static LIT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// Buffer for the picture after brightness and edges: `(size + 1)^2` pixels, reused by the next view.
+    static ADJUSTED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Renders one view of a square image of `size` pixels a side and 1 or 3 `channels`, u8, channels last, into
@@ -47,13 +47,14 @@ fn render_channels<const C: usize>(
     if draw.keeps_values() {
         return plain::<C>(pixels, size, draw.flip, &scale, out);
     }
-    LIT.with_borrow_mut(|lit| {
-        light::<C>(pixels, size, draw, lit);
-        turn::<C>(lit, size, draw, &scale, out);
+    ADJUSTED.with_borrow_mut(|adjusted| {
+        adjust::<C>(pixels, size, draw, adjusted);
+        rotate::<C>(adjusted, size, draw, &scale, out);
     });
 }
 
-/// `(v / divisor - mean) / deviation` per channel: every [`PixelScaling`] in one form, exact where it does nothing.
+/// `(v / divisor - mean) / deviation` per channel: every [`PixelScaling`] in one form. A mean of 0 and a deviation of 1
+/// are exact.
 struct Scale {
     divisor: f32,
     mean: [f32; 3],
@@ -77,14 +78,14 @@ impl Scale {
     }
 }
 
-/// Scaling alone, by table, mirrored if asked.
+/// Scaling alone, by lookup table, mirrored if `flip`.
 fn plain<const C: usize>(pixels: &[u8], size: usize, flip: bool, scale: &Scale, out: &mut [f32]) {
     let table: [[f32; 3]; 256] = std::array::from_fn(|v| std::array::from_fn(|c| scale.at(c, v as f32)));
     for (to, from) in out.chunks_exact_mut(size * 3).zip(pixels.chunks_exact(size * C)) {
         for (i, to) in to.chunks_exact_mut(3).enumerate() {
             let at = if flip { size - 1 - i } else { i } * C;
             let entry = &table[from[at] as usize];
-            // Three stores at once for grey; a colour has its own entry in each channel.
+            // Grey pixels are complete with this copy; for colour, channels 1 and 2 are then looked up on their own.
             to.copy_from_slice(entry);
             for c in 1..C {
                 to[c] = table[from[at + c] as usize][c];
@@ -93,15 +94,15 @@ fn plain<const C: usize>(pixels: &[u8], size: usize, flip: bool, scale: &Scale, 
     }
 }
 
-/// Brightness and edges: fills `lit` with a `(size + 1)^2` picture whose last row and column repeat their
-/// neighbours, so that interpolation never has to look whether it is at the border.
-fn light<const C: usize>(pixels: &[u8], size: usize, draw: &ViewDraw, lit: &mut Vec<f32>) {
+/// Brightness and edges: fills `adjusted` with a `(size + 1)^2` picture whose last row and column repeat their
+/// neighbours, so that interpolation needs no check for the border.
+fn adjust<const C: usize>(pixels: &[u8], size: usize, draw: &ViewDraw, adjusted: &mut Vec<f32>) {
     let (row, stride) = (size * C, (size + 1) * C);
-    lit.resize((size + 1) * stride, 0.0);
+    adjusted.resize((size + 1) * stride, 0.0);
     let (weight, brightness) = (draw.edges as f32 / 4.0, draw.brightness as f32);
     let (mut sums, mut slopes) = (vec![0.0; row + 2 * C], vec![0.0; row + 2 * C]);
     for y in 0..size {
-        let to = &mut lit[y * stride..][..stride];
+        let to = &mut adjusted[y * stride..][..stride];
         let middle = &pixels[y * row..][..row];
         if draw.edges == 0.0 {
             for (t, &p) in to.iter_mut().zip(middle) {
@@ -115,13 +116,14 @@ fn light<const C: usize>(pixels: &[u8], size: usize, draw: &ViewDraw, lit: &mut 
         }
         to.copy_within(row - C..row, row);
     }
-    lit.copy_within((size - 1) * stride..size * stride, size * stride);
+    adjusted.copy_within((size - 1) * stride..size * stride, size * stride);
 }
 
 /// One row of `min((p + weight * |(gx, gy)|) * brightness, 255)`, from the rows above, at and below it.
 ///
-/// The Sobel kernels are products, so columns are summed first: `sums` are 1 2 1 down a column, `slopes` -1 0 1, each
-/// with `C` places more on either side. Whole numbers all, and exact in f32, for vectors to work on.
+/// The Sobel kernels are separable, so columns are combined first: `sums` with weights 1 2 1 down a column, `slopes`
+/// with -1 0 1, each padded by `C` values on either side. All are integers, exact in f32, which the compiler
+/// vectorises.
 fn highlight<const C: usize>(
     [above, middle, below]: [&[u8]; 3],
     weight: f32,
@@ -151,11 +153,11 @@ fn highlight<const C: usize>(
     }
 }
 
-/// Pixels handled together: their places are computed by vectors, then looked up one by one.
+/// Pixels per block: their source positions are computed by vector instructions, then read one by one.
 const BLOCK: usize = 64;
 
-/// Mirror, rotation and scaling of the lit picture.
-fn turn<const C: usize>(lit: &[f32], size: usize, draw: &ViewDraw, scale: &Scale, out: &mut [f32]) {
+/// Mirror, rotation and scaling of the adjusted picture.
+fn rotate<const C: usize>(adjusted: &[f32], size: usize, draw: &ViewDraw, scale: &Scale, out: &mut [f32]) {
     let (sin, cos) = draw.angle.to_radians().sin_cos();
     let centre = (size as f64 - 1.0) / 2.0;
     let last = size as f32 - 1.0;
@@ -179,7 +181,7 @@ fn turn<const C: usize>(lit: &[f32], size: usize, draw: &ViewDraw, scale: &Scale
             }
             for (i, to) in to.chunks_exact_mut(3).enumerate() {
                 let at = place[i] as usize;
-                let (top, bottom) = (&lit[at..at + 2 * C], &lit[at + stride..at + stride + 2 * C]);
+                let (top, bottom) = (&adjusted[at..at + 2 * C], &adjusted[at + stride..at + stride + 2 * C]);
                 let mut value = [0f32; C];
                 for (c, v) in value.iter_mut().enumerate() {
                     let above = top[c] + (top[C + c] - top[c]) * fx[i];

@@ -26,7 +26,7 @@ impl Place {
         path
     }
 
-    /// A small PNG unlike any other with another number.
+    /// A small PNG, different for every number.
     fn png(&self, name: &str, number: u32) {
         picture(number).save_with_format(self.file(name), ImageFormat::Png).unwrap();
     }
@@ -48,7 +48,7 @@ impl Place {
 }
 
 fn picture(number: u32) -> GrayImage {
-    // The first row spells the number, so no two are alike.
+    // The first row encodes the number, so no two are alike.
     let digit = |x: u32| (number >> (4 * x).min(31) & 15) as u8 * 16;
     GrayImage::from_fn(12, 10, |x, y| Luma([if y == 0 { digit(x) } else { (x * 20 + y * 3 + number % 40) as u8 }]))
 }
@@ -96,7 +96,7 @@ fn class_folders_become_records_in_the_order_of_names() {
 }
 
 #[test]
-fn the_sets_of_kaggle_are_found_in_any_case_and_what_lies_beside_is_noted() {
+fn set_folders_are_found_in_any_case_and_other_folders_are_noted() {
     let place = Place::new();
     place.classes("Train/", 20);
     place.classes("test/", 5);
@@ -112,7 +112,7 @@ fn the_sets_of_kaggle_are_found_in_any_case_and_what_lies_beside_is_noted() {
 }
 
 #[test]
-fn nothing_is_decoded_twice_and_torn_files_are_made_again() {
+fn nothing_is_decoded_twice_and_damaged_files_are_built_again() {
     struct Count(AtomicUsize);
     impl Watch for Count {
         fn progress(&self, task: Task, _: u64, _: u64) {
@@ -167,7 +167,7 @@ fn several_openers_at_once_decode_once() {
     assert_eq!(decoded.into_inner(), 12);
 }
 
-/// Broken files of every kind, each with the words that name its fault.
+/// Broken files of every kind, each with the words that describe its fault.
 fn broken(place: &Place) -> Vec<(&'static str, &'static str)> {
     place.write("SICK/empty.png", b"");
     place.write("SICK/text.png", b"this is no picture");
@@ -190,7 +190,7 @@ fn broken(place: &Place) -> Vec<(&'static str, &'static str)> {
     ]
 }
 
-/// A PNG whose header promises 60,000 pixels a side.
+/// A PNG whose header declares 60,000 pixels a side.
 fn bomb() -> Vec<u8> {
     let mut header = b"IHDR".to_vec();
     header.extend([60_000u32.to_be_bytes(), 60_000u32.to_be_bytes()].concat());
@@ -207,7 +207,7 @@ fn bomb() -> Vec<u8> {
 }
 
 #[test]
-fn bad_files_are_all_named_at_once_or_skipped_and_counted() {
+fn bad_files_are_all_reported_at_once_or_skipped_and_counted() {
     let place = Place::new();
     place.classes("", 10);
     let expected = broken(&place);
@@ -261,8 +261,8 @@ fn formats_shapes_and_wrong_extensions_are_read() {
 }
 
 #[test]
-fn the_orientation_a_camera_noted_is_honoured() {
-    // The left half is dark. Orientation 6: to be seen upright, turn clockwise; then the upper half is dark.
+fn exif_orientation_is_applied() {
+    // The left half is dark. Orientation 6 is displayed rotated clockwise: then the upper half is dark.
     let mut bytes = jpeg(32, 32);
     let mut exif = b"\xFF\xE1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0".to_vec();
     exif.extend(b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0");
@@ -275,7 +275,7 @@ fn the_orientation_a_camera_noted_is_honoured() {
 }
 
 #[test]
-fn the_same_bytes_under_two_labels_are_named() {
+fn the_same_bytes_under_two_labels_are_reported() {
     let place = Place::new();
     place.classes("", 10);
     place.png("NORMAL/twin.png", 5001);
@@ -309,7 +309,7 @@ fn missing_single_and_empty_classes_say_what_to_do() {
 }
 
 #[test]
-fn what_is_no_file_is_left_out_without_waiting_for_it() {
+fn a_pipe_is_skipped_without_waiting_for_a_writer() {
     let place = Place::new();
     place.classes("", 6);
     let pipe = place.dir.path().join("data/SICK/pipe.png");
@@ -322,7 +322,7 @@ fn what_is_no_file_is_left_out_without_waiting_for_it() {
 }
 
 #[test]
-fn an_image_of_next_to_nothing_is_remarked_on() {
+fn a_tiny_image_is_mentioned_in_the_notes() {
     let place = Place::new();
     place.classes("", 6);
     let spec = DataSpec { size: 16, ..spec() };
@@ -332,7 +332,7 @@ fn an_image_of_next_to_nothing_is_remarked_on() {
     place.write("SICK/dot.png", dot.get_ref());
     let remarks = place.open(&spec).unwrap().summary().remarks();
     assert_eq!(remarks, ["1 image enlarged more than 8-fold to 16 x 16, such as `SICK/dot.png` (1 x 1)"]);
-    // Remembered, as digests are.
+    // The index stores dimensions, as it does digests.
     assert_eq!(place.open(&spec).unwrap().summary().remarks(), remarks);
 }
 
@@ -354,7 +354,7 @@ fn patients_come_from_names_or_the_manifest() {
 }
 
 #[test]
-fn a_manifest_is_read_and_its_mistakes_are_named_by_line() {
+fn a_manifest_is_read_and_its_mistakes_are_reported_by_line() {
     let place = Place::new();
     let mut text = "path,label,patient,split\n".to_owned();
     for i in 0..12 {
@@ -426,7 +426,7 @@ fn an_interrupted_opening_leaves_no_half_made_file() {
 }
 
 #[test]
-fn colour_images_without_colour_are_the_same_in_both_modes() {
+fn grey_pictures_stored_as_rgb_decode_alike_in_both_modes() {
     let rgb = RgbImage::from_fn(20, 20, |x, y| image::Rgb([(x * 9 + y) as u8; 3]));
     let mut bytes = std::io::Cursor::new(Vec::new());
     rgb.write_to(&mut bytes, ImageFormat::Png).unwrap();

@@ -9,7 +9,7 @@ const SOI: u8 = 0xD8;
 const EOI: u8 = 0xD9;
 const SOS: u8 = 0xDA;
 
-/// Walks the segments from start-of-image to end-of-image. What follows that marker is nobody's business.
+/// Walks the segments from start-of-image to end-of-image. Bytes after that marker are ignored.
 pub(super) fn check_complete(bytes: &[u8]) -> Result<(), DecodeError> {
     let mut at = 0;
     let mut scans = 0;
@@ -30,7 +30,7 @@ pub(super) fn check_complete(bytes: &[u8]) -> Result<(), DecodeError> {
     }
 }
 
-/// The next marker at or after `at` that is neither a stuffed byte nor a restart, and the place behind it.
+/// The next marker at or after `at` that is neither a stuffed byte nor a restart, and the position after it.
 fn next_marker(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
     loop {
         at += bytes.get(at..)?.iter().position(|&b| b == 0xFF)?;
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_behind_the_end_do_no_harm() {
+    fn bytes_after_the_end_marker_are_ignored() {
         let mut bytes = jpeg();
         bytes.extend_from_slice(b"\0\0 trailing notes of a scanner");
         assert!(check_complete(&bytes).is_ok());

@@ -1,9 +1,9 @@
 //! From a file's bytes to a square of u8 pixels: decoding, luminance, antialiased resizing, orientation.
 //!
-//! The whole image is taken, whatever its shape, and scaled to the square. Grey is Pillow's `convert("L")` (Rec. 601
-//! in 16-bit fixed point), resizing Pillow's `BILINEAR` (a triangle filter as wide as the reduction), so features of
-//! networks trained with either agree. 16 bits are brought to 8 after the resizing, over their full range. Alpha
-//! is left out, as Pillow does.
+//! The whole image is scaled to the square, whatever its aspect ratio. Grey is Pillow's `convert("L")` (Rec. 601 in
+//! 16-bit fixed point) and resizing Pillow's `BILINEAR` (a triangle filter as wide as the reduction), so that the input
+//! agrees with that of networks trained with Pillow. 16-bit values are reduced to 8 bits after resizing, over their
+//! full range. Alpha is ignored, as in Pillow.
 
 mod jpeg;
 mod pace;
@@ -15,7 +15,7 @@ use pace::MEMORY;
 use std::io::Cursor;
 use std::path::Path;
 
-/// Raised whenever the same bytes would give other pixels: part of the name of every stored set.
+/// Raised whenever the same bytes would give other pixels: part of the key of all cached pixels and features.
 pub const DECODER_VERSION: u32 = 1;
 
 /// Images of more pixels than this are refused as decompression bombs: Pillow's limit, twice 2^30 / 4 / 3 pixels.
@@ -24,7 +24,7 @@ pub const MAX_PIXELS: u64 = 178_956_970;
 /// Decodes a JPEG or PNG file, recognised by content, into `size * size` pixels of one (grey) or three channels.
 ///
 /// # Errors
-/// Whatever the bytes hold, the reason why they are no usable image; never a panic.
+/// The reason why the bytes are not a usable image. Never panics, whatever the bytes.
 pub fn decode(bytes: &[u8], size: usize, colour: ColourMode) -> Result<Vec<u8>, DecodeError> {
     let format = recognise(bytes)?;
     if format == ImageFormat::Jpeg {
@@ -32,7 +32,7 @@ pub fn decode(bytes: &[u8], size: usize, colour: ColourMode) -> Result<Vec<u8>, 
     }
     let broken = |source: image::ImageError| DecodeError::Broken { format: name(format), source };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    // The limit on pixels is ours, below; the reader's own, on bytes, would refuse large 16-bit images.
+    // `MAX_PIXELS` is checked below; the reader's own limit, on bytes, would refuse large 16-bit images.
     reader.no_limits();
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
@@ -44,19 +44,19 @@ pub fn decode(bytes: &[u8], size: usize, colour: ColourMode) -> Result<Vec<u8>, 
         return Err(DecodeError::TooLarge { width, height });
     }
     let orientation = decoder.orientation().map_err(broken)?;
-    let _turn = MEMORY.wait_for(decoder.total_bytes());
+    let _permit = MEMORY.wait_for(decoder.total_bytes());
     let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
     let square = resize::to_square(image, size, colour);
-    // A square may be turned after the resizing as well as before, and has fewer pixels.
+    // A square can be oriented after resizing as well as before, and then has fewer pixels.
     Ok(resize::oriented(square, size, colour, orientation))
 }
 
-/// Width and height that the head of a file gives, in pixels; `None` if it is no image that is read.
+/// Width and height in pixels, from the file's header; `None` if it cannot be read as an image.
 pub fn dimensions(file: &Path) -> Option<(u32, u32)> {
     ImageReader::open(file).ok()?.with_guessed_format().ok()?.into_dimensions().ok()
 }
 
-/// Channels of pixels read in this mode.
+/// Channels per pixel in this colour mode.
 pub fn channels(colour: ColourMode) -> usize {
     match colour {
         ColourMode::Grey => 1,
@@ -93,19 +93,19 @@ pub enum DecodeError {
     /// Neither JPEG nor PNG nor anything known, whatever its name.
     #[error("is not an image")]
     NotAnImage,
-    /// A known format that is not read.
+    /// A known format that is not supported.
     #[error("is a {format} file: convert it to PNG or JPEG")]
     OtherFormat { format: &'static str },
     /// A side of length 0.
     #[error("has {width} x {height} pixels")]
     NoPixels { width: u32, height: u32 },
-    /// A decompression bomb, or a mistake.
+    /// More than [`MAX_PIXELS`]: a decompression bomb, or a mistake.
     #[error("has {width} x {height} pixels, more than the {MAX_PIXELS} that are read: make it smaller")]
     TooLarge { width: u32, height: u32 },
     /// The JPEG stream ends early.
     #[error("is a truncated JPEG: {0}")]
     Truncated(&'static str),
-    /// The decoder gave up.
+    /// The decoder failed.
     #[error("is a broken {format}: {source}")]
     Broken { format: &'static str, source: image::ImageError },
 }

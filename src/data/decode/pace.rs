@@ -2,10 +2,10 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Shared by every decoding thread of the process: 2 GiB of decoded pixels at a time, or one image beyond.
+/// Shared by every decoding thread of the process: 2 GiB of decoded pixels at a time, or a single larger image.
 pub(super) static MEMORY: Pace = Pace { limit: 2 << 30, used: Mutex::new(0), freed: Condvar::new() };
 
-/// Lets work through while what it needs fits.
+/// A semaphore in bytes: admits work while its memory fits the limit.
 pub(super) struct Pace {
     limit: u64,
     used: Mutex<u64>,
@@ -13,23 +13,23 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Waits until `bytes` more fit, or nothing else is in work; they are given back when the turn is dropped.
-    pub(super) fn wait_for(&self, bytes: u64) -> Turn<'_> {
+    /// Waits until `bytes` more fit, or until nothing else is admitted. Dropping the permit releases them.
+    pub(super) fn wait_for(&self, bytes: u64) -> Permit<'_> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |used: &mut u64| *used > 0 && used.saturating_add(bytes) > self.limit;
         let mut used = self.freed.wait_while(used, full).unwrap_or_else(PoisonError::into_inner);
         *used += bytes;
-        Turn { pace: self, bytes }
+        Permit { pace: self, bytes }
     }
 }
 
-/// Memory granted.
-pub(super) struct Turn<'a> {
+/// A share of the memory limit, released when dropped.
+pub(super) struct Permit<'a> {
     pace: &'a Pace,
     bytes: u64,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         *self.pace.used.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
         self.pace.freed.notify_all();
@@ -49,7 +49,7 @@ mod tests {
             for bytes in [4, 4, 4, 50, 3, 3, 3] {
                 let (pace, now, most) = (&pace, &now, &most);
                 scope.spawn(move || {
-                    let _turn = pace.wait_for(bytes);
+                    let _permit = pace.wait_for(bytes);
                     most.fetch_max(now.fetch_add(bytes, Ordering::SeqCst) + bytes, Ordering::SeqCst);
                     std::thread::yield_now();
                     now.fetch_sub(bytes, Ordering::SeqCst);

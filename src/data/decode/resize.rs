@@ -42,7 +42,7 @@ fn narrow(value: u16) -> u8 {
     ((u32::from(value) + 128) / 257) as u8
 }
 
-/// Rec. 601 luminance in 16-bit fixed point, to the bit that of Pillow's `convert("L")`.
+/// Rec. 601 luminance in 16-bit fixed point, bit-identical to Pillow's `convert("L")`.
 fn luminance<S>(image: &ImageBuffer<Rgb<S>, Vec<S>>) -> ImageBuffer<Luma<S>, Vec<S>>
 where
     Rgb<S>: Pixel<Subpixel = S>,
@@ -76,7 +76,7 @@ fn resized<P: PixelTrait + Default, const N: usize>(
     square.pixels().iter().flat_map(finish).collect()
 }
 
-/// The square turned and mirrored as EXIF says.
+/// The square rotated and mirrored according to its EXIF orientation.
 pub(super) fn oriented(pixels: Vec<u8>, size: usize, colour: ColourMode, orientation: Orientation) -> Vec<u8> {
     if orientation == Orientation::NoTransforms {
         return pixels;

@@ -1,4 +1,4 @@
-//! Filling a shelf: several builders at once, each a claim at a time.
+//! Filling a shelf: several builders work at once, each on one claim at a time.
 
 use super::FeatureError;
 use super::claim::{Claim, Wanted};
@@ -14,12 +14,12 @@ use crate::spec::CachePrecision;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-/// Bytes a segment should have, if 16 to 64 rows make so many.
+/// Target size of a segment in bytes, within the limits of one to four batches of rows.
 const SEGMENT: usize = 8 << 20;
-/// How often one who waits looks again.
+/// Time between checks while other builders are computing all missing rows.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// All that filling a shelf takes.
+/// What is needed to fill a shelf.
 pub(super) struct Builder<'a> {
     pub(super) request: &'a FeatureRequest<'a>,
     pub(super) about: &'a Shelved,
@@ -46,7 +46,7 @@ impl Builder<'_> {
             }
             let done = total - missing.len() as u64;
             if let Some((claim, mut chosen)) = Claim::take(&locks, &shelf.key, &missing, most)? {
-                // Whoever held the claim before may have made them.
+                // The previous holder of the claim may have computed these rows.
                 shelf.refresh(self.verified, self.watch)?;
                 chosen.retain(|(digest, _)| !shelf.has(digest));
                 if !chosen.is_empty() {
@@ -64,13 +64,13 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Makes room for all that is missing, and opens what it can be computed from.
+    /// Makes room for the missing rows, and opens the shelves from which they can be computed.
     fn prepare(&self, missing: &[Wanted], row_bytes: usize) -> Result<Vec<Start>, FeatureError> {
         let starts = self.starts(missing)?;
         let needed = (missing.len() * (row_bytes + ENTRY)) as u64;
         match self.room.make(needed) {
             Ok(()) => Ok(starts),
-            // A shallower cut saves time, but may be what fills the room.
+            // Shallower cuts save time, but may be what fills the disk: close them, so that they can be removed.
             Err(e) if e.is_lack_of_room() && !starts.is_empty() => {
                 drop(starts);
                 self.room.make(needed)?;
@@ -80,8 +80,8 @@ impl Builder<'_> {
         }
     }
 
-    /// Shelves that hold the missing images at the same cut or a shallower one, deepest first: only exact ones (f32),
-    /// so that nothing depends on what happened to be cached.
+    /// Shelves that hold the missing images at the same cut or a shallower one, deepest first. Only f32 rows, so that
+    /// features do not depend on what happened to be cached.
     fn starts(&self, missing: &[Wanted]) -> Result<Vec<Start>, FeatureError> {
         let FeatureRequest { cut, pooled, precision, .. } = *self.request;
         let same = (precision == CachePrecision::F16).then_some((cut, pooled));
@@ -109,8 +109,8 @@ impl Builder<'_> {
         Ok(starts)
     }
 
-    /// The shelves that are filled on the way: those of the averages at other cuts. None of them where there is no room
-    /// for all.
+    /// The shelves that are filled by the same forward pass: those of the averages at other cuts. None if there is no
+    /// room for all of them.
     fn sides(&self, missing: &[Wanted]) -> Result<Vec<Side>, FeatureError> {
         let FeatureRequest { cut, pooled, precision, also, .. } = *self.request;
         let mut sides: Vec<Side> = Vec::new();
@@ -137,7 +137,7 @@ impl Builder<'_> {
         Ok(sides)
     }
 
-    /// Computes the rows of a claim into one segment. An interruption or an error keeps what was done before it.
+    /// Computes the rows of a claim into one segment. Rows computed before an interruption or error are kept.
     fn build(
         &self,
         shelf: &mut Shelf,
@@ -149,7 +149,7 @@ impl Builder<'_> {
     ) -> Result<(), FeatureError> {
         let draft = shelf.folder.join(claim.unfinished());
         let mut draft = Draft::create(draft, shelf.key, shelf.row_bytes, chosen.len())?;
-        // Images that begin at the same place go through the network together.
+        // Images that start from the same shelf go through the network together.
         let mut by_start: BTreeMap<usize, Vec<Wanted>> = BTreeMap::new();
         for wanted in chosen {
             let start = starts.iter().position(|s| s.shelf.has(&wanted.0)).unwrap_or(starts.len());
@@ -171,7 +171,7 @@ impl Builder<'_> {
             }
             self.watch.progress(Task::Features, done + draft.rows() as u64, total);
         }
-        // What failed counts for more than what then fails in keeping the rest.
+        // An error in computing takes precedence over errors in keeping what was computed.
         let kept = sides.iter_mut().try_for_each(|side| match side.draft.take() {
             Some(draft) => self.keep(&mut side.shelf, draft),
             None => Ok(()),
@@ -179,7 +179,7 @@ impl Builder<'_> {
         outcome.and(self.keep(shelf, draft)).and(kept)
     }
 
-    /// Takes a segment, complete or not, into the shelf.
+    /// Adds a draft to the shelf as a segment, even if some of its rows were not computed.
     fn keep(&self, shelf: &mut Shelf, draft: Draft) -> Result<(), FeatureError> {
         if draft.rows() == 0 {
             return Ok(());
@@ -191,15 +191,15 @@ impl Builder<'_> {
         if made.iter().all(|digest| shelf.has(digest)) { Ok(()) } else { Err(FeatureError::Unreadable { path }) }
     }
 
-    /// The bytes of a batch's rows. Those of the side shelves go there.
+    /// The encoded rows of a batch. Rows of side shelves are added to their drafts.
     fn rows(&self, start: Option<&Start>, batch: &[Wanted], sides: &mut [Side]) -> Result<Vec<u8>, FeatureError> {
         let request = self.request;
         let wanting = sides.iter().filter(|side| !lacking(&side.shelf, batch).is_empty());
         let stops: BTreeSet<usize> = wanting.map(|side| side.cut).chain([request.cut]).collect();
         let stops: Vec<usize> = stops.into_iter().collect();
         let found = match start {
-            Some(start) => request.continued(start, batch, &stops)?,
-            None => request.begun(batch, &stops)?,
+            Some(start) => request.rows_from_shelf(start, batch, &stops)?,
+            None => request.rows_from_pixels(batch, &stops)?,
         };
         let mut bytes = Vec::new();
         for (cut, values) in found {
@@ -217,17 +217,17 @@ impl Builder<'_> {
         Ok(bytes)
     }
 
-    /// Puts what a side shelf lacks of a batch into its draft.
+    /// Adds the rows of a batch that a side shelf lacks to its draft.
     fn aside(&self, side: &mut Side, batch: &[Wanted], values: &[f32]) -> Result<(), FeatureError> {
         let length = values.len() / batch.len().max(1);
         for ((digest, _), row) in batch.iter().zip(values.chunks_exact(length.max(1))) {
             let there = side.shelf.has(digest) || side.draft.iter().flat_map(Draft::images).any(|d| d == *digest);
-            // Who asks for it will be told what is wrong with a value that f16 cannot hold.
+            // A value too large for f16 is an error only when this row itself is requested.
             if there || number::too_large(row, self.request.precision).is_some() {
                 continue;
             }
             if side.draft.is_none() {
-                // Not called after a claim, as the side shelf's own builders clear such files away.
+                // Not named after a bucket, as the side shelf's own builders remove such files when they claim it.
                 let path = side.shelf.folder.join(unfinished("aside"));
                 side.draft = Some(Draft::create(path, side.shelf.key, side.shelf.row_bytes, 4 * BATCH)?);
             }
@@ -241,7 +241,7 @@ impl Builder<'_> {
     }
 }
 
-/// A shelf that is filled on the way to another.
+/// A shelf that is filled while another is built.
 struct Side {
     cut: usize,
     shelf: Shelf,

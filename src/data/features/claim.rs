@@ -1,7 +1,8 @@
-//! Who computes which rows: buckets of images, claimed by file locks that die with their holder.
+//! Division of work between builders: buckets of images, claimed by file locks, which end with the process that holds
+//! them.
 //!
-//! Images fall into 256 buckets by their digest, whatever list they come from. A builder claims as many free buckets as
-//! it takes to fill a segment; others claim others, and thereby help.
+//! Images fall into 256 buckets by their digest, in whatever list they appear. A builder claims as many free buckets as
+//! it takes to fill a segment; other builders claim other buckets.
 
 use super::FeatureError;
 use super::shelf::{TEMPORARY, unique};
@@ -10,9 +11,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
-/// Sole right to build the rows of some buckets of a shelf, until dropped.
+/// Exclusive right to build the rows of some buckets of a shelf, until dropped.
 pub(super) struct Claim {
-    /// Held, never read.
+    /// Held for their locks, never read.
     locks: Vec<File>,
     buckets: Vec<u8>,
 }
@@ -21,15 +22,16 @@ pub(super) struct Claim {
 pub(super) type Wanted = (Digest, usize);
 
 impl Claim {
-    /// Claims buckets with up to `most` missing rows. `None`: others are at work on every one of them.
+    /// Claims buckets with up to `most` missing rows. `None` if other builders hold all of them.
     pub(super) fn take(
         locks: &Path,
         shelf: &Digest,
         missing: &[Wanted],
         most: usize,
     ) -> Result<Option<(Self, Vec<Wanted>)>, FeatureError> {
-        // Locks are shared by all shelves: a few files for good, and rarely a needless wait. Buckets go in the order of
-        // their locks, which differs from shelf to shelf: builders of shelves that fill each other do not run abreast.
+        // All shelves share the lock files, so there are only 256 of them, at the cost of a rare needless wait. Buckets
+        // are tried in the order of their locks, which differs between shelves: builders of shelves that fill each
+        // other then tend to work on different images.
         let mut buckets: BTreeMap<u8, Vec<Wanted>> = BTreeMap::new();
         for wanted in missing {
             buckets.entry(bucket(&wanted.0) ^ shelf.as_bytes()[0]).or_default().push(*wanted);
@@ -57,19 +59,19 @@ impl Claim {
         Ok(held.map(|claim| (claim, chosen)))
     }
 
-    /// A name for this claim's unfinished segment. While the claim lives, no one else has files that are called
-    /// after one of its buckets.
+    /// A temporary name for this claim's segment. While the claim is held, no other builder has files named after one
+    /// of its buckets.
     pub(super) fn unfinished(&self) -> String {
         format!("{}{}", prefix(self.buckets.first().copied().unwrap_or_default()), unique())
     }
 
-    /// Removes what killed builders left under this claim.
+    /// Removes files that killed builders left unfinished in these buckets.
     pub(super) fn tidy(&self, folder: &Path) {
         let prefixes: Vec<String> = self.buckets.iter().map(|b| prefix(*b)).collect();
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
             if prefixes.iter().any(|p| name.as_encoded_bytes().starts_with(p.as_bytes())) {
-                // Harmless where it cannot be removed.
+                // A file that cannot be removed is harmless.
                 let _ = fs::remove_file(entry.path());
             }
         }

@@ -1,4 +1,4 @@
-//! From pixels, or from a shallower cut's rows, to features.
+//! Computes features from pixels, or from the rows of a shallower cut.
 
 use super::FeatureError;
 use super::claim::Wanted;
@@ -17,7 +17,7 @@ pub(super) const BATCH: usize = 16;
 /// wherever it is computed.
 ///
 /// # Panics
-/// If `map` is not a multiple of `out` long.
+/// If `out` is empty, or its length does not divide that of `map`.
 pub fn global_average(map: &[f32], out: &mut [f32]) {
     let channels = out.len();
     assert!(channels > 0 && map.len().is_multiple_of(channels), "a map of {channels} channels");
@@ -33,10 +33,10 @@ pub fn global_average(map: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Rows of one batch by the cut at which they are.
+/// Rows of one batch at several cuts, each with its cut.
 pub(super) type Stops = Vec<(usize, Vec<f32>)>;
 
-/// Rows from which deeper ones can be computed.
+/// A shelf whose rows are the input for computing a deeper cut's.
 pub(super) struct Start {
     pub(super) shelf: Shelf,
     pub(super) cut: usize,
@@ -44,16 +44,16 @@ pub(super) struct Start {
 }
 
 impl FeatureRequest<'_> {
-    /// Computes features of these images without any cache, to the bit what the cache would return; for views that
-    /// cannot be cached, and where there is no room. The request's own `images` are left alone.
+    /// Computes features of `images` without the cache, bit-identical to what the cache would return: for views that
+    /// cannot be cached, and if there is no room. The request's own `images` are ignored.
     ///
     /// # Errors
-    /// Where an image or stage does not exist, or the network fails.
+    /// If an image or stage does not exist, or the network fails.
     pub fn compute(&self, images: &[usize]) -> Result<Vec<f32>, FeatureError> {
         let wanted = self.wanted(images)?;
         let mut all = Vec::with_capacity(images.len() * self.shape()?.iter().product::<usize>());
         for batch in wanted.chunks(BATCH) {
-            for (_, mut rows) in self.begun(batch, &[self.cut])? {
+            for (_, mut rows) in self.rows_from_pixels(batch, &[self.cut])? {
                 number::round(&mut rows, self.precision);
                 all.append(&mut rows);
             }
@@ -66,8 +66,8 @@ impl FeatureRequest<'_> {
         images.iter().map(|&index| Ok((self.record(index)?.digest, index))).collect()
     }
 
-    /// Rows of one batch, from its pixels, at each of the cuts `stops` (rising).
-    pub(super) fn begun(&self, batch: &[Wanted], stops: &[usize]) -> Result<Stops, FeatureError> {
+    /// Rows of one batch, computed from its pixels, at each of the cuts `stops` (ascending).
+    pub(super) fn rows_from_pixels(&self, batch: &[Wanted], stops: &[usize]) -> Result<Stops, FeatureError> {
         let size = self.source.size();
         let mut pictures = vec![0f32; batch.len() * size * size * 3];
         pictures.par_chunks_exact_mut(size * size * 3).zip(batch).for_each(|(out, (digest, index))| {
@@ -77,9 +77,14 @@ impl FeatureRequest<'_> {
         self.onward((0, [size, size, 3]), pictures, batch.len(), stops)
     }
 
-    /// Rows of one batch, from those of a shallower cut, at each of the cuts `stops` (rising) that can be reached from
-    /// there. All rows of `start` must be there.
-    pub(super) fn continued(&self, start: &Start, batch: &[Wanted], stops: &[usize]) -> Result<Stops, FeatureError> {
+    /// Rows of one batch, computed from those of a shallower cut, at each of the cuts `stops` (ascending) that are not
+    /// shallower still. `start` must have a row for every image.
+    pub(super) fn rows_from_shelf(
+        &self,
+        start: &Start,
+        batch: &[Wanted],
+        stops: &[usize],
+    ) -> Result<Stops, FeatureError> {
         let [height, width, channels] = self.map_at(start.cut)?;
         let length = if start.pooled { channels } else { height * width * channels };
         let mut values = vec![0f32; batch.len() * length];
@@ -95,7 +100,7 @@ impl FeatureRequest<'_> {
         self.onward((start.cut, [height, width, channels]), values, batch.len(), ahead)
     }
 
-    /// The network from a cut onward, and the averages if they are wanted, at each stop.
+    /// Runs the network from a cut onward. Returns the feature maps, or their averages if `pooled`, at each stop.
     fn onward(
         &self,
         (from, map): (usize, [usize; 3]),

@@ -1,10 +1,11 @@
 //! The prefix cache: the output of a frozen network, computed once.
 //!
-//! [`crate::nn::Backbone::prefix`] is pure, so its output is named by what it is made of (network, preprocessing, image,
-//! cut, view, number format) and shared by epochs, trials, rungs, worker processes and later studies. Rows of one
-//! network cut and view stand on a *shelf* (a folder) in *segments* (immutable, memory-mapped files), found by the
-//! digest of their image. Several processes build a shelf together; a kill at any time leaves at worst an unfinished
-//! file; what is torn or corrupted is seen when it is first opened, and made again.
+//! [`crate::nn::Backbone::prefix`] is a pure function, so its output is keyed by its inputs (network, preprocessing,
+//! image, cut, view, number format) and shared by epochs, trials, rungs, worker processes and later studies. The
+//! features of one image are a *row*. Rows of one network cut, preprocessing and view form a *shelf* (a folder) of
+//! *segments* (immutable, memory-mapped files), in which they are found by the digest of their image. Several processes
+//! build a shelf together; a process killed at any time leaves at worst an unfinished file. A torn or corrupted segment
+//! is detected when it is first opened, and its rows are computed again.
 
 mod build;
 mod claim;
@@ -34,7 +35,7 @@ use shelf::{Shelf, Verified};
 use std::fs;
 use std::path::Path;
 
-/// Bytes of small rows that are held in memory unless told otherwise.
+/// Default limit, in bytes, of small rows held in memory.
 const DEFAULT_MEMORY: u64 = 256 << 20;
 
 /// Cached features in a folder that any number of threads and processes share.
@@ -46,11 +47,11 @@ pub struct FeatureCache {
 }
 
 impl FeatureCache {
-    /// Opens the cache in `cache_dir/features`, making the folder if need be. `disk_limit`: bytes that cached features
-    /// may take; least recently used ones go first.
+    /// Opens the cache in `cache_dir/features`, creating the folder if needed. `disk_limit`: bytes that cached features
+    /// may take; the least recently used are removed first.
     ///
     /// # Errors
-    /// If the folder cannot be made.
+    /// If the folder cannot be created.
     pub fn open(cache_dir: &Path, disk_limit: Option<u64>) -> Result<Self, FeatureError> {
         let room = Room { root: cache_dir.join("features"), limit: disk_limit };
         let locks = room.locks();
@@ -58,24 +59,25 @@ impl FeatureCache {
         Ok(Self { room, memory: Memory::new(DEFAULT_MEMORY), verified: Verified::default() })
     }
 
-    /// The same cache, holding at most so many bytes of small rows in memory; all others are mapped.
+    /// The same cache, holding at most `limit` bytes of small rows in memory; all others are mapped.
     #[must_use]
     pub fn with_memory(self, limit: u64) -> Self {
         Self { memory: Memory::new(limit), ..self }
     }
 
     /// Bytes of rows held in memory now.
-    pub fn memory_used(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn memory_used(&self) -> u64 {
         self.memory.used()
     }
 
-    /// The features of a request's images: read where they are cached, computed and kept where not, waited for where
-    /// another process is computing them.
+    /// The features of a request's images: read if cached, awaited if another process is computing them, else computed
+    /// and cached.
     ///
     /// # Errors
-    /// [`FeatureError::Fresh`] for a view that no one else sees; where there is no room
-    /// ([`FeatureError::is_lack_of_room`]), the network or the file system fails, or `watch` calls it off. What was
-    /// computed until then is kept.
+    /// [`FeatureError::Fresh`] for a view that cannot be shared; if there is no room
+    /// ([`FeatureError::is_lack_of_room`]), the network or the file system fails, or `watch` interrupts. Rows computed
+    /// until then are kept.
     pub fn features(&self, request: &FeatureRequest<'_>, watch: &dyn Watch) -> Result<Features, FeatureError> {
         let about = request.shelved()?;
         let shape = request.shape()?;
@@ -99,9 +101,9 @@ impl FeatureCache {
         self.room.stats()
     }
 
-    /// Removes what no one can use: unfinished files of killed processes, shelves that are empty or of another version
-    /// of this program, and the least recently used while the budget is exceeded. Whatever is in use stays. With
-    /// `dry_run`, only says what would go.
+    /// Removes unfinished files of killed processes, shelves that are empty or of another version of this program, and,
+    /// while the disk limit is exceeded, the least recently used shelves. Shelves in use are kept. With `dry_run`, only
+    /// reports what would be removed.
     ///
     /// # Errors
     /// If the folder cannot be read, or something in it cannot be removed.

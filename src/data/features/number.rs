@@ -7,7 +7,7 @@ use half::slice::HalfFloatSliceExt;
 /// Values converted together, by vector instructions where the machine has them.
 const BLOCK: usize = 512;
 
-/// Appends values. Those that f16 cannot tell from infinity become infinite: see [`too_large`].
+/// Appends encoded values. Those too large for f16 become infinite: see [`too_large`].
 pub(super) fn encode(values: &[f32], precision: CachePrecision, out: &mut Vec<u8>) {
     match precision {
         CachePrecision::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),

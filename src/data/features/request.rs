@@ -1,4 +1,4 @@
-//! What is wanted of the cache, and the name under which it is kept.
+//! Requests to the cache, and the keys under which features are stored.
 
 use super::FeatureError;
 use crate::data::augment::View;
@@ -10,43 +10,44 @@ use crate::spec::{AugmentSpec, CachePrecision, NetworkSpec, PixelScaling};
 use candle_core::Device;
 use serde::Serialize;
 
-/// Part of every key: raised whenever rendering, pooling or the files change, so that no old row is taken for a new
-/// one.
+/// Part of every key: raised whenever rendering, pooling or the files change, so that old rows are never used for new
+/// requests.
 const VERSION: &str = "hpsearch features 3";
 
-/// Frozen features of some images under one view.
+/// A request for the frozen features of some images in one view.
 #[derive(Clone, Copy)]
 pub struct FeatureRequest<'a> {
     /// The network.
     pub backbone: &'a dyn Backbone,
-    /// Where the network computes.
+    /// The device that the network runs on.
     pub device: &'a Device,
-    /// Digest of all that decides the network's output for a given input: see [`network_digest`].
+    /// Digest of all that determines the network's output for a given input: see [`network_digest`].
     pub weights: Digest,
-    /// How many stages are frozen; 0 stands for the scaled image.
+    /// How many stages are frozen. At cut 0 the features are the scaled image.
     pub cut: usize,
     /// Averages over height and width instead of whole feature maps.
     pub pooled: bool,
-    /// Cuts whose averages will be asked for too, of the same images and view: where averages have to be computed, one
-    /// way through the network keeps those of all these cuts.
+    /// Other cuts whose averages of the same images and view will be requested: if averages have to be computed, one
+    /// forward pass stores those of all these cuts.
     pub also: &'a [usize],
-    /// Number format on disk. Rows read as f32; under `F16` every value is rounded to the nearest f16, cached or not.
+    /// Number format on disk. Features are returned as f32; under `F16` every value is rounded to the nearest f16,
+    /// cached or not.
     pub precision: CachePrecision,
     /// The images.
     pub source: &'a dyn PixelSource,
-    /// How the weights want their pixels.
+    /// The pixel scaling that the weights expect.
     pub scaling: PixelScaling,
     /// Which images, by index into the source's records; the features come in this order. May repeat.
     pub images: &'a [usize],
     /// Which view of them.
     pub view: View,
-    /// Ranges of augmented views; without meaning for [`View::Original`].
+    /// Ranges of augmented views; ignored for [`View::Original`].
     pub augment: &'a AugmentSpec,
-    /// The study's seed; without meaning for [`View::Original`].
+    /// The study's seed; ignored for [`View::Original`].
     pub seed: u64,
 }
 
-/// The digest of all that decides a frozen network's output: tensors (by their digest), architecture, width, pool
+/// The digest of all that determines a frozen network's output: tensors (by their digest), architecture, width, pool
 /// padding, and the `arithmetic` (device and instruction set, such as `cpu avx512`), since equal formulas round
 /// differently on different hardware.
 pub fn network_digest(tensors: Digest, network: &NetworkSpec, arithmetic: &str) -> Digest {
@@ -57,7 +58,7 @@ pub fn network_digest(tensors: Digest, network: &NetworkSpec, arithmetic: &str) 
     ])
 }
 
-/// What a shelf of the cache holds, in words; its digest is the shelf's name.
+/// What a shelf of the cache holds; its digest is the shelf's key.
 #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
 pub struct Shelved {
     /// Version of the cache and of decoding.
@@ -66,7 +67,7 @@ pub struct Shelved {
     pub network: Digest,
     /// Frozen stages.
     pub cut: usize,
-    /// Averages or maps.
+    /// Whether the features are averages, not whole maps.
     pub pooled: bool,
     /// Number format.
     pub precision: CachePrecision,
@@ -76,7 +77,8 @@ pub struct Shelved {
     pub channels: usize,
     /// Scaling of their pixels.
     pub scaling: PixelScaling,
-    /// Seed, number of the view, and strength, flip, rotation, brightness, edges as exact bits; `None`: the original.
+    /// Seed, number of the view, and strength, flip, rotation, brightness, edges as exact bits; `None` for the
+    /// original.
     pub view: Option<(u64, u32, [u64; 5])>,
 }
 
@@ -85,13 +87,13 @@ fn version() -> (String, String, u32) {
 }
 
 impl Shelved {
-    /// The name: equal for equal contents.
+    /// The key: equal for equal contents.
     pub(super) fn key(&self) -> Digest {
         // A struct of plain values always serialises.
         Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes())
     }
 
-    /// Whether this version of the program can still ask for it.
+    /// Whether this version of the program can still request it.
     pub(super) fn is_current(&self) -> bool {
         self.version == version()
     }
@@ -103,10 +105,10 @@ impl Shelved {
 }
 
 impl FeatureRequest<'_> {
-    /// What would be kept where.
+    /// The description of the shelf that holds this request's features.
     ///
     /// # Errors
-    /// [`FeatureError::Fresh`] for a view that no one else sees.
+    /// [`FeatureError::Fresh`] for a view that cannot be shared.
     pub(super) fn shelved(&self) -> Result<Shelved, FeatureError> {
         let view = match self.view {
             View::Fresh { .. } => return Err(FeatureError::Fresh),
@@ -129,7 +131,7 @@ impl FeatureRequest<'_> {
     /// Shape of one image's features: `[C]` if pooled, else `[H, W, C]`.
     ///
     /// # Errors
-    /// Where the network has no such stage, or the images are too small for it.
+    /// If the network has no such stage, or the images are too small for it.
     pub fn shape(&self) -> Result<Vec<usize>, FeatureError> {
         let [side, _, channels] = self.map_at(self.cut)?;
         Ok(if self.pooled { vec![channels] } else { vec![side, side, channels] })
@@ -162,7 +164,7 @@ pub(super) fn value_bytes(precision: CachePrecision) -> usize {
 }
 
 /// Bytes on disk of `views` views of `images` different images whose features have this shape. Accurate to a few
-/// KiB a file of rows.
+/// KiB per segment.
 pub fn predicted_bytes(shape: &[usize], images: usize, views: usize, precision: CachePrecision) -> u64 {
     let row = shape.iter().product::<usize>() * value_bytes(precision) + super::segment::ENTRY;
     (row * images * views) as u64

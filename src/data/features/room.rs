@@ -1,4 +1,4 @@
-//! Room on disk: what is there, what may go, what is left over.
+//! Disk use of the cache: statistics, removal of the least recently used shelves, and removal of leftovers.
 
 use super::FeatureError;
 use super::request::Shelved;
@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Bytes that are left free for others on the cache's file system.
+/// Bytes to leave free on the cache's file system.
 const SPARE: u64 = 64 << 20;
 
 /// One shelf of the cache: rows of one network cut, preprocessing and view.
@@ -17,15 +17,15 @@ const SPARE: u64 = 64 << 20;
 pub struct ShelfStats {
     /// Its folder.
     pub folder: PathBuf,
-    /// What it holds, where that can be read.
+    /// What it holds, if its description can be read.
     pub holds: Option<Shelved>,
-    /// Files of rows.
+    /// Segments.
     pub files: u64,
-    /// Rows: one an image.
+    /// Rows: one per image.
     pub rows: u64,
     /// Bytes of all its files.
     pub bytes: u64,
-    /// When it was last asked for.
+    /// When it was last requested.
     pub last_used: SystemTime,
     /// Whether a process uses it now.
     pub in_use: bool,
@@ -39,32 +39,32 @@ pub struct CacheStats {
 }
 
 impl CacheStats {
-    /// Bytes of all files.
+    /// Bytes of all shelves.
     pub fn bytes(&self) -> u64 {
         self.shelves.iter().map(|s| s.bytes).sum()
     }
-    /// Files of rows.
+    /// Segments of all shelves.
     pub fn files(&self) -> u64 {
         self.shelves.iter().map(|s| s.files).sum()
     }
-    /// Rows.
+    /// Rows of all shelves.
     pub fn rows(&self) -> u64 {
         self.shelves.iter().map(|s| s.rows).sum()
     }
 }
 
-/// What a collection removed, or would.
+/// What a garbage collection removed or, in a dry run, would remove.
 #[derive(Clone, Debug, Default)]
 pub struct Collected {
-    /// Files and folders that something killed left unfinished.
+    /// Files and folders that killed processes left unfinished.
     pub unfinished: Vec<PathBuf>,
-    /// Shelves that are empty, of another version of the program, or over the budget.
+    /// Shelves that are empty, of another version of the program, or over the disk limit.
     pub shelves: Vec<ShelfStats>,
     /// Bytes of all these.
     pub bytes: u64,
 }
 
-/// A cache folder and its budget.
+/// A cache folder and its disk limit.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
     pub(super) root: PathBuf,
@@ -76,7 +76,7 @@ impl Room {
         self.root.join("locks")
     }
 
-    /// Sole right to remove shelves.
+    /// Exclusive right to remove shelves, until dropped.
     fn alone(&self) -> Result<File, FeatureError> {
         let path = self.locks().join("room");
         let lock = File::options().write(true).create(true).truncate(false).open(&path);
@@ -85,14 +85,14 @@ impl Room {
         Ok(lock)
     }
 
-    /// Bytes that can be written to the file system; `None` where it does not say.
+    /// Bytes that can be written to the file system; `None` if unknown.
     pub(super) fn free(&self) -> Option<u64> {
         let stat = rustix::fs::statvfs(&self.root).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// Sees to it that `needed` more bytes fit: shelves that no one uses go, least recently used first. Either enough
-    /// goes, or nothing.
+    /// Makes room for `needed` more bytes by removing shelves that are not in use, least recently used first. If that
+    /// cannot free enough, nothing is removed.
     pub(super) fn make(&self, needed: u64) -> Result<(), FeatureError> {
         let _alone = self.alone()?;
         let stats = self.survey()?;
@@ -134,7 +134,7 @@ impl Room {
         Ok(())
     }
 
-    /// What there is, least recently used first.
+    /// The shelves with their sizes, least recently used first.
     pub(super) fn survey(&self) -> Result<CacheStats, FeatureError> {
         let mut shelves = Vec::new();
         for folder in entries(&self.root)? {
@@ -146,7 +146,7 @@ impl Room {
         Ok(CacheStats { shelves })
     }
 
-    /// Adds what only [`Room::collect`] and people want to know: rows, and who is at work.
+    /// [`Room::survey`] with all fields filled in: also the rows and contents of each shelf, and whether it is in use.
     pub(super) fn stats(&self) -> Result<CacheStats, FeatureError> {
         let mut stats = self.survey()?;
         for shelf in &mut stats.shelves {
@@ -158,8 +158,8 @@ impl Room {
         Ok(stats)
     }
 
-    /// Removes what no one can use: unfinished files of killed processes, shelves that are empty or of another version
-    /// of the program, and the least recently used while the budget is exceeded. Whatever is in use stays.
+    /// Removes unfinished files of killed processes, shelves that are empty or of another version of the program, and,
+    /// while the disk limit is exceeded, the least recently used shelves. Shelves in use are kept.
     pub(super) fn collect(&self, dry_run: bool) -> Result<Collected, FeatureError> {
         let mut collected = Collected::default();
         let _alone = self.alone()?;
@@ -184,7 +184,7 @@ impl Room {
                 collected.shelves.push(shelf);
                 continue;
             }
-            // No one uses the shelf, so no one is writing here.
+            // The shelf is not in use, so nothing is writing here.
             for left in entries(&shelf.folder)?.into_iter().filter(|f| is_unfinished(f)) {
                 let bytes = size(&left)?;
                 over = over.saturating_sub(bytes);
@@ -198,9 +198,9 @@ impl Room {
         Ok(collected)
     }
 
-    /// Removes a shelf that `held` keeps everyone else out of.
+    /// Removes a shelf that `held` locks exclusively.
     fn remove(&self, folder: &Path, held: File) -> Result<(), FeatureError> {
-        // Renamed first: a removal that is cut off leaves no half shelf.
+        // Renamed first, so that an interrupted removal leaves no incomplete shelf.
         let going = self.root.join(unfinished("removed"));
         fs::rename(folder, &going).map_err(FeatureError::io("rename", folder))?;
         drop(held);
@@ -208,8 +208,8 @@ impl Room {
     }
 }
 
-/// Keeps everyone out of a shelf, if no one is in it. To remove it, be [`Room::alone`] before: else the folder could be
-/// removed and made again between opening and locking, and another one be locked than removed.
+/// Locks a shelf exclusively; `None` if it is in use. To remove the shelf, hold [`Room::alone`] first: otherwise the
+/// folder could be removed and created again between opening and locking, and the lock would be that of the old one.
 fn hold(folder: &Path) -> Option<File> {
     let file = File::options().read(true).write(true).open(folder.join(USE)).ok()?;
     file.try_lock().ok()?;
@@ -226,7 +226,7 @@ fn look(folder: PathBuf) -> Result<ShelfStats, FeatureError> {
     Ok(ShelfStats { folder, holds: None, files, rows: 0, bytes, last_used, in_use: false })
 }
 
-/// What is in a folder; nothing if it has gone meanwhile.
+/// The paths in a folder; none if it has been removed meanwhile.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, FeatureError> {
     let listed = match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -237,7 +237,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, FeatureError> {
     Ok(listed)
 }
 
-/// Bytes of a file, or of the files in a folder; 0 if it has gone meanwhile.
+/// Bytes of a file, or of the files in a folder; 0 if it has been removed meanwhile.
 fn size(path: &Path) -> Result<u64, FeatureError> {
     match fs::symlink_metadata(path) {
         Ok(m) if m.is_dir() => entries(path)?.iter().map(|file| size(file)).sum(),

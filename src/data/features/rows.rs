@@ -1,4 +1,4 @@
-//! Features, ready to be read.
+//! The features of a request, ready to be read.
 
 use super::number;
 use super::request::value_bytes;
@@ -8,12 +8,12 @@ use rayon::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Rows larger than this are only ever mapped.
+/// Rows of more bytes than this are never held in memory, only mapped.
 const SMALL: usize = 64 << 10;
-/// Values from which a batch is read by several threads.
+/// Batches of at least this many values are read by several threads.
 const PARALLEL: usize = 1 << 18;
 
-/// The features of a request's images, in the request's order. While it lives, the cache keeps its files.
+/// The features of a request's images, in the request's order. While this exists, the cache keeps their files.
 #[derive(Debug)]
 pub struct Features {
     shape: Vec<usize>,
@@ -45,7 +45,7 @@ impl Features {
         features
     }
 
-    /// Images.
+    /// Number of images.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -66,7 +66,8 @@ impl Features {
     }
 
     /// Whether the values are held in memory, not only mapped.
-    pub fn in_memory(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn in_memory(&self) -> bool {
         self.resident.is_some()
     }
 
@@ -120,6 +121,7 @@ impl Memory {
         Self { limit, used: Arc::default() }
     }
 
+    #[cfg(test)]
     pub(super) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
@@ -132,7 +134,7 @@ impl Memory {
     }
 }
 
-/// A part of the memory budget, given back when dropped.
+/// A part of the memory budget, released when dropped.
 #[derive(Debug)]
 struct Share {
     used: Arc<AtomicU64>,

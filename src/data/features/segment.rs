@@ -1,10 +1,10 @@
-//! A segment: an immutable file of rows, each named by its image and guarded by a digest.
+//! A segment: an immutable file of rows, each keyed by its image's digest and protected by a digest of its bytes.
 //!
 //! It is written under a temporary name and renamed when complete. It is not synced: after a power cut it may be torn,
-//! which the digests show, and a cache can be built again.
+//! which the digests reveal; its rows are then computed again.
 //!
-//! Layout, little-endian: a head of [`HEAD`] bytes (magic 24, key of the shelf 32, rows 8, bytes of a row 8, offset
-//! of the first row 8, zeros 16, digest 32 of the bytes before it and of the table), a table of [`ENTRY`] bytes a row
+//! Layout, little-endian: a head of [`HEAD`] bytes (magic 24, key of the shelf 32, rows 8, bytes of a row 8, offset of
+//! the first row 8, zeros 16, digest 32 of the bytes before it and of the table), a table of [`ENTRY`] bytes per row
 //! (digest of the image 32, digest of the row 32), padding, the rows.
 
 use super::FeatureError;
@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8; 24] = b"hpsearch features v1\n\0\0\0";
 const HEAD: usize = 128;
 const SIGNED: usize = HEAD - 32;
-/// Bytes of the table a row.
+/// Bytes per row in the table.
 pub(super) const ENTRY: usize = 64;
 
-/// A mapped segment whose rows are right.
+/// A mapped segment with intact rows.
 #[derive(Debug)]
 pub(super) struct Segment {
     map: Mmap,
@@ -30,7 +30,7 @@ pub(super) struct Segment {
     images: Vec<Digest>,
 }
 
-/// What the head of a file says, if it is a sound one of this shelf.
+/// The head of a segment.
 struct Head {
     rows: usize,
     row_bytes: usize,
@@ -55,12 +55,12 @@ fn signature(head: &[u8], table: &[u8]) -> Digest {
 }
 
 impl Segment {
-    /// Maps a file and, unless `trusted`, reads all its rows to see whether they are right. `None`: it is torn,
-    /// corrupted, foreign or gone.
+    /// Maps a file and, unless `trusted`, verifies the digests of all its rows. `None` if it is torn, corrupted, of
+    /// another shelf, or missing.
     pub(super) fn open(path: &Path, key: &Digest, row_bytes: usize, trusted: bool) -> Option<Self> {
         let file = File::open(path).ok()?;
-        // SAFETY: a segment is written under another name and renamed; nothing of ours changes or shortens a file
-        // that has a segment's name, it is only unlinked, so the mapped bytes stay as they are while the map lives.
+        // SAFETY: a segment is written under another name and renamed; this program never changes or shortens a file
+        // that has a segment's name, only unlinks it, so the mapped bytes stay as they are while the map exists.
         let map = unsafe { Mmap::map(&file) }.ok()?;
         let found = head(&map, key).filter(|h| h.row_bytes == row_bytes)?;
         let entry = |row: usize| HEAD + row * ENTRY;
@@ -71,7 +71,7 @@ impl Segment {
         (trusted || (0..found.rows).into_par_iter().all(right)).then_some(segment)
     }
 
-    /// Rows of a file, by its head alone.
+    /// Number of rows according to a file's head, which is not verified.
     pub(super) fn count(path: &Path) -> Option<u64> {
         let mut bytes = [0; HEAD];
         File::open(path).ok()?.read_exact_at(&mut bytes, 0).ok()?;
@@ -101,7 +101,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Begins a file with room for `capacity` rows.
+    /// Creates a file whose table has room for `capacity` rows.
     pub(super) fn create(path: PathBuf, key: Digest, row_bytes: usize, capacity: usize) -> Result<Self, FeatureError> {
         let file = File::create(&path).map_err(FeatureError::io("create", &path))?;
         let data = (HEAD + capacity * ENTRY).next_multiple_of(4096);
@@ -121,17 +121,17 @@ impl Draft {
         Ok(())
     }
 
-    /// Rows so far.
+    /// Number of rows so far.
     pub(super) fn rows(&self) -> usize {
         self.table.len() / ENTRY
     }
 
-    /// Their images.
+    /// Digests of the rows' images.
     pub(super) fn images(&self) -> impl Iterator<Item = Digest> + '_ {
         self.table.as_chunks::<ENTRY>().0.iter().map(|entry| Digest::from_bytes(std::array::from_fn(|i| entry[i])))
     }
 
-    /// Completes the file and gives it its name.
+    /// Completes the file and renames it to `target`.
     pub(super) fn commit(mut self, target: &Path) -> Result<(), FeatureError> {
         let mut head = Vec::with_capacity(HEAD + self.table.len());
         head.extend_from_slice(MAGIC);
@@ -143,7 +143,7 @@ impl Draft {
         let digest = signature(&head, &self.table);
         head.extend_from_slice(digest.as_bytes());
         head.extend_from_slice(&self.table);
-        // A batch that could not be written whole may have left something behind the last row.
+        // A partly written batch may have left bytes after the last row.
         let length = self.data + self.rows() * self.row_bytes;
         self.file
             .set_len(length as u64)
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_full_disk_cuts_off_does_not_spoil_the_rows_before_it() {
+    fn a_partly_written_batch_does_not_damage_the_rows_before_it() {
         let folder = tempfile::tempdir().unwrap();
         let (draft, path) = (folder.path().join("draft"), folder.path().join("a.rows"));
         let key = Digest::of(b"shelf");

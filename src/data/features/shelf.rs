@@ -1,8 +1,8 @@
 //! A shelf: the folder of all rows of one network cut, preprocessing and view.
 //!
 //! Rows are found by the digest of their image, so a data set with one more image, another split or another fold
-//! finds all others. The file `use` is locked (shared) by all who read or build here and (exclusive) by whoever
-//! removes the shelf; its time of modification is when the shelf was last asked for.
+//! reuses all other rows. The file `use` is locked (shared) by every process that reads or builds the shelf and
+//! (exclusive) by the one that removes it; its modification time is when the shelf was last requested.
 
 use super::FeatureError;
 use super::request::Shelved;
@@ -19,13 +19,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-/// Names of what is not finished, or being removed, begin so.
+/// Prefix of the names of unfinished files and of shelves being removed.
 pub(super) const TEMPORARY: &str = ".tmp-";
-/// Names of segments end so.
+/// Suffix of the names of segments.
 pub(super) const ROWS: &str = ".rows";
-/// The lock of a shelf.
+/// Lock file of a shelf.
 pub(super) const USE: &str = "use";
-/// What the shelf holds, in words.
+/// Description of the shelf: [`Shelved`] as JSON.
 pub(super) const ABOUT: &str = "about.json";
 
 /// Where a row is.
@@ -41,12 +41,12 @@ impl Row {
     }
 }
 
-/// Files that this process has read and found right: they are not read again.
+/// Files that this process has verified, and need not verify again.
 #[derive(Debug, Default)]
 pub(super) struct Verified(Mutex<HashSet<[i64; 7]>>);
 
 impl Verified {
-    /// Names a file's present content.
+    /// Identifies a file's present content by its metadata.
     fn name(path: &Path) -> Option<[i64; 7]> {
         let m = fs::metadata(path).ok()?;
         let [dev, ino, len] = [m.dev(), m.ino(), m.len()].map(u64::cast_signed);
@@ -62,7 +62,7 @@ impl Verified {
     }
 }
 
-/// An open shelf: as long as this lives, nobody removes it.
+/// An open shelf, which cannot be removed while this exists.
 #[derive(Debug)]
 pub(super) struct Shelf {
     pub(super) folder: PathBuf,
@@ -79,7 +79,7 @@ impl Shelf {
         root.join(key.short())
     }
 
-    /// Opens a shelf, making it first if need be. It is empty until [`Shelf::refresh`].
+    /// Opens a shelf, creating it if needed. No rows are found until [`Shelf::refresh`].
     pub(super) fn open(root: &Path, about: &Shelved, row_bytes: usize) -> Result<Self, FeatureError> {
         let key = about.key();
         let folder = Self::place(root, &key);
@@ -92,7 +92,7 @@ impl Shelf {
                 Err(e) => return Err(FeatureError::io("lock", &folder.join(USE))(e)),
             }
         };
-        // Only the order of removal depends on it.
+        // Failure is harmless: only the order of removal depends on this time.
         let _ = in_use.set_modified(SystemTime::now());
         let described = folder.join(ABOUT);
         if !described.exists() {
@@ -105,7 +105,7 @@ impl Shelf {
         Ok(Self { folder, key, row_bytes, rows: HashMap::new(), known: HashSet::new(), _in_use: in_use })
     }
 
-    /// Opens a shelf if it is there.
+    /// Opens a shelf if it exists.
     pub(super) fn existing(root: &Path, about: &Shelved, row_bytes: usize) -> Result<Option<Self>, FeatureError> {
         if Self::place(root, &about.key()).join(USE).exists() {
             Self::open(root, about, row_bytes).map(Some)
@@ -114,7 +114,7 @@ impl Shelf {
         }
     }
 
-    /// Takes in the segments that have appeared since. One that is not right is removed, and said to be.
+    /// Adds the segments that have appeared since the last call. A damaged one is removed, with a warning.
     pub(super) fn refresh(&mut self, verified: &Verified, watch: &dyn Watch) -> Result<(), FeatureError> {
         let listing = fs::read_dir(&self.folder).map_err(FeatureError::io("list", &self.folder))?;
         for entry in listing {
@@ -136,7 +136,7 @@ impl Shelf {
             } else {
                 match fs::remove_file(&path) {
                     Ok(()) => watch.warn(&format!("cached features in `{}` are damaged: made again", path.display())),
-                    // Someone else saw it too.
+                    // Another process has removed it already.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     Err(e) => return Err(FeatureError::io("remove the damaged file", &path)(e)),
                 }
@@ -145,7 +145,7 @@ impl Shelf {
         Ok(())
     }
 
-    /// The images whose rows a shelf has, as its tables tell: rows are not read.
+    /// The images whose rows a shelf has according to its segments' tables; rows are not verified.
     #[cfg(test)]
     pub(super) fn listing(root: &Path, key: &Digest, row_bytes: usize) -> HashSet<Digest> {
         let files = fs::read_dir(Self::place(root, key)).into_iter().flatten().flatten();
@@ -167,17 +167,17 @@ impl Shelf {
     }
 }
 
-/// Holds the shelf in this folder for use; `None` if it was being removed.
+/// Locks the shelf in this folder for use; `None` if it was removed meanwhile.
 fn hold(folder: &Path) -> io::Result<Option<File>> {
     let path = folder.join(USE);
     let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
     file.lock_shared()?;
-    // The shelf may have been removed, and made again, while we waited.
+    // The shelf may have been removed, and created again, while this waited for the lock.
     let (held, there) = (file.metadata()?, fs::metadata(&path)?);
     Ok(((held.dev(), held.ino()) == (there.dev(), there.ino())).then_some(file))
 }
 
-/// A name that no one else has, for something unfinished.
+/// A unique temporary name.
 pub(super) fn unfinished(what: &str) -> String {
     format!("{TEMPORARY}{what}-{}", unique())
 }

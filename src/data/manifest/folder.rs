@@ -18,7 +18,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ManifestError> {
             sets.entry(set).or_default().push(entry);
         }
     }
-    // One spelling a class, whatever the case of its folders: the first in the order of sets and names.
+    // Folders that differ only in case are one class, spelt as the first of them in the order of sets and names.
     let mut spelling: BTreeMap<String, String> = BTreeMap::new();
     if sets.is_empty() {
         for class in &top {
@@ -57,7 +57,7 @@ fn check_sets(root: &Path, sets: &BTreeMap<GivenSet, Vec<&DirEntry>>) -> Result<
     Ok(())
 }
 
-/// The visible folders of a folder by name; files that lie beside them are noted.
+/// The visible subfolders, sorted by name; files beside them are mentioned in the notes.
 fn folders(path: &Path, listing: &mut Listing) -> Result<Vec<DirEntry>, ManifestError> {
     let (mut found, mut files) = (Vec::new(), 0u32);
     for entry in WalkDir::new(path).min_depth(1).max_depth(1).follow_links(true).sort_by_file_name() {
@@ -92,7 +92,7 @@ fn read_class(
         let entry = match entry {
             Ok(entry) if entry.file_type().is_dir() => continue,
             Ok(entry) => entry.into_path(),
-            // A dangling link is a bad file like any other: named later, when it cannot be opened.
+            // A dangling link is a bad file like any other: reported later, when it cannot be opened.
             Err(e) if e.io_error().is_some() && e.path().is_some_and(Path::is_symlink) => {
                 e.path().map(Path::to_owned).unwrap_or_default()
             }
@@ -118,7 +118,7 @@ fn name_of(entry: &DirEntry) -> String {
     entry.file_name().to_string_lossy().into_owned()
 }
 
-/// What systems leave behind: `.DS_Store`, `__MACOSX`, thumbnails.
+/// Whether this is a hidden file or one that an operating system left: `.DS_Store`, `__MACOSX`, thumbnails.
 fn hidden(entry: &DirEntry) -> bool {
     let name = name_of(entry);
     name.starts_with('.') || ["__MACOSX", "Thumbs.db", "desktop.ini"].contains(&name.as_str())

@@ -1,4 +1,4 @@
-//! Which images there are: a folder tree or a CSV file, read into one listing in the order of names.
+//! Lists the images of a folder tree or a CSV file, in the order of names.
 
 mod folder;
 mod patient;
@@ -12,7 +12,7 @@ use patient::PatientPattern;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// The set an image belongs to as the data come.
+/// The set that the data assign an image to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum GivenSet {
     Train,
@@ -32,7 +32,7 @@ impl GivenSet {
     }
 }
 
-/// A file that claims to be an image.
+/// A file listed as an image, not yet opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Where it is.
@@ -47,22 +47,22 @@ pub struct Listed {
     pub set: Option<GivenSet>,
 }
 
-/// What was found, files in the order of their names.
+/// The files found, in the order of their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The files.
     pub images: Vec<Listed>,
-    /// Every class that has a folder or a row, also where it has no file.
+    /// Every class that has a folder or a row, even without files.
     pub classes: BTreeSet<String>,
-    /// What a person should know, each a sentence without a full stop.
+    /// Notes for the user, each a sentence without a full stop.
     pub notes: Vec<String>,
 }
 
 /// Lists the images of a folder or a manifest. Relative paths are resolved against `base`.
+/// [`DataSource::Synthetic`] has no files: its listing is empty.
 ///
 /// # Errors
-/// Where the folder or the manifest is missing, unreadable or not of a known form, all mistakes at once.
-/// [`DataSource::Synthetic`] has no files: the listing is empty.
+/// If the folder or the manifest is missing, unreadable or malformed; all bad rows are reported at once.
 pub fn list(spec: &DataSpec, base: &Path) -> Result<Listing, ManifestError> {
     let pattern = spec.patient.as_deref().map(PatientPattern::new).transpose()?;
     let mut listing = match &spec.source {
@@ -111,7 +111,7 @@ pub enum ManifestError {
         path.display()
     )]
     NoClasses { path: PathBuf },
-    /// Sets, but not the one to train on.
+    /// There are set folders, but no training set.
     #[error("find training images in `{}`: there is no `train` folder beside {found}", path.display())]
     NoTraining { path: PathBuf, found: String },
     /// The same set twice, as in `val` and `validation`.

@@ -7,9 +7,10 @@ use regex::Regex;
 /// `person23_bacteria_78.jpeg`, `IM-0123` of `NORMAL2-IM-0123-0001.jpeg` and of `IM-0123-0001.jpeg`.
 ///
 /// The names do not say whether `person23` of a bacterial and of a viral image, or `IM-0123` with and without
-/// `NORMAL2`, are the same person. The pattern takes them for one: to keep two strangers on one side costs nothing
-/// but freedom in the split, to part one person's images would leak. Where too many training images are lost to
-/// the given test set this way, `^(person\d+_[a-z]+|(?:NORMAL2-)?IM-\d+)` keeps the two kinds apart.
+/// `NORMAL2`, are the same person. The pattern treats them as one: keeping two different people together only makes the
+/// split less flexible, while separating one person's images would leak information between sets. If too many training
+/// images are dropped because of a test set that came with the data, `^(person\d+_[a-z]+|(?:NORMAL2-)?IM-\d+)` keeps
+/// the two kinds apart.
 pub const KERMANY_PATIENT: &str = r"^(?:NORMAL2-)?(person\d+|IM-\d+)";
 
 /// A compiled pattern.
@@ -20,7 +21,8 @@ impl PatientPattern {
         Regex::new(pattern).map(Self).map_err(|e| ManifestError::Pattern { source: Box::new(e) })
     }
 
-    /// The first group that took part in the match of the file's own name, or the whole match.
+    /// The first capture group that took part in matching the file name (without folders), or the whole match; `None`
+    /// if that is empty.
     pub(super) fn patient(&self, name: &str) -> Option<String> {
         let file = name.rsplit('/').next().unwrap_or(name);
         let found = self.0.captures(file)?;
@@ -34,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_of_kermany_tell_the_patient() {
+    fn kermany_file_names_give_the_patient() {
         let pattern = PatientPattern::new(KERMANY_PATIENT).unwrap();
         for (name, patient) in [
             ("train/PNEUMONIA/person23_bacteria_78.jpeg", "person23"),
@@ -56,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn of_alternatives_the_one_that_matched_counts() {
+    fn the_group_of_the_alternative_that_matched_is_the_patient() {
         let pattern = PatientPattern::new(r"^a(\d+)|^b(\d+)").unwrap();
         assert_eq!(pattern.patient("b7.png").as_deref(), Some("7"));
         assert!(PatientPattern::new("(").is_err());

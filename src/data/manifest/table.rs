@@ -63,7 +63,7 @@ impl Columns {
 struct Rows<'a> {
     file: &'a Path,
     columns: Columns,
-    /// Line of each path, to name both when one comes twice.
+    /// Line of each path, to report both lines of a duplicate.
     seen: HashMap<String, u64>,
     mistakes: Vec<String>,
 }

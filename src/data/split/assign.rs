@@ -1,12 +1,12 @@
-//! Groups to parts, stratified.
+//! Stratified assignment of groups to parts.
 
-/// The part of each group, so that every part's share of every class comes near `shares`.
+/// Assigns each group to a part, so that every part's share of every class is close to `shares`.
 ///
-/// `sizes[g][c]` counts the images of class `c` in group `g`. Groups are placed in the order given, each where the
-/// squared relative shortfalls, summed over classes, shrink most (the greedy rule of scikit-learn's
-/// `StratifiedGroupKFold`, for unequal shares). Groups of one image fill every part to its rounded target exactly.
-/// Targets are at least one image of a class in every part while there are enough, and the last groups of a class go
-/// to the parts that have none of it yet.
+/// `sizes[g][c]` counts the images of class `c` in group `g`. Groups are placed in the order given, each where it
+/// most reduces the squared relative deviations from the targets, summed over classes (the greedy rule of
+/// scikit-learn's `StratifiedGroupKFold`, for unequal shares). If every group is a single image, every part gets
+/// exactly its rounded target. Every part's target is at least one image of a class while there are enough, and the
+/// last groups of a class go to the parts that have none of it yet.
 pub(super) fn assign(sizes: &[Vec<usize>], shares: &[f64]) -> Vec<usize> {
     let classes = sizes.first().map_or(0, Vec::len);
     let totals: Vec<usize> = (0..classes).map(|c| sizes.iter().map(|s| s[c]).sum()).collect();
@@ -40,14 +40,14 @@ pub(super) fn assign(sizes: &[Vec<usize>], shares: &[f64]) -> Vec<usize> {
         .collect()
 }
 
-/// Whole targets that sum to `n`: rounded shares, at least one each where `n` allows.
+/// Integer targets that sum to `n`: rounded shares, at least one each where `n` allows.
 fn targets(n: usize, shares: &[f64]) -> Vec<f64> {
     let least = usize::from(n >= shares.len());
     let exact: Vec<f64> = shares.iter().map(|s| s * n as f64).collect();
     let mut targets: Vec<usize> = exact.iter().map(|e| (e.floor() as usize).max(least)).collect();
     loop {
         let sum: usize = targets.iter().sum();
-        // The part farthest from its exact share gives or takes one; the first of equals.
+        // The part farthest from its exact share gains or loses one image; the first among equals.
         let gap = |i: usize| exact[i] - targets[i] as f64;
         let parts = 0..shares.len();
         if sum < n {

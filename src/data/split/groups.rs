@@ -29,6 +29,6 @@ fn root(parent: &mut [usize], mut i: usize) -> usize {
 
 fn join(parent: &mut [usize], a: usize, b: usize) {
     let (a, b) = (root(parent, a), root(parent, b));
-    // The smaller position leads, so that numbers do not depend on the order of joining.
+    // The smaller position becomes the root, so that group numbers do not depend on the order of joining.
     parent[a.max(b)] = a.min(b);
 }

@@ -38,7 +38,7 @@ fn single_images_are_divided_exactly_by_class() {
 }
 
 #[test]
-fn the_seed_decides_and_nothing_else() {
+fn the_split_is_reproducible_and_changes_with_the_seed() {
     let records = singles([40, 60]);
     let with = |seed| split(&records, &[None; 100], &classes(), &RULES, seed).unwrap();
     assert_eq!(with(1), with(1));
@@ -120,7 +120,7 @@ fn data() -> impl Strategy<Value = (Vec<ImageRecord>, Vec<Option<GivenSet>>)> {
 
 proptest! {
     #[test]
-    fn no_patient_and_no_bytes_are_on_two_sides_and_no_image_is_lost(
+    fn no_patient_and_no_bytes_are_in_two_sets_and_no_image_is_lost(
         (records, sets) in data(),
         folds in proptest::option::of(2u32..4),
         policy in prop_oneof![
@@ -129,7 +129,7 @@ proptest! {
         seed: u64,
     ) {
         let rules = SplitSpec { folds, policy, ..RULES };
-        // Groups may be too few for every side: then it is an error, which other tests read.
+        // There may be too few groups for every set; other tests check that error.
         let Ok(split) = split(&records, &sets, &classes(), &rules, seed) else { return Ok(()) };
         for fold in &split.folds {
             let sides = [&fold.train, &fold.validation, &split.test];

@@ -1,4 +1,4 @@
-//! One chest, drawn.
+//! Draws one chest radiograph.
 //!
 //! Lengths are in units of the image's side, the origin at the upper left; densities run from 0 (air) to 1 (bone).
 
@@ -36,7 +36,7 @@ pub fn radiograph(spec: &SyntheticSpec, planned: &Planned, size: usize) -> Vec<u
     pixels
 }
 
-/// Draws from one stream.
+/// Random numbers from one stream.
 struct Draw(StreamRng);
 
 impl Draw {
@@ -55,7 +55,7 @@ impl Draw {
     }
 }
 
-/// 0 well below the edge, 1 well above, over a distance of about `width`.
+/// Smooth step: 0 well below the edge, 1 well above, over a distance of about `width`.
 fn step(distance: f32, width: f32) -> f32 {
     let t = (distance / width + 0.5).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
@@ -193,13 +193,13 @@ impl Body {
         spine + shadow - windpipe
     }
 
-    /// Vessels crowd where they enter the lung.
+    /// The hilum: vessels are dense where they enter the lung.
     fn hilum(&self, x: f32, y: f32) -> f32 {
         let off = (x - 0.5).abs() - 0.09;
         ridge((off * off + (y - 0.47) * (y - 0.47)).sqrt(), 0.045)
     }
 
-    /// Arcs from the spine outwards: rear ribs fall away from it, front ribs, fainter, rise back.
+    /// Arcs from the spine outwards: rear ribs descend; front ribs, fainter, rise again.
     fn ribs(&self, x: f32, y: f32, lung: f32) -> f32 {
         let off = (x - 0.5).abs();
         if !(0.03..0.40).contains(&off) {
@@ -226,7 +226,7 @@ impl Body {
     }
 }
 
-/// A soft spot.
+/// One soft opacity.
 struct Opacity {
     x: f32,
     y: f32,

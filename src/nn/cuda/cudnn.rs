@@ -1,7 +1,7 @@
-//! cuDNN: a handle a device, descriptors and algorithms kept by shape, one workspace.
+//! cuDNN: one handle for each device, descriptors and algorithms cached by shape, one workspace.
 //!
-//! A process drives a GPU by one stream ([`super::device::open`]), so whatever is put on it runs in the order of the
-//! program and events are not needed. The lock keeps threads from using a handle at the same time.
+//! A process uses one stream of a GPU ([`super::device::open`]), so operations run in the order of the program and need
+//! no events. A lock keeps threads from using a handle at the same time.
 
 use super::plan::{Attempt, COMPUTES_NO, Offer, Precision, WORKSPACE, eligible, first_that_runs, precision};
 use crate::nn::kernel::{ConvShape, Window};
@@ -20,7 +20,7 @@ type Forward = sys::cudnnConvolutionFwdAlgo_t;
 type BackwardData = sys::cudnnConvolutionBwdDataAlgo_t;
 type BackwardFilter = sys::cudnnConvolutionBwdFilterAlgo_t;
 
-/// cuDNN's factors of the result and of what was there before.
+/// cuDNN's factors of the result and of the destination's previous content.
 const ONE: f32 = 1.0;
 const ZERO: f32 = 0.0;
 
@@ -37,7 +37,7 @@ struct Owned<D: Copy>(D, unsafe fn(D) -> sys::cudnnStatus_t);
 
 impl<D: Copy> Drop for Owned<D> {
     fn drop(&mut self) {
-        // SAFETY: made by the matching function and destroyed once. A failure at the end of a process is no matter.
+        // SAFETY: made by the matching function and destroyed once. A failure at the end of a process does no harm.
         let _ = unsafe { (self.1)(self.0) };
     }
 }
@@ -75,7 +75,7 @@ struct ConvPlan {
     bias: TensorOwned,
     w: Owned<sys::cudnnFilterDescriptor_t>,
     conv: Owned<sys::cudnnConvolutionDescriptor_t>,
-    /// For the sums alone, and with bias and ReLU in one piece.
+    /// For the convolution alone, and fused with bias and ReLU.
     forward: Option<[Vec<Offer<Forward, Math>>; 2]>,
     data: Option<Vec<Offer<BackwardData, Math>>>,
     filter: Option<Vec<Offer<BackwardFilter, Math>>>,
@@ -130,11 +130,11 @@ impl ConvPlan {
     }
 }
 
-/// Asks cuDNN what it offers; the structures of its three answers differ in their names alone.
+/// Asks cuDNN for its algorithms; the structures of the three answers differ in name only.
 macro_rules! offers {
     ($name:ident, $algorithm:ty, $perf:ty, $ask:path, $a:ty, $b:ty, $c:ty) => {
         /// # Safety
-        /// The handle and the descriptors must live.
+        /// The handle and the descriptors must be valid.
         unsafe fn $name(
             handle: sys::cudnnHandle_t,
             a: $a,
@@ -190,7 +190,7 @@ offers!(
     F
 );
 
-/// What decides a plan: sizes, type, arithmetic.
+/// What identifies a plan: sizes, type, arithmetic.
 type Key = ([usize; 11], DType, Precision);
 
 fn key(shape: &ConvShape, dtype: DType, precision: Precision) -> Key {
@@ -218,27 +218,27 @@ pub(super) struct Engine {
     handle: Owned<sys::cudnnHandle_t>,
     plans: HashMap<Key, ConvPlan>,
     workspace: Workspace,
-    /// As part of a convolution.
+    /// ReLU as part of a convolution.
     relu: Owned<sys::cudnnActivationDescriptor_t>,
-    /// On its own: it hands NaN on.
+    /// ReLU on its own: it propagates NaN.
     relu_alone: Owned<sys::cudnnActivationDescriptor_t>,
 }
 
 // SAFETY: a handle and its descriptors may be used by any thread, one at a time; the engine stands behind a lock.
 unsafe impl Send for Engine {}
 
-/// Memory for algorithms, kept and grown. What runs after each other on the stream may share it.
+/// Memory for algorithms, kept and grown as needed. Operations on one stream run one after another and can share it.
 #[derive(Default)]
 struct Workspace(Option<CudaSlice<u8>>);
 
 impl Workspace {
-    /// Its address, with room for so many bytes; `None` if there is no memory for them.
+    /// Its address, with room for `bytes` bytes; `None` if there is no memory for them.
     fn take(&mut self, stream: &Arc<CudaStream>, bytes: usize) -> Result<Option<*mut c_void>> {
         if bytes == 0 {
             return Ok(Some(std::ptr::null_mut()));
         }
         if self.0.as_ref().is_none_or(|w| w.len() < bytes) {
-            self.0 = None; // given back first, behind what still uses it on the stream
+            self.0 = None; // freed first, on the stream after the operations that still use it
             // SAFETY: an algorithm expects nothing of its workspace.
             match unsafe { stream.alloc::<u8>(bytes) } {
                 Ok(slice) => self.0 = Some(slice),
@@ -252,9 +252,9 @@ impl Workspace {
 
 static ENGINES: Mutex<Vec<(DeviceId, Arc<Mutex<Engine>>)>> = Mutex::new(Vec::new());
 
-/// Lends the device's engine.
+/// Calls `f` with the device's engine.
 pub(super) fn with<R>(device: &CudaDevice, f: impl FnOnce(&mut Engine) -> Result<R>) -> Result<R> {
-    // Work of any thread: the context has to be that thread's own.
+    // Any thread may call this: the context must be bound to it.
     device.cuda_stream().context().bind_to_thread().map_err(Error::wrap)?;
     let engine = {
         let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -279,8 +279,8 @@ pub(super) struct Operand<'a> {
 }
 
 impl Operand<'_> {
-    /// Where its values begin. They live as long as the operand, and whatever reads them is put on the same stream
-    /// before they can be given back on it.
+    /// The address of its values. They live as long as the operand, and all that reads them is enqueued on the same
+    /// stream before they can be freed on it.
     fn address(&self, op: &str, stream: &CudaStream) -> Result<*const c_void> {
         let Some((start, _)) = self.layout.contiguous_offsets() else { bail!("{op}: an operand is not contiguous") };
         let base = address(self.storage, stream)?;
@@ -296,7 +296,7 @@ fn address(storage: &CudaStorage, stream: &CudaStream) -> Result<u64> {
     }
 }
 
-/// What a pool makes of the values under its window.
+/// The kind of a pool; averages count the padding or exclude it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PoolMode {
     Max,
@@ -317,14 +317,14 @@ impl PoolMode {
 fn attempt(outcome: std::result::Result<(), CudnnError>) -> Result<Attempt> {
     match outcome {
         Ok(()) => Ok(Attempt::Done),
-        // Refusals have a range of their own: 3000 to 3999 (9 before cuDNN 9).
+        // Refusals have their own range of codes: 3000 to 3999 (9 before cuDNN 9).
         Err(CudnnError(status)) if matches!(status as u32, 9 | 3000..=3999) => Ok(Attempt::Unsupported),
         Err(CudnnError(status)) if matches!(status as u32, 2 | 4003 | 4004) => Ok(Attempt::NoRoom),
         Err(e) => Err(Error::wrap(e)),
     }
 }
 
-/// The plan of a shape, made where there is none.
+/// The plan of a shape, made if there is none.
 fn plan<'a>(plans: &'a mut HashMap<Key, ConvPlan>, shape: &ConvShape, dtype: DType) -> Result<&'a mut ConvPlan> {
     let key = key(shape, dtype, precision());
     match plans.entry(key) {
@@ -333,7 +333,7 @@ fn plan<'a>(plans: &'a mut HashMap<Key, ConvPlan>, shape: &ConvShape, dtype: DTy
     }
 }
 
-/// Has the first offer that can be taken up computed by `run`, which is given the workspace.
+/// Calls `run` with offers and their workspace until one runs (see [`first_that_runs`]).
 fn run_first<A: Copy>(
     offers: &mut Vec<Offer<A, Math>>,
     (workspace, stream): (&mut Workspace, &Arc<CudaStream>),
@@ -342,7 +342,7 @@ fn run_first<A: Copy>(
 ) -> std::result::Result<bool, Option<Error>> {
     first_that_runs(offers, |o| {
         let Some(space) = workspace.take(stream, o.workspace)? else { return Ok(Attempt::NoRoom) };
-        // SAFETY: `conv` is the descriptor of a plan that lives.
+        // SAFETY: `conv` is the descriptor of a live plan.
         let set = unsafe { result::set_convolution_math_type(conv, o.math) };
         attempt(set.and_then(|()| run(o, space)))
     })
@@ -375,15 +375,15 @@ impl Engine {
         })
     }
 
-    /// Room for a result, with any content.
+    /// Uninitialised memory for a result.
     fn room(&self, dtype: DType, shape: impl Into<Shape>) -> Result<(CudaStorage, *mut c_void)> {
-        // SAFETY: whoever asks writes all of it.
+        // SAFETY: every caller has all of it written.
         let storage = unsafe { self.device.alloc_uninit(&shape.into(), dtype) }?;
         let address = address(&storage, &self.stream)? as *mut c_void;
         Ok((storage, address))
     }
 
-    /// The convolution of `[N, H, W, I]` with `[O, KH, KW, I]`; with `bias` `[O]`, `relu(sums + bias)`.
+    /// The convolution of `[N, H, W, I]` with `[O, KH, KW, I]`; with `bias` `[O]`, `relu(conv + bias)`.
     pub fn convolve(
         &mut self,
         shape: &ConvShape,
@@ -404,7 +404,7 @@ impl Engine {
         let [alone, fused] = match &mut plan.forward {
             Some(offers) => offers,
             none => {
-                // SAFETY: the engine's handle and the plan's descriptors live.
+                // SAFETY: the engine's handle and the plan's descriptors are valid.
                 let all = unsafe { forward_offers(handle, dx, dw, dc, dy) }?;
                 let list = eligible(&all, WORKSPACE, exact);
                 none.insert([list.clone(), list])
@@ -412,7 +412,7 @@ impl Engine {
         };
         if let Some(bias) = bias {
             let fused = run_first(fused, (workspace, stream), dc, |o, space| {
-                // SAFETY: descriptors tell the shapes that `ConvShape` checked, addresses are those of live memory.
+                // SAFETY: descriptors have the shapes that `ConvShape` checked, addresses are those of live memory.
                 unsafe {
                     result::convolution_bias_activation_forward(
                         handle,
@@ -442,7 +442,7 @@ impl Engine {
                     return Ok(out);
                 }
                 Err(Some(e)) => return Err(e),
-                Err(None) => {} // there is no such thing in one piece: in three, then
+                Err(None) => {} // no fused algorithm: in three operations
             }
         }
         let done = run_first(alone, (workspace, stream), dc, |o, space| {
@@ -476,7 +476,7 @@ impl Engine {
         Ok(out)
     }
 
-    /// The gradient of a convolution's input from that of its sums.
+    /// The gradient of a convolution's input, from that of its output.
     pub fn data_gradient(&mut self, shape: &ConvShape, w: Operand<'_>, dy: Operand<'_>) -> Result<CudaStorage> {
         let op = "conv-input-gradient";
         let dtype = dy.storage.dtype();
@@ -490,13 +490,13 @@ impl Engine {
         let offers = match &mut plan.data {
             Some(offers) => offers,
             none => {
-                // SAFETY: the engine's handle and the plan's descriptors live.
+                // SAFETY: the engine's handle and the plan's descriptors are valid.
                 let all = unsafe { data_offers(handle, w_of, y_of, conv, x_of) }?;
                 none.insert(eligible(&all, WORKSPACE, exact))
             }
         };
         let done = run_first(offers, (workspace, stream), conv, |o, space| {
-            // SAFETY: descriptors tell the shapes that `ConvShape` checked, addresses are those of live memory.
+            // SAFETY: descriptors have the shapes that `ConvShape` checked, addresses are those of live memory.
             unsafe {
                 result::convolution_backward_data(
                     handle,
@@ -519,7 +519,7 @@ impl Engine {
         Ok(out)
     }
 
-    /// The gradient of a convolution's weights from its input and the gradient of its sums.
+    /// The gradient of a convolution's weights, from its input and the gradient of its output.
     pub fn filter_gradient(&mut self, shape: &ConvShape, x: Operand<'_>, dy: Operand<'_>) -> Result<CudaStorage> {
         let op = "conv-weight-gradient";
         let dtype = dy.storage.dtype();
@@ -533,13 +533,13 @@ impl Engine {
         let offers = match &mut plan.filter {
             Some(offers) => offers,
             none => {
-                // SAFETY: the engine's handle and the plan's descriptors live.
+                // SAFETY: the engine's handle and the plan's descriptors are valid.
                 let all = unsafe { filter_offers(handle, x_of, y_of, conv, w_of) }?;
                 none.insert(eligible(&all, WORKSPACE, exact))
             }
         };
         let done = run_first(offers, (workspace, stream), conv, |o, space| {
-            // SAFETY: descriptors tell the shapes that `ConvShape` checked, addresses are those of live memory.
+            // SAFETY: descriptors have the shapes that `ConvShape` checked, addresses are those of live memory.
             unsafe {
                 result::convolution_backward_filter(
                     handle,
@@ -562,7 +562,7 @@ impl Engine {
         Ok(out)
     }
 
-    /// The gradient before a ReLU from its output and the gradient behind it: both of `dims`.
+    /// The gradient of a ReLU's input, from its output and the output's gradient, both of `dims`.
     pub fn relu_gradient(&mut self, dims: [usize; 4], y: Operand<'_>, dy: Operand<'_>) -> Result<CudaStorage> {
         let dtype = dy.storage.dtype();
         let of = tensor(dtype, dims)?;
@@ -589,7 +589,7 @@ impl Engine {
         Ok(out)
     }
 
-    /// The sums over all pixels: `[C]`.
+    /// The sum of each channel over all pixels: `[C]`.
     pub fn channel_sums(&mut self, dims: [usize; 4], dy: Operand<'_>) -> Result<CudaStorage> {
         let dtype = dy.storage.dtype();
         let (of, sums) = (tensor(dtype, dims)?, tensor(dtype, [1, 1, 1, dims[3]])?);
@@ -656,8 +656,8 @@ impl Engine {
         Ok(out)
     }
 
-    /// Batch norm with the batch's statistics, then ReLU; and `[4, C]`: mean, unbiased variance, mean, 1 / deviation
-    /// (the latter two for the backward pass).
+    /// Batch norm with the batch's statistics, then ReLU; and `[4, C]`: mean, unbiased variance, mean, 1 / standard
+    /// deviation (the latter two for the backward pass).
     pub fn normalise_relu(
         &mut self,
         dims: [usize; 4],
@@ -668,7 +668,7 @@ impl Engine {
         let c = dims[3];
         let (of, channels) = (tensor(DType::F32, dims)?, tensor(DType::F32, [1, 1, 1, c])?);
         let (out, y) = self.room(DType::F32, dims.as_slice())?;
-        // With an averaging factor of 1 the running statistics are those of this batch; but 0 times NaN is NaN.
+        // With an averaging factor of 1 the running statistics are the batch's own; zeros, because 0 times NaN is NaN.
         let stats = self.device.zeros_impl(&(4, c).into(), DType::F32)?;
         let base = address(&stats, &self.stream)?;
         let row = |i: usize| (base + (4 * c * i) as u64) as *mut c_void;
@@ -711,7 +711,7 @@ impl Engine {
     }
 
     /// The gradients of a batch norm's input, scale and shift, given that of its output before the ReLU; the latter
-    /// two as `[2, C]`. `stats` is that of [`Engine::normalise_relu`].
+    /// two as `[2, C]`. `stats` are those of [`Engine::normalise_relu`].
     pub fn normalise_gradient(
         &mut self,
         dims: [usize; 4],
@@ -757,10 +757,10 @@ impl Engine {
     }
 }
 
-/// Statistics of a channel over all pixels. The persistent variant's sums are integer and so the same each time.
+/// Statistics of each channel over all pixels. The persistent variant sums integers and so is deterministic.
 const NORM: sys::cudnnBatchNormMode_t = sys::cudnnBatchNormMode_t::CUDNN_BATCHNORM_SPATIAL_PERSISTENT;
 
-/// Where f32 has to be f32, the arithmetic of the offers.
+/// The arithmetic that offers must have if f32 products are required, else `None`.
 fn exact(dtype: DType) -> Option<Math> {
     (dtype == DType::F32 && precision() == Precision::F32).then_some(Math::CUDNN_FMA_MATH)
 }

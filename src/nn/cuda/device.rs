@@ -1,27 +1,27 @@
-//! Opening a device, and what a process takes of its memory.
+//! Opening a device, and this process's use of its memory.
 
 use candle_core::{Device, Result};
 
-/// What this process has of a GPU's memory, in bytes.
+/// This process's use of a GPU's memory, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// The most that was in use at once since [`forget_peak`].
+    /// Largest amount in use at once since [`forget_peak`].
     pub peak: u64,
-    /// What is in use now.
+    /// In use now.
     pub used: u64,
-    /// What is in use or kept for use.
+    /// In use or kept for reuse.
     pub reserved: u64,
-    /// What no process has.
+    /// Used by no process.
     pub free: u64,
-    /// All there is.
+    /// The GPU's memory.
     pub total: u64,
 }
 
-/// Opens the `ordinal`-th GPU with a stream of its own, which all threads of this process share, and has freed memory
-/// kept for the next step instead of being given back at every synchronisation.
+/// Opens the `ordinal`-th GPU with one stream, which all threads of this process share. Freed memory is kept for the
+/// next step instead of being returned to the GPU at every synchronisation.
 ///
 /// # Errors
-/// Where there is none, or this build cannot use it.
+/// If there is no such GPU, or this build cannot use it.
 pub fn open(ordinal: usize) -> Result<Device> {
     #[cfg(feature = "cuda")]
     {
@@ -33,7 +33,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
     Err(candle_core::Error::Msg(format!("GPU {ordinal}: this program was built without the feature `cuda`")))
 }
 
-/// The number of GPUs that can be seen.
+/// The number of visible GPUs.
 pub fn count() -> usize {
     #[cfg(feature = "cuda")]
     {
@@ -43,7 +43,7 @@ pub fn count() -> usize {
     0
 }
 
-/// A GPU's name; `None` of the CPU.
+/// A GPU's name; `None` for the CPU.
 pub fn name(device: &Device) -> Option<String> {
     #[cfg(feature = "cuda")]
     {
@@ -56,7 +56,7 @@ pub fn name(device: &Device) -> Option<String> {
     }
 }
 
-/// The versions of driver, CUDA libraries and cuDNN that are in use; `None` of a build without them.
+/// The versions of CUDA that the driver supports and of cuDNN; `None` in a build without them.
 pub fn versions() -> Option<String> {
     #[cfg(feature = "cuda")]
     {
@@ -66,7 +66,7 @@ pub fn versions() -> Option<String> {
     None
 }
 
-/// The memory of a GPU; `None` of the CPU, or where the driver does not tell.
+/// The memory of a GPU; `None` for the CPU, or if the driver does not report it.
 pub fn memory(device: &Device) -> Option<Memory> {
     #[cfg(feature = "cuda")]
     {
@@ -79,7 +79,7 @@ pub fn memory(device: &Device) -> Option<Memory> {
     }
 }
 
-/// Begins a new measurement of [`Memory::peak`].
+/// Resets [`Memory::peak`].
 pub fn forget_peak(device: &Device) {
     #[cfg(feature = "cuda")]
     gpu::forget_peak(device);
@@ -87,7 +87,7 @@ pub fn forget_peak(device: &Device) {
     let _ = device;
 }
 
-/// Gives kept memory back to the GPU, for others or for a better division.
+/// Returns kept memory to the GPU, for other processes or against fragmentation.
 pub fn give_back(device: &Device) {
     #[cfg(feature = "cuda")]
     gpu::give_back(device);
@@ -105,7 +105,7 @@ mod gpu {
     use sys::CUmemPool_attribute as Attribute;
 
     pub fn count() -> usize {
-        // Without a driver the call itself fails, in some builds by a panic of the loader.
+        // Without a driver the call itself fails, in some builds with a panic of the loader.
         let found = std::panic::catch_unwind(CudaContext::device_count);
         found.ok().and_then(std::result::Result::ok).and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
     }
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_that_is_not_there_is_an_error_and_the_cpu_has_none_of_its_figures() {
+    fn a_missing_gpu_is_an_error_and_the_cpu_has_neither_gpu_memory_nor_name() {
         let error = open(4096).unwrap_err().to_string();
         assert!(!error.is_empty());
         assert_eq!((memory(&Device::Cpu), name(&Device::Cpu)), (None, None));

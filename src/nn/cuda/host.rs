@@ -1,4 +1,4 @@
-//! The primitives in host memory, written down naively: what the tests of the device's operations compute with.
+//! Naive implementations of the primitives in host memory, with which tests run the device's operations.
 
 use super::ops::Primitive;
 use crate::nn::kernel::ConvShape;
@@ -31,7 +31,7 @@ fn torch_order(shape: &ConvShape, w: &[f64]) -> Vec<f64> {
     (0..shape.cout).flat_map(|o| (0..cin).flat_map(move |c| (0..taps).map(move |t| at(o, c, t)))).collect()
 }
 
-/// Calls `f(output pixel, input pixel, tap)` for all that meet.
+/// Calls `f(output pixel, input pixel, tap)` for every combination of the convolution.
 fn meetings(shape: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
     let ([h, w], [oh, ow], window) = (shape.input, shape.output, shape.window);
     for image in 0..shape.batch {
@@ -124,7 +124,7 @@ fn pool_gradient(s: &ConvShape, kind: PoolKind, all: &[Vec<f64>]) -> Vec<f64> {
     dx
 }
 
-/// Batch norm with ReLU; and mean, unbiased variance, mean, 1 / deviation.
+/// Batch norm with ReLU; and mean, unbiased variance, mean, 1 / standard deviation.
 pub(super) fn normalise_relu(eps: f32, operands: [(&CpuStorage, &Layout); 3]) -> Result<(Vec<f32>, Vec<f32>)> {
     let [x, gamma, beta] = operands.map(|o| lent("reference", o));
     let (x, gamma, beta) = (x?, gamma?, beta?);

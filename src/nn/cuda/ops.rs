@@ -1,4 +1,4 @@
-//! Operations of candle's graph, put together from primitives that a GPU has.
+//! Operations of candle's graph, composed of primitives that a GPU provides.
 //!
 //! Feature maps are `[N, H, W, C]`, convolution weights `[O, KH, KW, I]`.
 
@@ -12,26 +12,26 @@ use candle_core::{
 };
 use std::sync::{Arc, OnceLock};
 
-/// What a device computes at a stroke.
+/// An operation that a device computes in one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Primitive {
-    /// Sums from input and weights.
+    /// A convolution, from input and weights.
     Convolve(ConvShape),
-    /// `relu(sums + bias)` from input, weights and bias.
+    /// `relu(conv + bias)`, from input, weights and bias.
     ConvolveBiasRelu(ConvShape),
-    /// The input's gradient from weights and the gradient of the sums.
+    /// The gradient of a convolution's input, from weights and the output's gradient.
     DataGradient(ConvShape),
-    /// The weights' gradient from input and the gradient of the sums.
+    /// The gradient of a convolution's weights, from input and the output's gradient.
     FilterGradient(ConvShape),
-    /// The gradient before a ReLU from its output and the gradient behind it.
+    /// The gradient of a ReLU's input, from its output and the output's gradient.
     ReluGradient,
-    /// The sums over all pixels.
+    /// The sum of each channel over all pixels.
     ChannelSums,
     /// A pool.
     Pool(ConvShape, PoolKind),
-    /// The input's gradient from a pool's input, output and the gradient of the latter.
+    /// The gradient of a pool's input, from its input, its output and the output's gradient.
     PoolGradient(ConvShape, PoolKind),
-    /// Feature maps side by side.
+    /// Feature maps concatenated along the channels.
     Concat,
     /// Some channels of every pixel.
     Slice { offset: usize, channels: usize },
@@ -151,7 +151,7 @@ impl Primitive {
             })
         };
         let result = match compute(operands) {
-            // Which versions know which operation in bf16 is not the same; all know f32.
+            // cuDNN's versions differ in the operations they support in bf16; all support f32.
             Err(e) if operands[0].0.dtype() == DType::BF16 && super::plan::is_refusal(&e.to_string()) => {
                 let wide = |(storage, layout): &(&CudaStorage, &Layout)| {
                     Ok((storage.to_dtype(layout, DType::F32)?, Layout::contiguous(layout.shape())))
@@ -288,7 +288,7 @@ fn conv_shape(window: Window, x: &Tensor, cout: usize) -> Result<ConvShape> {
     }
 }
 
-/// A parameter in the type in which `x` is computed. Its gradient comes back in its own.
+/// A parameter converted to the type of `x`. Its gradient is converted back to the parameter's own type.
 fn like(x: &Tensor, parameter: &Tensor) -> Result<Tensor> {
     parameter.to_dtype(x.dtype())?.contiguous()
 }
@@ -311,8 +311,8 @@ pub fn conv_bias_relu(window: Window, x: &Tensor, weights: &Tensor, bias: &Tenso
     x.contiguous()?.apply_op3(&like(x, weights)?, &like(x, bias)?, Primitive::ConvolveBiasRelu(shape))
 }
 
-/// `relu(scale * conv(x, weights) + bias)` by output channel, with gradients of all. The factors are multiplied into
-/// the weights, which are small, and the graph takes their gradients from there.
+/// `relu(scale * conv(x, weights) + bias)` by output channel, with gradients of all. The scale is multiplied into
+/// the weights, which are small, and candle's graph derives its gradient from theirs.
 ///
 /// # Errors
 /// If shapes do not fit, or the device fails.
@@ -330,10 +330,10 @@ pub fn pool(window: Window, kind: PoolKind, x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Primitive::Pool(shape, kind))
 }
 
-/// Feature maps side by side, with gradients.
+/// Feature maps concatenated along the channels, with gradients.
 ///
 /// # Errors
-/// If there are none, their sizes differ, or the device fails.
+/// If there are none, their heights, widths or batch sizes differ, or the device fails.
 pub fn concat(pieces: &[Tensor]) -> Result<Tensor> {
     match pieces {
         [] => bail!("nothing to concatenate"),
@@ -345,14 +345,14 @@ pub fn concat(pieces: &[Tensor]) -> Result<Tensor> {
     }
 }
 
-/// The mean of a batch by channel, and its variance over n - 1.
+/// Mean and unbiased variance (divided by n - 1) of a batch, by channel.
 #[derive(Clone, Debug)]
 pub struct BatchMoments {
     pub mean: Tensor,
     pub variance: Tensor,
 }
 
-/// Batch norm with the batch's statistics, then ReLU, with gradients of all; and those statistics. It is computed in
+/// Batch norm with the batch's statistics, then ReLU, with gradients of all; and the statistics. It is computed in
 /// f32; the result has the type of `x`.
 ///
 /// # Errors
@@ -373,11 +373,11 @@ pub fn batch_norm_relu(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) -> R
 /// See [`batch_norm_relu`].
 struct NormRelu {
     eps: f32,
-    /// `[4, C]`: mean, unbiased variance, mean, 1 / deviation.
+    /// `[4, C]`: mean, unbiased variance, mean, 1 / standard deviation.
     stats: Arc<OnceLock<Tensor>>,
 }
 
-/// A tensor of what a device has computed.
+/// A tensor of computed values, without gradients.
 #[cfg(any(test, feature = "cuda"))]
 fn wrapped(storage: Storage, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_storage(storage, shape, candle_core::op::BackpropOp::none(), false)
@@ -447,9 +447,9 @@ impl CustomOp3 for NormRelu {
     }
 }
 
-/// From input, scale, and the gradient before the ReLU to that of the input; those of scale and shift are laid aside.
+/// The gradient of the input, from input, scale and the gradient before the ReLU; those of scale and shift are stored.
 struct NormGradient {
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))] // cuDNN asks for it again
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))] // only cuDNN needs it
     eps: f32,
     stats: Tensor,
     /// `[2, C]`.
@@ -516,7 +516,7 @@ mod tests {
     use crate::nn::kernel::pool_cpu::Divisor;
     use crate::nn::reference::{self, assert_close, differences, dot, elements, gradients, numbers, var};
 
-    /// Input, output channels, window: those of InceptionV3, and odd ones.
+    /// Input, output channels, window: those of InceptionV3, and unusual ones.
     fn cases() -> impl Iterator<Item = ([usize; 4], usize, Window)> {
         [
             ([2, 5, 6, 7], 9, Window::new([1, 1], 1, [0, 0])),
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn a_convolution_with_scale_bias_and_relu_has_the_gradients_of_differences() {
+    fn a_convolution_with_scale_bias_and_relu_agrees_with_finite_differences() {
         for (input, cout, window) in cases() {
             let shape = ConvShape::new(input, cout, window).unwrap();
             let what = format!("{input:?}, {cout}, {window:?}");
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_convolution_has_the_gradients_of_differences() {
+    fn a_plain_convolution_agrees_with_finite_differences() {
         for (input, cout, window) in cases() {
             let shape = ConvShape::new(input, cout, window).unwrap();
             let [kh, kw] = window.kernel;
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn pools_have_the_gradients_of_differences() {
+    fn pools_agree_with_finite_differences() {
         for kind in [PoolKind::Max, PoolKind::Average(Divisor::Window), PoolKind::Average(Divisor::Inside)] {
             for (input, _, window) in cases().filter(|(_, _, w)| w.padding.map(|p| 2 * p) <= w.kernel) {
                 let shape = ConvShape::new(input, input[3], window).unwrap();
@@ -593,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_norm_has_the_gradients_of_differences_and_leaves_its_statistics() {
+    fn batch_norm_agrees_with_finite_differences_and_returns_its_statistics() {
         let (dims, c) = ([2, 3, 4, 5], 5);
         let (x, gamma, beta, grad) = (numbers(1, 120), numbers(2, c), numbers(3, c), numbers(4, 120));
         let vars = [var(&x, &dims), var(&gamma, &[c]), var(&beta, &[c])];
@@ -612,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_lie_side_by_side_and_get_their_own_gradients() {
+    fn concatenation_and_its_gradients_agree_with_those_of_candle() {
         for pieces in 1..=6 {
             let vars: Vec<_> = (0..pieces).map(|i| var(&numbers(i as u64, 4 * (i + 1)), &[1, 2, 2, i + 1])).collect();
             let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();

@@ -1,4 +1,4 @@
-// The updates of src/nn/optimiser.rs, element by element. scripts/cuda-kernels makes optimiser.ptx of this file.
+// The updates of src/nn/optimiser.rs, element by element. scripts/cuda-kernels compiles this file to optimiser.ptx.
 
 #define EACH(i, n) for (unsigned long long i = blockIdx.x * (unsigned long long)blockDim.x + threadIdx.x; i < n; \
                         i += (unsigned long long)gridDim.x * blockDim.x)

@@ -5,7 +5,7 @@ use strum::VariantArray;
 
 pub use crate::spec::Precision;
 
-/// Bytes of workspace that a convolution may ask for.
+/// The largest workspace that a convolution may use, in bytes.
 pub const WORKSPACE: usize = 1 << 30;
 
 /// The arithmetic of this process: an index into [`Precision::VARIANTS`].
@@ -16,7 +16,7 @@ pub fn precision() -> Precision {
     Precision::VARIANTS[usize::from(PRECISION.load(Ordering::Relaxed)) % Precision::VARIANTS.len()]
 }
 
-/// Sets it: once, before a network is built. A process computes in one arithmetic, as it computes for one study.
+/// Sets [`precision`]: once, before a network is built. A process works on one study and so in one arithmetic.
 pub fn set_precision(precision: Precision) {
     let index = Precision::VARIANTS.iter().position(|p| *p == precision).unwrap_or(1);
     PRECISION.store(index as u8, Ordering::Relaxed);
@@ -27,15 +27,15 @@ pub fn is_refusal(text: &str) -> bool {
     ["NOT_SUPPORTED", "BAD_PARAM", COMPUTES_NO].iter().any(|refusal| text.contains(refusal))
 }
 
-/// Of the error where no algorithm is left.
+/// Part of the error if no algorithm is left.
 pub const COMPUTES_NO: &str = "cuDNN computes no";
 
-/// An algorithm that cuDNN offers for a shape, best first.
+/// An algorithm that cuDNN offers for a shape. cuDNN lists the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer<A, M> {
-    /// cuDNN's name for it.
+    /// cuDNN's identifier.
     pub algorithm: A,
-    /// The arithmetic it was rated with.
+    /// The arithmetic it was rated for.
     pub math: M,
     /// Whether it can be used at all.
     pub works: bool,
@@ -58,22 +58,22 @@ pub fn eligible<A: Copy, M: Copy + PartialEq>(
     offers.iter().filter(fits).copied().collect()
 }
 
-/// What became of an attempt to use an offer.
+/// The outcome of an attempt to run an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
     /// It ran.
     Done,
-    /// It does not exist for this shape: not to be tried again.
+    /// It does not support this shape: not to be tried again.
     Unsupported,
     /// There is no memory for its workspace now.
     NoRoom,
 }
 
-/// Tries offers in order until one runs. Those that do not exist are struck off for good; where there was no room, the
-/// next one with a smaller workspace is tried. `Ok(false)`: none ran for want of room; `Err(None)`: none is left.
+/// Tries offers in order until one runs. Unsupported ones are removed for good; after one without memory for its
+/// workspace, the next with a smaller workspace is tried. `Ok(false)`: none ran for lack of memory.
 ///
 /// # Errors
-/// The first error of `attempt`, or `None` where all offers have been struck off.
+/// The first error of `attempt`, or `None` if all offers have been removed.
 pub fn first_that_runs<A: Copy, M: Copy, E>(
     offers: &mut Vec<Offer<A, M>>,
     mut attempt: impl FnMut(&Offer<A, M>) -> Result<Attempt, E>,
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_works_fits_and_repeats_itself_is_eligible() {
+    fn only_working_deterministic_offers_within_the_workspace_are_eligible() {
         let offers = [
             Offer { works: false, ..offer(1, 't', 0) },
             Offer { deterministic: false, ..offer(2, 't', 0) },
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_from_a_failure() {
+    fn a_refusal_is_distinguished_from_a_failure() {
         assert!(is_refusal("CudnnError(CUDNN_STATUS_NOT_SUPPORTED_SHAPE)"));
         assert!(is_refusal("CUDNN_STATUS_BAD_PARAM"));
         assert!(is_refusal(&format!("conv: {COMPUTES_NO} shape")));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_struck_off_and_the_next_runs() {
+    fn unsupported_offers_are_removed_and_the_next_runs() {
         let mut offers = vec![offer(1, 't', 5), offer(2, 't', 5), offer(3, 't', 5)];
         let run =
             |o: &Offer<u32, char>| Ok::<_, ()>(if o.algorithm == 2 { Attempt::Done } else { Attempt::Unsupported });
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn without_room_a_smaller_workspace_is_tried_and_nothing_is_struck_off() {
+    fn without_room_a_smaller_workspace_is_tried_and_nothing_is_removed() {
         let mut offers = vec![offer(1, 't', 500), offer(2, 't', 600), offer(3, 't', 100), offer(4, 't', 0)];
         let mut tried = Vec::new();
         let ran = first_that_runs(&mut offers, |o| {

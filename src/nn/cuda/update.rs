@@ -1,13 +1,13 @@
-//! The optimiser's updates in place: `optimiser.cu`, one launch each.
+//! The optimiser's in-place updates: kernels of `optimiser.cu`, one launch each.
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg};
 use candle_core::{CudaStorage, Error, Layout, Result, bail};
 
-/// Made of `optimiser.cu` by `scripts/cuda-kernels`.
+/// Compiled from `optimiser.cu` by `scripts/cuda-kernels`.
 const PTX: &str = include_str!("optimiser.ptx");
 
-/// Runs `kernel` on the elements of `own`, which it changes, and of `others`, which are as many: f32, contiguous.
+/// Runs `kernel`, which updates the elements of `own` from those of `others`: f32, contiguous, of equal length.
 ///
 /// # Errors
 /// If they are not, or the device fails.
@@ -45,7 +45,8 @@ pub fn run(
         launch.arg(factor);
     }
     let size = LaunchConfig::for_num_elems(u32::try_from(count).unwrap_or(u32::MAX));
-    // SAFETY: the kernel's parameters are a length, as many addresses as operands, and factors; all operands have that length.
+    // SAFETY: the kernel's parameters are a length, as many addresses as operands, and factors; all operands have that
+    // length.
     unsafe { launch.launch(size) }.map_err(Error::wrap)?;
     Ok(())
 }

@@ -1,17 +1,17 @@
-//! Dropout with keyed masks: a sample's mask depends on where the sample stands, not on what was drawn before.
+//! Dropout with keyed masks: a sample's mask depends on its position in the epoch, not on earlier draws.
 
 use crate::ids::{Epoch, TrialNumber};
 use crate::rng::{Purpose, StreamRng};
 use candle_core::{Device, Result, Tensor};
 
-/// What names the masks of a batch: the samples are at consecutive positions of the epoch.
+/// The key of a batch's masks. Its samples are at consecutive positions of the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropoutKey {
     /// The study's seed.
     pub seed: u64,
     /// The trial.
     pub trial: TrialNumber,
-    /// The epoch under way (the first is 1).
+    /// The current epoch (the first is 1).
     pub epoch: Epoch,
     /// The fold, 0 without cross-validation.
     pub fold: u32,

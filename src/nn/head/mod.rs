@@ -1,4 +1,4 @@
-//! What sits on a backbone: global average pooling, batch norm, dropout, dense; or with a hidden layer between.
+//! The head on a backbone: global average pooling, batch norm, dropout, dense; optionally with a hidden layer.
 
 mod dropout;
 mod norm;
@@ -79,7 +79,7 @@ impl Head {
 
     /// Logits `[N, classes]` of feature maps `[N, H, W, C]` or pooled features `[N, C]`.
     ///
-    /// Dropout acts in `Mode::Train` only, with the masks that `key` names.
+    /// Dropout acts in `Mode::Train` only, with the masks of `key`.
     pub fn forward(&self, x: &Tensor, mode: Mode, key: &DropoutKey) -> Result<Tensor> {
         let pooled = pool(x)?;
         let drop = |x: Tensor, layer: u64| {
@@ -107,7 +107,7 @@ impl Head {
         all
     }
 
-    /// Puts the statistics of a population of pooled features in the place of the running ones.
+    /// Replaces the running statistics by those of a population of pooled features.
     pub fn set_statistics(&self, population: &Population) -> Result<()> {
         let device = self.norm.parameters()[0].1.device();
         let [mean, variance] = population.statistics();
@@ -125,12 +125,12 @@ impl Head {
 #[derive(Clone, Debug)]
 pub struct Population {
     count: usize,
-    /// Of each channel: the sum, and the sum of squares. In f64 the difference of squares loses nothing that matters.
+    /// For each channel the sum and the sum of squares; in f64 the difference of squares is precise enough.
     sums: Vec<[f64; 2]>,
 }
 
 impl Population {
-    /// Nothing yet, of as many channels as a head has.
+    /// An empty population with the head's number of channels.
     pub fn new(head: &Head) -> Self {
         Self { count: 0, sums: vec![[0.0; 2]; head.norm.parameters()[0].1.elem_count()] }
     }
@@ -157,7 +157,7 @@ impl Population {
     }
 }
 
-/// Global average pooling: `[N, H, W, C]` to `[N, C]`; what is pooled already stays as it is.
+/// Global average pooling: `[N, H, W, C]` to `[N, C]`; pooled features stay as they are.
 pub fn pool(x: &Tensor) -> Result<Tensor> {
     match *x.dims() {
         [_, _] => Ok(x.clone()),
@@ -209,8 +209,8 @@ mod tests {
         assert_ne!(base, draw(1, 1));
     }
 
-    /// Judging with the statistics of a population normalises that population: means 0, variances 1 (but for the epsilon,
-    /// and a channel without variance), however large the means are.
+    /// Inference with the statistics of a population normalises that population: means 0, variances 1 (but for the
+    /// epsilon, and a channel without variance), however large the means are.
     #[test]
     fn statistics_of_a_population_normalise_it() {
         let (n, c) = (40, 3);

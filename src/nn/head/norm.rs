@@ -1,4 +1,4 @@
-//! Batch norm over rows, in one pass forward and one back.
+//! Batch norm over rows, as one fused operation with gradients.
 
 use crate::nn::Mode;
 use crate::nn::operation::{Host, Operation, apply3};
@@ -8,9 +8,9 @@ use candle_core::{Device, Result, Shape, Tensor, Var};
 const EPSILON: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
 
-/// Batch norm of `[N, C]` (Ioffe and Szegedy 2015): PyTorch's `BatchNorm1d`, with one difference. The running
-/// statistics of the first ten steps are plain means of the batches seen (PyTorch's `momentum=None`), later ones
-/// move by a tenth: so short epochs are validated with statistics of data, not with the 0 and 1 they begin from.
+/// Batch norm of `[N, C]` (Ioffe and Szegedy 2015): PyTorch's `BatchNorm1d`, with one difference. Over the first ten
+/// steps the running statistics are plain means of the batches seen (PyTorch's `momentum=None`); later steps use a
+/// momentum of 0.1. So validation after a short epoch uses statistics of data, not the initial 0 and 1.
 #[derive(Debug)]
 pub struct BatchNorm1d {
     weight: Var,
@@ -44,7 +44,7 @@ impl BatchNorm1d {
         [("running_mean", &self.running_mean), ("running_var", &self.running_var), ("num_batches_tracked", &self.steps)]
     }
 
-    /// Puts statistics in the place of the running ones.
+    /// Replaces the running statistics.
     pub fn set_statistics(&self, mean: &Tensor, variance: &Tensor) -> Result<()> {
         self.running_mean.set(mean)?;
         self.running_var.set(variance)
@@ -59,7 +59,7 @@ impl BatchNorm1d {
                 x.broadcast_mul(&scale)?.broadcast_add(&shift)
             }
             (Mode::Train, Device::Cpu) => self.train_on_cpu(&x.contiguous()?),
-            (Mode::Train, _) => self.train_anywhere(x),
+            (Mode::Train, _) => self.train_on_any_device(x),
         }
     }
 
@@ -71,7 +71,7 @@ impl BatchNorm1d {
         apply3(Normalise { mean, inverse }, x, self.weight.as_tensor(), self.bias.as_tensor())
     }
 
-    fn train_anywhere(&self, x: &Tensor) -> Result<Tensor> {
+    fn train_on_any_device(&self, x: &Tensor) -> Result<Tensor> {
         let mean = x.mean_keepdim(0)?;
         let centred = x.broadcast_sub(&mean)?;
         let variance = centred.sqr()?.mean_keepdim(0)?;
@@ -80,10 +80,10 @@ impl BatchNorm1d {
         centred.broadcast_mul(&inverse)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
 
-    /// Updates the running statistics; the running variance is that of a sample (divided by n - 1).
+    /// Updates the running statistics; the running variance is the sample variance (divided by n - 1).
     fn track(&self, mean: &Tensor, variance: &Tensor, n: usize) -> Result<()> {
         if !mean.device().is_cpu() {
-            return self.track_there(mean, variance, n);
+            return self.track_on_device(mean, variance, n);
         }
         let steps = f64::from(self.steps.to_scalar::<f32>()?) + 1.0;
         let momentum = MOMENTUM.max(1.0 / steps);
@@ -98,8 +98,8 @@ impl BatchNorm1d {
 }
 
 impl BatchNorm1d {
-    /// [`BatchNorm1d::track`] without asking the device for the number of steps.
-    fn track_there(&self, mean: &Tensor, variance: &Tensor, n: usize) -> Result<()> {
+    /// [`BatchNorm1d::track`] without reading the number of steps back from the device.
+    fn track_on_device(&self, mean: &Tensor, variance: &Tensor, n: usize) -> Result<()> {
         let unbias = n as f64 / (n as f64 - 1.0).max(1.0);
         let steps = (self.steps.as_detached_tensor() + 1.0)?;
         let momentum = steps.recip()?.maximum(MOMENTUM)?;
@@ -128,7 +128,7 @@ fn statistics(x: &[f32], n: usize, c: usize) -> (Vec<f32>, Vec<f32>) {
     (mean, variance)
 }
 
-/// (x - mean) * inverse * weight + bias, where mean and inverse come from x.
+/// (x - mean) * inverse * weight + bias, where mean and inverse standard deviation are those of x.
 struct Normalise {
     mean: Vec<f32>,
     inverse: Vec<f32>,
@@ -167,7 +167,7 @@ impl Operation<3> for Normalise {
                         gx_sum[j] += g[j] * (x[j] - self.mean[j]) * self.inverse[j];
                     }
                 }
-                // Cached features want no gradient: half of the work of a head-only step is spared.
+                // Cached features need no gradient: this saves half of the work of a head-only step.
                 let dx = x.track_op().then(|| {
                     with_elements(name, weight, |w| {
                         let mut dx = vec![0f32; xs.len()];
@@ -205,15 +205,15 @@ mod tests {
         t.flatten_all().unwrap().to_vec1().unwrap()
     }
 
-    /// The hand-written pass against the same formula in candle's own operations, gradients included.
     #[test]
-    fn running_statistics_are_the_same_without_asking_for_the_number_of_steps() {
-        let (asking, silent) = (BatchNorm1d::new(2, &Device::Cpu).unwrap(), BatchNorm1d::new(2, &Device::Cpu).unwrap());
+    fn running_statistics_are_the_same_without_reading_the_number_of_steps() {
+        let norm = || BatchNorm1d::new(2, &Device::Cpu).unwrap();
+        let (reading, lazy) = (norm(), norm());
         for step in 0..14 {
             let new = |x: f32| Tensor::new(&[x + step as f32, x * 0.7f32.powi(step)], &Device::Cpu).unwrap();
-            asking.track(&new(1.0), &new(3.0), 5).unwrap();
-            silent.track_there(&new(1.0), &new(3.0), 5).unwrap();
-            for ((_, a), (name, b)) in asking.buffers().into_iter().zip(silent.buffers()) {
+            reading.track(&new(1.0), &new(3.0), 5).unwrap();
+            lazy.track_on_device(&new(1.0), &new(3.0), 5).unwrap();
+            for ((_, a), (name, b)) in reading.buffers().into_iter().zip(lazy.buffers()) {
                 let (a, b) = (a.flatten_all().unwrap(), b.flatten_all().unwrap());
                 for (a, b) in a.to_vec1::<f32>().unwrap().iter().zip(b.to_vec1::<f32>().unwrap()) {
                     assert!((a - b).abs() <= 1e-5 * a.abs().max(1.0), "{name} after {step}: {a} and {b}");
@@ -222,6 +222,7 @@ mod tests {
         }
     }
 
+    /// The hand-written operation against the same formula in candle's own operations, gradients included.
     #[test]
     fn the_fused_pass_agrees_with_plain_operations() {
         let norm = BatchNorm1d::new(5, &Device::Cpu).unwrap();
@@ -236,7 +237,7 @@ mod tests {
         };
         let fused = run(norm.train_on_cpu(&x).unwrap());
         let (mean, var) = (vector(&norm.running_mean), vector(&norm.running_var));
-        let plain = run(norm.train_anywhere(&x).unwrap());
+        let plain = run(norm.train_on_any_device(&x).unwrap());
         for (a, b) in fused.iter().flatten().zip(plain.iter().flatten()) {
             assert!((a - b).abs() < 2e-5 * b.abs().max(1.0), "{a} {b}");
         }

@@ -1,4 +1,4 @@
-//! The frozen part: stages on plain buffers, reused from call to call, branches writing into their slice of the
+//! The frozen part: stages on plain buffers, reused from call to call. Each branch writes into its slice of the
 //! concatenated output.
 
 use super::InceptionV3;
@@ -16,16 +16,16 @@ use std::sync::{Mutex, PoisonError};
 /// smaller ones over the whole batch, so that tiles fill and weights are read once.
 const LARGE: usize = 600;
 
-/// Buffers that wait to be used again.
+/// Buffers kept for reuse.
 #[derive(Default)]
 pub(super) struct Arena(Vec<Vec<f32>>);
 
 impl Arena {
-    /// A buffer of `length` elements with any content.
+    /// A buffer of `length` elements with arbitrary content.
     pub(super) fn take(&mut self, length: usize) -> Vec<f32> {
         let fitting = |b: &Vec<f32>| b.capacity() >= length;
         let best = (0..self.0.len()).filter(|&i| fitting(&self.0[i])).min_by_key(|&i| self.0[i].capacity());
-        // Better to grow one that is there than to keep many.
+        // Replace one that is too small rather than keep many.
         let mut buffer =
             best.or_else(|| self.0.len().checked_sub(1)).map(|i| self.0.swap_remove(i)).unwrap_or_default();
         if buffer.capacity() < length {
@@ -80,13 +80,13 @@ impl Prefix<'_> {
         }
         let mut sizes = vec![[height, width]];
         for stage in stages {
-            match self.network.topology.size_behind(stage, sizes[sizes.len() - 1]) {
+            match self.network.topology.size_after(stage, sizes[sizes.len() - 1]) {
                 Some(size) => sizes.push(size),
                 None => bail!("{}: an image of {height}x{width} is too small for {}", self.name(), stage.name),
             }
         }
         let (size, channels) = (sizes[stages.len()], stages[stages.len() - 1].cout);
-        // The stages up to here go image by image.
+        // The stages before this one are computed image by image.
         let split = stages.len().min(sizes.iter().take_while(|s| s[0] * s[1] > LARGE).count());
         let split = if batch > 1 { split } else { 0 };
         let run = |stages: &[Stage], x: &[f32], batch: usize, size: [usize; 2], out: &mut [f32]| {
@@ -114,7 +114,7 @@ impl Prefix<'_> {
     }
 }
 
-/// A feature map on its way through a branch.
+/// A feature map inside a branch.
 struct Map<'a> {
     data: &'a [f32],
     size: [usize; 2],
@@ -122,18 +122,18 @@ struct Map<'a> {
 }
 
 impl InceptionV3 {
-    /// Stages one after another; sizes were checked.
+    /// Runs stages one after another; sizes have been checked.
     fn run(&self, arena: &mut Arena, stages: &[Stage], x: &[f32], batch: usize, mut size: [usize; 2], out: &mut [f32]) {
         let Some((last, before)) = stages.split_last() else { return };
         let mut held: Option<Vec<f32>> = None;
         for stage in before {
-            let behind = self.topology.size_behind(stage, size).unwrap_or(size);
-            let mut next = arena.take(batch * behind[0] * behind[1] * stage.cout);
+            let after = self.topology.size_after(stage, size).unwrap_or(size);
+            let mut next = arena.take(batch * after[0] * after[1] * stage.cout);
             self.stage(arena, stage, held.as_deref().unwrap_or(x), batch, size, &mut next);
             if let Some(old) = held.replace(next) {
                 arena.give(old);
             }
-            size = behind;
+            size = after;
         }
         self.stage(arena, last, held.as_deref().unwrap_or(x), batch, size, out);
         if let Some(old) = held {
@@ -148,7 +148,7 @@ impl InceptionV3 {
                 [] => vec![],
                 fan => fan.iter().map(|&unit| vec![Step::Unit(unit)]).collect(),
             };
-            // What ends the branch writes into the output; an average pool and its 1x1 convolution go together.
+            // The last step of a branch writes into the output; an average pool and its 1x1 convolution count as one.
             let tail = match branch.chain.as_slice() {
                 [.., Step::AveragePool, Step::Unit(_)] => 2,
                 _ if ends.is_empty() => 1,
@@ -219,8 +219,8 @@ impl InceptionV3 {
         }
     }
 
-    /// An average pool and a 1x1 convolution in the other order, which is the same (both are linear, one over pixels,
-    /// one over channels) and pools fewer channels.
+    /// An average pool followed by a 1x1 convolution, computed in the opposite order: the result is the same (both are
+    /// linear, one over pixels, one over channels), and fewer channels are pooled.
     fn pooled_unit(&self, arena: &mut Arena, unit: usize, map: &Map<'_>, batch: usize, target: &Target<'_>) {
         let shape = self.shape(Step::Unit(unit), map, batch);
         let w = &self.weights[unit];

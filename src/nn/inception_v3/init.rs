@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// by `seed` and its name.
 ///
 /// # Errors
-/// If the device has no room.
+/// If the device is out of memory.
 pub fn random(width: f64, seed: u64, device: &Device) -> Result<BTreeMap<String, Tensor>> {
     let tensors: Vec<_> = Topology::new(width).units.iter().flat_map(|unit| unit.tensors()).collect();
     tensors

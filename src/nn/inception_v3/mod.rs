@@ -1,5 +1,5 @@
-//! InceptionV3 (Szegedy et al. 2016) with torchvision's topology and names: a frozen part that is one fused operation,
-//! and a trained part of operations with gradients.
+//! InceptionV3 (Szegedy et al. 2016) with torchvision's topology and names: on the CPU the
+//! frozen and the trained part are one operation each, on a GPU sequences of operations.
 
 mod frozen;
 mod init;
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use topology::Topology;
 
-/// Added to a variance before its root.
+/// Added to a variance before the square root.
 const EPS: f32 = 1e-3;
 /// Share of the new batch in running statistics (torch's meaning of momentum).
 const MOMENTUM: f64 = 0.1;
@@ -44,14 +44,14 @@ pub fn stages(width: f64) -> Vec<StageInfo> {
     stages.iter().map(|s| StageInfo { name: s.name.to_owned(), channels: s.cout }).collect()
 }
 
-/// What stages take for one image, pooling and batch norm left out.
+/// The cost of stages for one image, without the arithmetic of pools and batch norms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Of all convolutions.
+    /// Multiply-adds of all convolutions.
     pub multiply_adds: u64,
-    /// Values that convolutions and pools give out.
+    /// Values in the outputs of convolutions and pools.
     pub activations: u64,
-    /// Values of convolution weights.
+    /// Values in the weights of convolutions.
     pub weights: u64,
 }
 
@@ -68,14 +68,14 @@ pub struct Misshapen {
     pub found: Vec<usize>,
 }
 
-/// Why tensors make no InceptionV3.
+/// Why an InceptionV3 cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum InceptionV3Error {
-    /// Tensors are not there or have another shape.
+    /// Tensors are missing or have another shape.
     #[error("build InceptionV3 of width {width}: {}\nhint: names and shapes are those of torchvision's inception_v3; \
              `width` must be the one the weights were made with", describe(.missing, .misshapen))]
     Tensors { width: f64, missing: Vec<String>, misshapen: Vec<Misshapen> },
-    /// The multiplier is no positive number.
+    /// The width multiplier is not a positive number.
     #[error("build InceptionV3: width {0} is not a positive number")]
     Width(f64),
     /// There are no kernels for the device.
@@ -112,7 +112,7 @@ struct UnitWeights {
     packed: Vec<f32>,
     /// The same for [`super::kernel::winograd`], made when first used.
     transformed: OnceLock<Vec<f32>>,
-    /// Batch norm in inference mode as a factor and a summand, padded to whole panels.
+    /// Batch norm in inference mode as scale and shift, padded to whole panels.
     scale: Vec<f32>,
     bias: Vec<f32>,
     gamma: Vec<f32>,
@@ -134,7 +134,7 @@ impl UnitWeights {
 pub struct InceptionV3 {
     topology: Topology,
     stages: Vec<StageInfo>,
-    /// Of the CPU; empty where the network is on a device.
+    /// For the CPU; empty if the network is on another device.
     weights: Vec<UnitWeights>,
     on_device: Option<OnDevice>,
     divisor: Divisor,
@@ -211,15 +211,16 @@ impl InceptionV3 {
         &self.unused
     }
 
-    /// The same network on other kernels.
+    /// The same network with the kernels of `isa`.
     #[must_use]
-    pub fn with_isa(mut self, isa: Isa) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with_isa(mut self, isa: Isa) -> Self {
         self.isa = isa;
         self
     }
 }
 
-/// What torchvision's files hold beside the backbone.
+/// Whether a tensor of torchvision's files is not part of the backbone.
 fn is_ignored(name: &str) -> bool {
     name.starts_with("AuxLogits.") || name.starts_with("fc.") || name.ends_with(".num_batches_tracked")
 }
@@ -232,7 +233,7 @@ impl Backbone for InceptionV3 {
     fn side_at(&self, position: usize, side: usize) -> Option<usize> {
         let mut size = [side; 2];
         for stage in self.topology.stages.get(..position)? {
-            size = self.topology.size_behind(stage, size)?;
+            size = self.topology.size_after(stage, size)?;
         }
         Some(size[0])
     }
@@ -289,7 +290,7 @@ mod tests {
     use crate::nn::{Mode, backward};
     use crate::spec::BatchNormMode;
 
-    /// A narrow network with the published one's code.
+    /// A narrow network, built by the same code as the published one.
     const WIDTH: f64 = 0.125;
 
     fn network(isa: Isa) -> InceptionV3 {
@@ -386,8 +387,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_in_one_operation_agrees_with_one_operation_by_operation() {
-        // Whole networks, and parts: statistics of a single pixel an image would amplify rounding beyond all measure.
+    fn the_fused_pass_agrees_with_separate_operations() {
+        // Whole networks, and parts: batch statistics of one pixel per image would amplify rounding errors too much.
         let cases = [
             (BatchNormMode::Frozen, 0, 18),
             (BatchNormMode::Frozen, 15, 18),

@@ -23,7 +23,7 @@ fn torch_order(weights: &Tensor) -> Result<Tensor> {
     weights.permute((0, 3, 1, 2))?.contiguous()
 }
 
-/// Batch norm in inference mode as factor and summand.
+/// Batch norm in inference mode as scale and shift.
 fn affine([gamma, beta, mean, variance]: [&Tensor; 4]) -> Result<(Tensor, Tensor)> {
     let scale = (gamma * (variance + f64::from(EPS))?.sqrt()?.recip()?)?;
     let bias = (beta - (mean * &scale)?)?;
@@ -36,7 +36,7 @@ struct UnitTensors {
     weight: Tensor,
     /// gamma, beta, mean, variance.
     norm: [Tensor; 4],
-    /// Weights and bias with the batch norm multiplied in, in the type in which the frozen part computes.
+    /// Weights and bias with the batch norm folded in, in the frozen part's type.
     folded: (Tensor, Tensor),
 }
 
@@ -47,13 +47,13 @@ pub(super) struct OnDevice {
     precision: Precision,
 }
 
-/// The type of feature maps, and of the weights and biases that they meet.
+/// The type of feature maps, and of the weights and biases applied to them.
 fn dtype(bf16: bool) -> DType {
     if bf16 { DType::BF16 } else { DType::F32 }
 }
 
 impl OnDevice {
-    /// Takes the weights, which were checked, to `device`, to be used in the process's arithmetic.
+    /// Moves the weights, which have been checked, to `device`, for use in the process's arithmetic.
     pub(super) fn new(
         topology: &Topology,
         tensors: &BTreeMap<String, Tensor>,
@@ -123,7 +123,7 @@ impl OnDevice {
     }
 }
 
-/// All branches of a stage, side by side. `unit` computes one convolution with its norm and ReLU.
+/// All branches of a stage, concatenated. `unit` computes one convolution with its norm and ReLU.
 fn by_stage(
     stage: &Stage,
     x: &Tensor,
@@ -151,7 +151,7 @@ fn by_stage(
     ops::concat(&pieces.concat())
 }
 
-/// Convolution, batch norm and ReLU with weights that train.
+/// Convolution, batch norm and ReLU with trainable weights.
 struct Unit {
     name: String,
     window: Window,
@@ -165,11 +165,11 @@ struct Unit {
 /// See [`Suffix`].
 pub(super) struct Trained {
     stages: Vec<Stage>,
-    /// By their index in the whole network, so in its order.
+    /// By index in the whole network, and so in network order.
     units: BTreeMap<usize, Unit>,
     divisor: Divisor,
     batch_norm: BatchNormMode,
-    /// Of feature maps; weights are kept in f32.
+    /// The type of feature maps; weights are kept in f32.
     dtype: DType,
 }
 
@@ -267,7 +267,7 @@ mod tests {
         tensors: BTreeMap<String, Tensor>,
     }
 
-    /// The narrow network by the CPU's kernels, and by the device's operations on naive primitives.
+    /// A narrow network on the CPU's kernels, and on the device's operations with naive primitives.
     fn both(padding: PoolPadding) -> Both {
         let mut tensors = random(WIDTH, 5, &Device::Cpu).unwrap();
         // Statistics and scales that are not the identity.
@@ -321,7 +321,7 @@ mod tests {
                 (y, backward(&loss, Some(suffix)).unwrap())
             };
             let ((y, gradients), (expected, wanted)) = (loss(&ours), loss(theirs.as_ref()));
-            // One pixel an image: statistics of three values amplify rounding.
+            // One pixel per image: statistics of three values amplify rounding errors.
             let tolerance = if batch_norm == BatchNormMode::Train { 5e-3 } else { 1e-4 };
             close(&y, &expected, tolerance, "output");
             for ((name, a), (other, b)) in ours.parameters().iter().zip(theirs.parameters()) {
@@ -355,7 +355,7 @@ mod tests {
         let error = distance(&prefix(&amp, 14), &prefix(&exact, 14));
         assert!((1e-4..5e-2).contains(&error), "features are off by {error}");
         assert_eq!(elements(&prefix(&amp, 14)), elements(&prefix(&bf16, 14)), "frozen layers are those of bf16");
-        // Statistics of few values amplify rounding: with them, stages of many pixels.
+        // Statistics of few values amplify rounding errors, so batch norm is trained in stages of many pixels.
         for (batch_norm, range) in [(BatchNormMode::Frozen, 14..18), (BatchNormMode::Train, 7..9)] {
             let x = prefix(&exact, range.start);
             let suffix = |network: &OnDevice| network.suffix(&topology, &topology.stages[range.clone()], batch_norm);
@@ -377,7 +377,7 @@ mod tests {
             let (median, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
             // Eight bits of mantissa, ten layers deep; the batch's statistics amplify them.
             assert!(median < 0.1 && worst < 0.5, "{batch_norm:?}: gradients are off by {median} and {worst}");
-            // What `bf16` trains it trains in f32.
+            // With `bf16` the trained part is computed in f32.
             assert_eq!(elements(&step(&suffix(&bf16).unwrap()).0), elements(&expected));
         }
     }

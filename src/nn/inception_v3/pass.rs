@@ -1,8 +1,8 @@
-//! The trained part on the CPU: a whole pass forward and back as one operation of candle.
+//! The trained part on the CPU: its forward and backward pass as one operation of candle.
 //!
-//! Recorded operation by operation, candle clears and adds a buffer for each gradient, and branches are joined and taken
-//! apart by copies; that is a quarter of a step. Here branches write into their slice of a stage's output, gradients are
-//! added where they belong by the kernel that computes them, and buffers go round ([`Arena`]).
+//! With separate operations, candle would clear and add a buffer for each gradient, and branches would be concatenated
+//! and split by copies: a quarter of a step's time. Here branches write into their slice of a stage's output, each
+//! kernel adds the gradient it computes directly to its destination, and buffers are reused ([`Arena`]).
 
 use super::frozen::{Arena, Arenas};
 use super::topology::{Branch, Stage, Step};
@@ -24,8 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What a node computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Convolution, batch norm, ReLU; `pooled`: with an average pool before it, which is the same behind the
-    /// convolution (both are linear, one over pixels, one over channels) and has fewer channels there.
+    /// Convolution, batch norm, ReLU; `pooled`: with an average pool before it, which is computed after the
+    /// convolution: the result is the same (both are linear, one over pixels, one over channels), on fewer channels.
     Unit {
         index: usize,
         pooled: bool,
@@ -39,15 +39,15 @@ enum Kind {
 struct Node {
     kind: Kind,
     window: Window,
-    /// The node before; the stage's input if there is none.
+    /// The node whose output it reads; `None` for the stage's input.
     from: Option<usize>,
     cin: usize,
     cout: usize,
-    /// Its first channel in the stage's output; a buffer of its own if there is none.
+    /// Its first channel in the stage's output; `None` if it writes into its own buffer.
     place: Option<usize>,
 }
 
-/// A stage's steps, each behind those it reads.
+/// A stage's steps, each after those it reads.
 struct StagePlan {
     name: &'static str,
     cin: usize,
@@ -101,20 +101,20 @@ impl StagePlan {
     }
 }
 
-/// What the way back needs of a node.
+/// What the backward pass needs of a node.
 #[derive(Default)]
 struct Trace {
-    /// Its output, where that is not part of the stage's.
+    /// Its output, unless that is part of the stage's.
     own: Vec<f32>,
-    /// Batch norm in training mode: what came out of the convolution, and its statistics.
+    /// Batch norm in training mode: its input and its statistics.
     normed: Option<(Vec<f32>, Moments)>,
 }
 
-/// What the way back needs of a stage.
+/// What the backward pass needs of a stage.
 struct StageTrace {
     /// Height and width of its input.
     size: [usize; 2],
-    /// Its input; the operand of the operation for the first stage.
+    /// Its input; `None` for the first stage, whose input is the operation's operand.
     input: Option<Vec<f32>>,
     nodes: Vec<Trace>,
 }
@@ -128,9 +128,9 @@ pub(super) struct Pass {
     batch_norm: BatchNormMode,
     average_pool: Window,
     arenas: Arenas,
-    /// Of the last way back, until they are collected.
+    /// Parameter gradients of the last backward pass, until they are collected.
     gradients: Mutex<Vec<(Var, Tensor)>>,
-    /// A variable on which the output depends, so that candle follows it back.
+    /// A variable on which the output depends, so that candle always runs the backward pass.
     anchor: Var,
 }
 
@@ -138,7 +138,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Batch norm in inference mode as a factor and a summand, padded to whole panels.
+/// Batch norm in inference mode as scale and shift, padded to whole panels.
 struct Affine {
     scale: Vec<f32>,
     bias: Vec<f32>,
@@ -166,13 +166,13 @@ impl Pass {
         })
     }
 
-    /// The output for `x`; in training mode with a way back, whose gradients of the parameters [`Pass::collect`] hands
+    /// The output for `x`; in training mode with a backward pass, whose parameter gradients [`Pass::collect`] hands
     /// out.
     pub(super) fn apply(self: &Arc<Self>, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let op = Recorded { pass: Arc::clone(self), mode, traces: Mutex::default() };
         match mode {
             Mode::Train => {
-                // Those of an earlier way back that nobody collected.
+                // Gradients of an earlier backward pass that were not collected.
                 lock(&self.gradients).clear();
                 x.apply_op2(&self.anchor, op)
             }
@@ -180,7 +180,7 @@ impl Pass {
         }
     }
 
-    /// Moves the gradients that the last way back has left here into `store`.
+    /// Moves the parameter gradients of the last backward pass into `store`.
     pub(super) fn collect(&self, store: &mut GradStore) -> Result<()> {
         for (var, gradient) in lock(&self.gradients).drain(..) {
             let sum = match store.get(&var) {
@@ -209,8 +209,8 @@ impl Pass {
         Ok(shapes)
     }
 
-    /// The shape of the average pool that goes with a unit of this shape, behind its convolution.
-    fn pool_behind(&self, shape: &ConvShape) -> ConvShape {
+    /// The shape of a pooled unit's average pool, which follows its convolution of this shape.
+    fn pool_after(&self, shape: &ConvShape) -> ConvShape {
         ConvShape { cin: shape.cout, window: self.average_pool, ..*shape }
     }
 
@@ -234,9 +234,9 @@ impl Pass {
             let (mut size, mut channels) = ([height, width], channels);
             for (i, plan) in self.plans.iter().enumerate() {
                 let shapes = self.shapes(plan, batch, size)?;
-                let behind = shapes.last().map_or(size, |shape| shape.output);
-                let length = batch * behind[0] * behind[1] * plan.cout;
-                // The last one leaves as a tensor and does not come back.
+                let after = shapes.last().map_or(size, |shape| shape.output);
+                let length = batch * after[0] * after[1] * plan.cout;
+                // The last output becomes a tensor and does not return to the arena.
                 let mut out = if i + 1 < self.plans.len() { arena.take(length) } else { target::zeroed(length) };
                 let nodes = self.stage(arena, plan, &shapes, held.as_deref().unwrap_or(x), mode, &mut out)?;
                 let trace = StageTrace { size, input: held.replace(out), nodes };
@@ -247,7 +247,7 @@ impl Pass {
                         before.into_iter().for_each(|old| arena.give(old));
                     }
                 }
-                (size, channels) = (behind, plan.cout);
+                (size, channels) = (after, plan.cout);
             }
             let out = held.unwrap_or_else(|| x.to_vec());
             Ok((out, (batch, size[0], size[1], channels).into(), traces))
@@ -321,7 +321,7 @@ impl Pass {
             })
         };
         let pool = |sums: &[f32], bias: Option<&[f32]>, out: &Target<'_>| {
-            pool_cpu::average(self.isa, &self.pool_behind(shape), self.divisor, sums, bias, out);
+            pool_cpu::average(self.isa, &self.pool_after(shape), self.divisor, sums, bias, out);
         };
         if (mode, self.batch_norm) != (Mode::Train, BatchNormMode::Train) {
             let affine = self.affine(unit)?;
@@ -360,7 +360,7 @@ impl Pass {
         Ok(Some((sums, moments)))
     }
 
-    /// The gradient of the input, where wanted; those of the parameters are left in `gradients`.
+    /// The gradient of the input, if wanted; those of the parameters are stored in `gradients`.
     fn backward(
         &self,
         x: &[f32],
@@ -381,7 +381,7 @@ impl Pass {
                     output: output.as_deref().unwrap_or(y),
                     gradient: gradient.as_deref().unwrap_or(grad),
                 };
-                let before = self.stage_back(arena, plan, &trace, io, batch, wanted)?;
+                let before = self.stage_backward(arena, plan, &trace, io, batch, wanted)?;
                 for old in [output.take(), std::mem::replace(&mut gradient, before)].into_iter().flatten() {
                     arena.give(old);
                 }
@@ -394,7 +394,7 @@ impl Pass {
         })
     }
 
-    fn stage_back(
+    fn stage_backward(
         &self,
         arena: &mut Arena,
         plan: &StagePlan,
@@ -429,7 +429,7 @@ impl Pass {
                 }
                 Kind::Unit { index, pooled } => {
                     let unit = &self.units[&index];
-                    self.unit_back(arena, unit, pooled, shape, &trace.nodes[i], x, y, grad, sink.as_mut())?;
+                    self.unit_backward(arena, unit, pooled, shape, &trace.nodes[i], x, y, grad, sink.as_mut())?;
                 }
             }
             if let Some(sink) = sink {
@@ -443,7 +443,7 @@ impl Pass {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn unit_back(
+    fn unit_backward(
         &self,
         arena: &mut Arena,
         unit: &Unit,
@@ -458,7 +458,7 @@ impl Pass {
         let c = shape.cout;
         let mut sums = arena.take(shape.output_pixels() * c);
         let out = Target::columns(&mut sums, c, 0, c);
-        // Those of gamma and beta; for the frozen one, that of beta alone.
+        // The gradients of gamma and beta; for frozen batch norm only that of beta.
         let (norm, affine) = match &trace.normed {
             Some((before, moments)) => with_elements("batch norm", &unit.gamma, |gamma| {
                 with_elements("batch norm", &unit.beta, |beta| {
@@ -475,7 +475,7 @@ impl Pass {
         if pooled {
             let mut spread = arena.take(sums.len());
             spread.fill(0.0);
-            let pool = self.pool_behind(shape);
+            let pool = self.pool_after(shape);
             pool_cpu::add_average_gradient(self.isa, &pool, self.divisor, Source::whole(&sums, c), &mut spread);
             arena.give(std::mem::replace(&mut sums, spread));
         }
@@ -526,10 +526,10 @@ struct Ends<'a> {
     gradient: &'a [f32],
 }
 
-/// Where the gradient of a feature map gathers.
+/// Where the gradient of a feature map is summed.
 struct Sink {
     data: Vec<f32>,
-    /// Nothing was written yet: the content is any.
+    /// Nothing has been written yet: the content is arbitrary.
     fresh: bool,
 }
 
@@ -541,7 +541,7 @@ impl Sink {
         }
     }
 
-    /// The sums so far, zeros at first.
+    /// The gradient so far, zeros at first.
     fn cleared(&mut self) -> &mut [f32] {
         if self.fresh {
             self.data.fill(0.0);
@@ -551,7 +551,7 @@ impl Sink {
 }
 
 impl StageTrace {
-    /// Hands the buffers back, but for the input, which is the output of the stage before.
+    /// Returns the buffers to `arena`, except the input, which is the output of the stage before.
     fn give(self, arena: &mut Arena) -> Option<Vec<f32>> {
         for node in self.nodes {
             let normed = node.normed.map(|(sums, _)| sums);
@@ -597,7 +597,7 @@ impl CustomOp2 for Recorded {
 }
 
 impl Drop for Recorded {
-    /// A pass that nobody went back (validation) hands its buffers on.
+    /// A forward pass without a backward pass returns its buffers.
     fn drop(&mut self) {
         let traces = lock(&self.traces).take().unwrap_or_default();
         self.pass.arenas.with(|arena| {

@@ -1,4 +1,4 @@
-//! The trained part recorded operation by operation: what the one pass is compared with.
+//! The trained part as separate operations: the reference with which the fused pass is compared.
 
 use super::topology::{Branch, Stage, Step};
 use super::trained::Trained;
@@ -12,7 +12,7 @@ use crate::nn::recorded::pool::Pool;
 use crate::spec::BatchNormMode;
 use candle_core::{Result, Tensor};
 
-/// A trained part seen as operations.
+/// A trained part computed operation by operation.
 pub(super) struct Recorded<'a> {
     trained: &'a Trained,
     stages: Vec<Stage>,
@@ -85,7 +85,7 @@ impl Unit {
         }
     }
 
-    /// Batch norm in inference mode as factor and summand.
+    /// Batch norm in inference mode as scale and shift.
     fn affine(&self, gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
         let rstd = (self.variance.as_detached_tensor() + f64::from(EPS))?.sqrt()?.recip()?;
         let scale = (gamma * rstd)?;

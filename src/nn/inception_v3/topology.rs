@@ -24,7 +24,7 @@ pub(super) enum Step {
     AveragePool,
 }
 
-/// Steps one after another; then, if `fan` is not empty, each of its units on the result, side by side.
+/// Steps one after another; if `fan` is not empty, each of its units is then applied to the result, in parallel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Branch {
     pub chain: Vec<Step>,
@@ -86,7 +86,7 @@ enum Item {
     Conv(UnitShape),
     MaxPool,
     AveragePool,
-    /// Two convolutions side by side, at the end of a branch.
+    /// Two parallel convolutions at the end of a branch.
     Fan(UnitShape, UnitShape),
 }
 
@@ -232,8 +232,8 @@ impl Topology {
         b.topology
     }
 
-    /// Height and width behind a stage; `None` if the image is too small. All branches agree.
-    pub fn size_behind(&self, stage: &Stage, mut size: [usize; 2]) -> Option<[usize; 2]> {
+    /// Height and width after a stage; `None` if the image is too small. All branches agree.
+    pub fn size_after(&self, stage: &Stage, mut size: [usize; 2]) -> Option<[usize; 2]> {
         for step in &stage.branches.first()?.chain {
             let window = self.window(*step);
             size = [window.positions(0, size[0])?, window.positions(1, size[1])?];
@@ -249,10 +249,10 @@ impl Topology {
             for branch in stage.branches.iter().filter(|_| position >= from) {
                 let (mut at, mut channels) = (size, stage.cin);
                 let fan = branch.fan.iter().map(|&unit| (Step::Unit(unit), true));
-                for (step, side_by_side) in branch.chain.iter().map(|&step| (step, false)).chain(fan) {
+                for (step, in_fan) in branch.chain.iter().map(|&step| (step, false)).chain(fan) {
                     let window = self.window(step);
-                    let behind = [window.positions(0, at[0])?, window.positions(1, at[1])?];
-                    let pixels = (behind[0] * behind[1]) as u64;
+                    let after = [window.positions(0, at[0])?, window.positions(1, at[1])?];
+                    let pixels = (after[0] * after[1]) as u64;
                     let mut cout = channels;
                     if let Step::Unit(unit) = step {
                         cout = self.units[unit].cout;
@@ -261,12 +261,12 @@ impl Topology {
                         work.weights += weights;
                     }
                     work.activations += pixels * cout as u64;
-                    if !side_by_side {
-                        (at, channels) = (behind, cout);
+                    if !in_fan {
+                        (at, channels) = (after, cout);
                     }
                 }
             }
-            size = self.size_behind(stage, size)?;
+            size = self.size_after(stage, size)?;
         }
         Some(work)
     }

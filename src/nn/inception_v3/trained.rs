@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// See [`Suffix`].
 pub(super) struct Trained {
-    /// By their index in the whole network, so in its order.
+    /// By index in the whole network, and so in network order.
     pub units: Arc<BTreeMap<usize, Unit>>,
     pass: Arc<Pass>,
 }

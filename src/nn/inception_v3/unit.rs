@@ -5,7 +5,7 @@ use crate::nn::conv::Conv;
 use crate::nn::kernel::norm_cpu::Moments;
 use candle_core::{Device, Result, Tensor, Var};
 
-/// Convolution, batch norm and ReLU with weights that train.
+/// Convolution, batch norm and ReLU with trainable weights.
 pub(super) struct Unit {
     pub name: String,
     pub conv: Conv,

@@ -1,6 +1,6 @@
-//! Convolution and its input gradient: tiles over gathered rows.
+//! Convolution and its input gradient, computed in tiles of gathered rows.
 
-// Arrays over the pixels of a tile, side by side.
+// Several arrays over the pixels of a tile are indexed together.
 #![allow(clippy::needless_range_loop)]
 
 use super::geometry::{Class, ConvShape, Gather, Place};
@@ -10,9 +10,9 @@ use super::{Isa, LANES, TILE, Target, panel};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Pixels of one task: their source rows stay in the second-level cache while the panels go by.
+/// Size of one task in tiles: their source rows stay in the second-level cache while the panels are processed.
 const CHUNK_TILES: usize = 12;
-/// Tasks a thread below which the panels are spread too.
+/// With fewer tasks per thread than this, the panels are distributed among tasks too.
 const TASKS: usize = 8;
 
 /// What happens to a sum before it is stored: `act(scale * sum + bias)`.
@@ -36,7 +36,7 @@ pub fn forward(isa: Isa, shape: &ConvShape, x: &[f32], packed: &[f32], epilogue:
     gathered(isa, &shape.forward(), shape.window.taps(), x, shape.cin, packed, epilogue, Write::Replace, out);
 }
 
-/// What becomes of the values that are already there.
+/// Whether results replace the values in the destination or are added to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
     Replace,
@@ -99,8 +99,8 @@ struct Job<'a> {
     isa: Isa,
     gather: &'a Gather,
     class: &'a Class,
-    /// Taps side by side that are read as one where no padding comes between them: their sources, and their weights, lie
-    /// one behind the other.
+    /// Number of adjacent taps that are read as one where none of them lies in the padding: their sources, and their
+    /// weights, are contiguous.
     span: usize,
     taps: usize,
     source: &'a [f32],
@@ -109,18 +109,18 @@ struct Job<'a> {
     epilogue: Epilogue<'a>,
     write: Write,
     out: &'a Target<'a>,
-    /// As long as a span of taps.
+    /// As long as a span of taps: the source of taps in the padding.
     zeros: &'a [f32],
 }
 
-/// Where some tiles find their sources and put their results, as long as the [`Job`] lives.
+/// Sources and destinations of some tiles; the pointers are valid as long as the [`Job`] lives.
 struct Located {
-    /// For each tile so many as the class has taps; the first ones are in use where spans are read as one.
+    /// For each tile as many as the class has taps; where spans are read as one, only the first ones are used.
     rows: Vec<Rows>,
     tiles: Vec<TilePlace>,
 }
 
-// SAFETY: the pointers go to what a `Job` borrows shared, and it is shared between threads itself.
+// SAFETY: the pointers lead to data that a `Job` borrows shared, and a `Job` is itself shared between threads.
 unsafe impl Send for Located {}
 // SAFETY: as above.
 unsafe impl Sync for Located {}
@@ -150,7 +150,7 @@ impl Job<'_> {
                 out[i] = self.gather.destination_pixel(self.class, place);
                 place = self.class.next(place);
             }
-            // Unused places repeat the last used one.
+            // Unused entries repeat the last used one.
             let last_used = places[pixels - 1];
             places[pixels..].fill(last_used);
             let merged = self.locate_tile(&places, &mut rows[at * count..(at + 1) * count]);
@@ -159,7 +159,7 @@ impl Job<'_> {
         Located { rows, tiles: found }
     }
 
-    /// Fills in where each pixel of a tile finds its source, tap by tap or span by span, and says which.
+    /// Fills in the source pointers of a tile's pixels, by tap or by span; returns whether by span.
     fn locate_tile(&self, places: &[Place; TILE], rows: &mut [Rows]) -> bool {
         let [height, width] = self.gather.source;
         let step = self.class.source_step;
@@ -177,7 +177,7 @@ impl Job<'_> {
         for (rows, tap) in rows.iter_mut().zip(self.class.taps.iter().step_by(every)) {
             for i in 0..TILE {
                 let (y, x) = (ys[i] + tap.dy, xs[i] + tap.dx);
-                // Below zero is beyond the end as an unsigned number.
+                // As an unsigned number, a negative coordinate is beyond the end.
                 if (y as usize) < height && (x as usize) < width {
                     let pixel = (lines[i] + y) * width as isize + x;
                     rows[i] = self.source.as_ptr().wrapping_offset(pixel * self.depth as isize);
@@ -197,8 +197,8 @@ impl Job<'_> {
                 let rows = &located.rows[at * count..];
                 let (taps, depth) = if tile.merged { (&spans, self.span * self.depth) } else { (&all, self.depth) };
                 // SAFETY: destination pixels of a class are in range, and no two tasks share a pixel and a panel;
-                // row pointers come from `locate_tile`: sources inside the image with `depth` floats behind each (a span
-                // lies inside its line), or `zeros`; `gathered` checked the lengths of weights and epilogue.
+                // row pointers come from `locate_tile`: sources inside the image with `depth` floats each (a span lies
+                // inside its line), or `zeros`; `gathered` checked the lengths of weights and epilogue.
                 unsafe {
                     let mut out = [std::ptr::null_mut(); TILE];
                     for i in 0..tile.pixels {

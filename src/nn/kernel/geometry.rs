@@ -1,4 +1,4 @@
-//! Which source pixel meets which tap: the arithmetic of windows, free of loops and devices.
+//! Which source pixel meets which tap: the index arithmetic of sliding windows, independent of kernels and devices.
 
 /// A sliding window: kernel height and width, one stride, padding above/below and left/right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,7 +102,7 @@ impl ConvShape {
     }
 }
 
-/// A tap: its index in the weights, and where its source pixel lies from that of a destination pixel.
+/// A tap: its index in the weights, and the offset of its source pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tap {
     pub index: usize,
@@ -176,8 +176,8 @@ impl Class {
         }
     }
 
-    /// How many taps from each line of the window on have sources one behind the other: the window's width where taps
-    /// rise to the right as their sources do, else 1.
+    /// How many adjacent taps of each line of the window have contiguous sources: the length of the line where indices
+    /// and sources of its taps both rise by one to the right, else 1.
     pub fn span(&self) -> usize {
         let Some(first) = self.taps.first() else { return 1 };
         let line = self.taps.iter().take_while(|t| t.dy == first.dy).count();
@@ -187,8 +187,8 @@ impl Class {
 }
 
 impl Gather {
-    /// The source pixel of a class's pixel at a tap, counted over the batch; `None` in the padding. The definition, with
-    /// which tests compare.
+    /// The source pixel of a class's pixel at a tap, counted over the batch; `None` in the padding. The definition that
+    /// tests compare with.
     #[cfg(test)]
     pub fn source_pixel(&self, class: &Class, p: Place, tap: Tap) -> Option<usize> {
         let y = (p.y * class.source_step).checked_add_signed(tap.dy).filter(|&y| y < self.source[0])?;
@@ -196,8 +196,8 @@ impl Gather {
         Some((p.image * self.source[0] + y) * self.source[1] + x)
     }
 
-    /// For `length` pixels of one line from `p` on: the source pixel of the first that has one at this tap, and which of
-    /// them have one. Their sources lie `source_step` apart. `None` if all lie in the padding.
+    /// For `length` pixels of one line from `p` on: the first source pixel at this tap that lies inside the image, and
+    /// the range of pixels whose sources do. Their sources lie `source_step` apart. `None` if all lie in the padding.
     pub fn source_run(
         &self,
         class: &Class,
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn taps_side_by_side_are_a_span_where_their_sources_are() {
+    fn adjacent_taps_are_a_span_where_their_sources_are_contiguous() {
         let span = |kernel, stride, padding| {
             let shape = ConvShape::new([1, 9, 9, 1], 1, Window::new(kernel, stride, padding)).unwrap();
             let spans = |g: Gather| g.classes.iter().map(Class::span).collect::<Vec<_>>();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_say_what_single_pixels_say() {
+    fn runs_agree_with_single_pixels() {
         for (kernel, stride, padding) in
             [([3, 3], 2, [0, 0]), ([3, 3], 2, [1, 1]), ([1, 7], 1, [0, 3]), ([2, 5], 3, [1, 4])]
         {

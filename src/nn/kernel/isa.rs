@@ -12,7 +12,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Its name: part of keys on disk, since equal formulas round differently with other instructions.
+    /// Its name: part of cache keys on disk, since the same formula rounds differently with other instructions.
     pub fn name(self) -> &'static str {
         match self {
             Self::Avx512 => "avx512",
@@ -51,10 +51,10 @@ impl Isa {
         if self.is_available() { self } else { Self::best() }
     }
 
-    /// Calls `body(args)` compiled for this instruction set, so that the compiler vectorises its loops as wide as it may.
+    /// Calls `body(args)` compiled for this instruction set, so that its loops are vectorised as wide as possible.
     ///
-    /// `body` must be a function marked `#[inline(always)]`, and so must be what it calls: anything else, a closure above
-    /// all, stays a function of its own that is compiled for the lowest common instruction set.
+    /// `body` must be a function marked `#[inline(always)]`, and so must be all that it calls: anything else, closures
+    /// in particular, remains a separate function compiled for the baseline instruction set.
     #[inline]
     pub(super) fn vectorised<A, R>(self, args: A, body: impl FnOnce(A) -> R) -> R {
         match self.checked() {
@@ -84,7 +84,8 @@ fn with_avx2<A, R>(args: A, body: impl FnOnce(A) -> R) -> R {
 /// Calls `body(args)` compiled for this instruction set, whatever the body's size.
 ///
 /// [`Isa::vectorised`] passes its body through a call of the standard library that the compiler inlines only if it is
-/// small; here the body, which must be `#[inline(always)]` as there, is named in a function of each instruction set.
+/// small; here the body, which must be `#[inline(always)]` too, is called by name in one function for each instruction
+/// set.
 macro_rules! on_isa {
     ($isa:expr, $body:ident($($name:ident: $kind:ty = $value:expr),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! The choice of a micro-kernel.
+//! Calls the micro-kernel of an instruction set.
 
 use super::tile::{Outer, Tile};
 use super::{Isa, LANES, TILE, micro_portable};

@@ -61,7 +61,7 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
                 }
             }
         }
-        // Loops of fixed length touch `sums`: an index known only at run time would put it in memory for good.
+        // Loops of fixed length access `sums`: an index known only at run time would force it into memory.
         for r in 0..ROWS {
             for v in 0..2 {
                 totals[r][v] = _mm256_add_ps(totals[r][v], sums[r][v]);

@@ -1,6 +1,6 @@
 //! Micro-kernels for AVX-512F: 12 x 32 sums in 24 registers.
 //!
-//! No closures: one that is not compiled for AVX-512 cannot be inlined, and a call empties the registers.
+//! No closures: a closure is not compiled for AVX-512 and so cannot be inlined, and a call spills the registers.
 
 // Register blocks are indexed: iterators over them hide which register is meant.
 #![allow(clippy::needless_range_loop)]
@@ -77,7 +77,7 @@ unsafe fn tile_of<const R: usize, const V: usize, const SHORT: bool>(t: &Tile<'_
                 }
             }
         }
-        // Loops of fixed length touch `sums`: an index known only at run time would put it in memory for good.
+        // Loops of fixed length access `sums`: an index known only at run time would force it into memory.
         for r in 0..R {
             for v in 0..V {
                 totals[r][v] = if SHORT { sums[r][v] } else { _mm512_add_ps(totals[r][v], sums[r][v]) };

@@ -1,11 +1,11 @@
-//! Loops of the CPU: what the operations of [`crate::nn`] compute, on plain slices, without candle.
+//! CPU kernels: the loops behind the operations of [`crate::nn`], on plain slices, without candle.
 //!
-//! Feature maps are `[N, H, W, C]`. Everything that multiplies is a *tile*: up to [`TILE`] pixels times a *panel* of
-//! [`LANES`] output channels, all sums in registers, the source rows given by pointers (the indirect convolution
-//! of Dukhan 2019), so padding, stride and the holes of an input gradient cost a pointer and no copy.
+//! Feature maps are `[N, H, W, C]`. Products are computed in *tiles*: up to [`TILE`] pixels times a *panel* of
+//! [`LANES`] output channels, with all sums in registers and the source rows given by pointers (the indirect
+//! convolution of Dukhan 2019), so padding, stride and the gaps of a strided input gradient cost a pointer and no copy.
 //!
-//! Every element of a result is summed by one thread in an order that its shape alone fixes; threads, batch
-//! neighbours and tile boundaries do not change a bit.
+//! Every element of a result is summed in an order that depends only on the shape, partial sums of several threads
+//! included; the number of threads, the other images of a batch and tile boundaries do not change a bit.
 
 pub mod conv_cpu;
 pub mod geometry;
@@ -32,12 +32,12 @@ pub use target::{Source, Target};
 pub const TILE: usize = 12;
 /// Output channels of a panel.
 pub const LANES: usize = 32;
-/// Products summed in registers before they join the total: summing in blocks keeps rounding errors small (Higham 1993),
-/// at a cost of well under a hundredth.
+/// Products summed in registers before they are added to the total: summing in blocks keeps rounding errors small
+/// (Higham 1993), at a cost of well under 1 % of the time.
 const BLOCK: usize = 256;
 
-/// Runs `f` on a thread of rayon's pool, where the kernels' own parallel loops begin and end without waking another
-/// thread: from outside each costs some 20 microseconds.
+/// Runs `f` on a thread of rayon's pool, so that the kernels' parallel loops begin and end without waking another
+/// thread: started from outside the pool, each loop costs some 20 microseconds.
 pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }

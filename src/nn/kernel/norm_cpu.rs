@@ -1,6 +1,6 @@
-//! Batch norm with batch statistics, ReLU, and what else runs along the channels of `[pixels, C]`.
+//! Batch norm with batch statistics, ReLU, and other loops along the channels of `[pixels, C]`.
 
-// Loops over fixed lengths by index, so that nothing is called that would not be compiled for the instruction set.
+// Indexed loops over fixed lengths: calls, as of iterators, might not be compiled for the instruction set.
 #![allow(clippy::needless_range_loop)]
 
 use super::{Isa, Source, Target};
@@ -13,14 +13,14 @@ const CHUNK: usize = 256;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
     pub mean: Vec<f32>,
-    /// Of the batch itself: the sum of squares over n.
+    /// Population variance: the sum of squared deviations divided by n.
     pub variance: Vec<f32>,
 }
 
-/// Channels in hand at a time: one register of AVX-512.
+/// Channels processed at a time: one register of AVX-512.
 const WIDE: usize = 16;
 
-/// The values of some channels, zeros behind them. A whole piece is a plain load.
+/// The values of up to `WIDE` channels from `first` on, then zeros. A whole piece is a plain load.
 #[inline(always)]
 fn piece(row: &[f32], first: usize) -> [f32; WIDE] {
     let row = &row[first..];
@@ -52,7 +52,7 @@ fn row_of_each<'a, const N: usize>(sources: &[Source<'a>; N], pixel: usize) -> [
     out
 }
 
-/// One value of each.
+/// The `i`-th value of each.
 #[inline(always)]
 fn across<const N: usize>(values: &[[f32; WIDE]; N], i: usize) -> [f32; N] {
     let mut out = [0f32; N];
@@ -62,7 +62,7 @@ fn across<const N: usize>(values: &[[f32; WIDE]; N], i: usize) -> [f32; N] {
     out
 }
 
-/// Operands of an element-by-element loop: feature maps, and values that each channel has once.
+/// Operands of an element-by-element loop: feature maps, and vectors with one value for each channel.
 #[derive(Clone, Copy)]
 struct Operands<'a, const S: usize, const P: usize> {
     sources: [Source<'a>; S],
@@ -79,7 +79,7 @@ impl<const S: usize, const P: usize> Operands<'_, S, P> {
     }
 }
 
-/// Sums of a chunk of pixels into `part`, a row for each of the K sums.
+/// Writes the K sums over a chunk of pixels into `part`, one row for each.
 #[inline(always)]
 fn add_up<const S: usize, const P: usize, const K: usize>(
     (operands, pixels, part, f): (
@@ -109,8 +109,8 @@ fn add_up<const S: usize, const P: usize, const K: usize>(
     }
 }
 
-/// Sums `f(values of the sources, values of the channel)` over all pixels by channel: in f32 within a chunk, in f64 across
-/// chunks. `also` is called with the pixels of each chunk before.
+/// Sums `f(values of the sources, values of the channel)` over all pixels by channel: in f32 within a chunk, in f64
+/// across chunks. `also` is called with the pixels of each chunk before they are summed.
 fn channel_sums<const S: usize, const P: usize, const K: usize>(
     isa: Isa,
     operands: Operands<'_, S, P>,
@@ -185,8 +185,8 @@ fn write_all<const S: usize, const P: usize>(
     });
 }
 
-/// Mean and variance of each channel. Values are taken from the first pixel's, so a mean far from zero costs no
-/// digits.
+/// Mean and variance of each channel. The first pixel's values are subtracted before summing, so a mean far from zero
+/// costs no precision.
 ///
 /// # Panics
 /// If there is no pixel.
@@ -224,20 +224,20 @@ pub fn normalise_relu(isa: Isa, x: &[f32], mean: &[f32], scale: &[f32], shift: &
     });
 }
 
-/// What a normalisation of a batch was.
+/// Parameters and statistics of a batch norm's forward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Fitted<'a> {
     pub gamma: &'a [f32],
     pub beta: &'a [f32],
     pub mean: &'a [f32],
-    /// One over the batch's deviation.
+    /// `1 / sqrt(variance + eps)` of the batch.
     pub rstd: &'a [f32],
 }
 
 /// The gradients of `y = relu(gamma * (x - mean) * rstd + beta)` where mean and deviation are the batch's own (Ioffe
-/// and Szegedy 2015, section 3): that of `x` into `out`, those of gamma and beta returned.
+/// and Szegedy 2015, section 3): that of `x` is written to `out`, those of gamma and beta are returned.
 ///
-/// Where the ReLU was shut is computed again from `x`, which is read anyway.
+/// Where the ReLU was inactive is recomputed from `x`, which is read anyway.
 ///
 /// # Panics
 /// If lengths differ.

@@ -6,7 +6,7 @@
 use super::LANES;
 use rayon::prelude::*;
 
-/// Panels for so many output channels.
+/// Number of panels for `cout` output channels.
 pub fn panels(cout: usize) -> usize {
     cout.div_ceil(LANES)
 }
@@ -44,22 +44,22 @@ pub fn unpack(packed: &[f32], taps: usize, cin: usize, cout: usize) -> Vec<f32> 
     weights
 }
 
-/// The panels of the input gradient: input and output channels change places, `[panels(cin), taps * cout, LANES]`, the
-/// rows of output channel `o` multiplied by `scale[o]`.
+/// The panels of the input gradient, `[panels(cin), taps * cout, LANES]`: input and output channels are swapped, and
+/// the rows of output channel `o` multiplied by `scale[o]`.
 pub fn transposed(packed: &[f32], taps: usize, cin: usize, cout: usize, scale: Option<&[f32]>) -> Vec<f32> {
     let mut out = vec![0f32; packed_shape(taps, cout, cin).iter().product()];
     transpose_into(packed, taps, cin, cout, scale, &mut out);
     out
 }
 
-/// [`transposed`] into a buffer with any content.
+/// [`transposed`] into a buffer with arbitrary content.
 ///
 /// # Panics
 /// If a length does not fit.
 pub fn transpose_into(packed: &[f32], taps: usize, cin: usize, cout: usize, scale: Option<&[f32]>, out: &mut [f32]) {
     assert_eq!(packed.len(), packed_shape(taps, cin, cout).iter().product::<usize>());
     assert_eq!(out.len(), packed_shape(taps, cout, cin).iter().product::<usize>());
-    // One task a (panel of input channels, tap): `cout` rows of LANES.
+    // One task for each (panel of input channels, tap): `cout` rows of LANES.
     out.par_chunks_mut(cout * LANES).enumerate().for_each(|(index, rows)| {
         let (panel, tap) = (index / taps, index % taps);
         let channels = LANES.min(cin - panel * LANES);
@@ -77,7 +77,7 @@ pub fn transpose_into(packed: &[f32], taps: usize, cin: usize, cout: usize, scal
     });
 }
 
-/// `values` with zeros up to whole panels.
+/// `values` padded with zeros to whole panels.
 pub fn padded(values: &[f32]) -> Vec<f32> {
     let mut out = values.to_vec();
     out.resize(panels(values.len()) * LANES, 0.0);

@@ -21,7 +21,7 @@ fn under(shape: &ConvShape, image: usize, y: usize, x: usize) -> impl Iterator<I
     along(0, y, h).flat_map(move |y| columns.clone().map(move |x| (image * h + y) * w + x))
 }
 
-/// Calls `f` with every output pixel, its image and its place, in parallel.
+/// Calls `f` with every output pixel and its image, row and column, in parallel.
 fn each_output(shape: &ConvShape, f: impl Fn(usize, [usize; 3]) + Sync) {
     let [oh, ow] = shape.output;
     let pixels = shape.output_pixels();
@@ -66,7 +66,7 @@ fn scale_shift_relu((values, factor, shift): (&mut [f32], f32, &[f32])) {
     }
 }
 
-/// Gives `rest` to `out` where the value is the largest, and keeps what is left.
+/// Adds `rest` to `out` where the value is the maximum, and sets `rest` to zero there.
 #[inline(always)]
 fn hand_out((out, rest, values, best): (&mut [f32], &mut [f32], &[f32], &[f32])) {
     let n = out.len();
@@ -86,7 +86,7 @@ pub fn max(isa: Isa, shape: &ConvShape, x: &[f32], out: &Target<'_>) {
     check(shape, x, out);
     let c = shape.cin;
     each_output(shape, |pixel, [image, y, x0]| {
-        // SAFETY: one task a pixel, and `check` saw to the lengths.
+        // SAFETY: each pixel belongs to one task, and `check` verified the lengths.
         let row = unsafe { std::slice::from_raw_parts_mut(out.row(pixel), c) };
         row.fill(f32::NEG_INFINITY);
         for source in under(shape, image, y, x0) {
@@ -95,7 +95,7 @@ pub fn max(isa: Isa, shape: &ConvShape, x: &[f32], out: &Target<'_>) {
     });
 }
 
-/// Adds the gradient of [`max`] to `out`: each window's goes to its first largest value (as in torch).
+/// Adds the gradient of [`max`] to `out`: each window's gradient goes to its first maximum (as in torch).
 ///
 /// # Panics
 /// If a length does not fit the shape.
@@ -139,7 +139,7 @@ impl Divisor {
     }
 }
 
-/// The mean under each window, then `act(mean + bias)`.
+/// The mean under each window; with a bias, `relu(mean + bias)`.
 ///
 /// # Panics
 /// If a length does not fit the shape.
@@ -148,7 +148,7 @@ pub fn average(isa: Isa, shape: &ConvShape, divisor: Divisor, x: &[f32], bias_re
     let c = shape.cin;
     each_output(shape, |pixel, [image, y, x0]| {
         let factor = divisor.reciprocal(shape, y, x0);
-        // SAFETY: one task a pixel, and `check` saw to the lengths.
+        // SAFETY: each pixel belongs to one task, and `check` verified the lengths.
         let row = unsafe { std::slice::from_raw_parts_mut(out.row(pixel), c) };
         row.fill(0.0);
         for source in under(shape, image, y, x0) {

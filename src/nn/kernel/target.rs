@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 
 /// A column slice of a `[pixels, stride]` buffer: `channels` channels of each pixel.
 ///
-/// It stands for an exclusive borrow. The kernels hand each pixel and channel to one task, which is what lets
-/// several threads write through it.
+/// It is an exclusive borrow of the buffer. The kernels assign each pixel and channel to one task only, so several
+/// threads may write through it.
 pub struct Target<'a> {
     first: *mut f32,
     stride: usize,
@@ -26,7 +26,7 @@ impl<'a> Target<'a> {
     /// Channels `offset..offset + channels` of every pixel of a buffer of `stride` channels.
     ///
     /// # Panics
-    /// If the buffer is no whole number of pixels or the channels do not lie inside the stride.
+    /// If the buffer is not a whole number of pixels or the channels do not lie inside the stride.
     pub fn columns(buffer: &'a mut [f32], stride: usize, offset: usize, channels: usize) -> Self {
         assert!(stride > 0 && buffer.len().is_multiple_of(stride) && offset + channels <= stride);
         let pixels = buffer.len() / stride;
@@ -34,7 +34,7 @@ impl<'a> Target<'a> {
         Self { first: buffer.as_mut_ptr().wrapping_add(offset), stride, channels, pixels, _borrow: PhantomData }
     }
 
-    /// All of a buffer that holds nothing yet.
+    /// All of an uninitialised buffer.
     #[cfg(test)]
     fn fresh(buffer: &'a mut [MaybeUninit<f32>], channels: usize) -> Self {
         let pixels = buffer.len() / channels;
@@ -76,7 +76,7 @@ impl<'a> Source<'a> {
     /// Channels `offset..offset + channels` of every pixel of a buffer of `stride` channels.
     ///
     /// # Panics
-    /// If the buffer is no whole number of pixels or the channels do not lie inside the stride.
+    /// If the buffer is not a whole number of pixels or the channels do not lie inside the stride.
     pub fn columns(data: &'a [f32], stride: usize, offset: usize, channels: usize) -> Self {
         assert!(stride > 0 && data.len().is_multiple_of(stride) && offset + channels <= stride);
         Self { data, stride, offset, channels }
@@ -85,7 +85,7 @@ impl<'a> Source<'a> {
     /// All channels of every pixel.
     ///
     /// # Panics
-    /// If the buffer is no whole number of pixels.
+    /// If the buffer is not a whole number of pixels.
     pub fn whole(data: &'a [f32], channels: usize) -> Self {
         Self::columns(data, channels, 0, channels)
     }

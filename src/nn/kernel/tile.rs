@@ -2,12 +2,12 @@
 
 use super::TILE;
 
-/// Source pointers of one tap of a tile; unused places repeat a used one.
+/// Source pointers of one tap of a tile; unused entries repeat a used one.
 pub(super) type Rows = [*const f32; TILE];
 
 /// `out[r][j] (+)= act(scale[j] * sum over taps t and channels c of rows[t][r][c] * panel[taps[t] + c][j] + bias[j])`.
 pub(super) struct Tile<'a> {
-    /// Source rows by tap: `depth` floats behind each pointer.
+    /// Source rows by tap: each pointer leads to `depth` floats.
     pub rows: &'a [Rows],
     /// First weight row of each tap in the panel.
     pub taps: &'a [usize],
@@ -21,7 +21,7 @@ pub(super) struct Tile<'a> {
     pub bias: *const f32,
     /// Whether negative results become zero.
     pub relu: bool,
-    /// Whether results are added to what is there, instead of replacing it.
+    /// Whether results are added to the destination instead of replacing it.
     pub add: bool,
     /// Destination rows.
     pub out: [*mut f32; TILE],
@@ -33,7 +33,7 @@ pub(super) struct Tile<'a> {
 
 /// `sums[r][j] += sum over p of rows[p][r] * grads[p * stride + j]`: one block of a weight gradient.
 pub(super) struct Outer<'a> {
-    /// A pointer for each pixel to the `depth` input channels in hand.
+    /// For each pixel, a pointer to the `depth` input channels of this block.
     pub rows: &'a [*const f32],
     /// The first pixel's output gradient at the panel's first channel.
     pub grads: *const f32,

@@ -8,9 +8,9 @@ use rayon::prelude::*;
 
 /// Pixels summed in registers at a time; their gradients (64 KiB a panel) stay in the second-level cache.
 const BLOCK: usize = 512;
-/// Tasks to aim for. A constant, as it fixes the order of summation: never the number of threads.
+/// Number of tasks to aim for. A constant, not the number of threads, because it fixes the order of summation.
 const TASKS: usize = 24;
-/// Pixels below which splitting them is not worth a second buffer.
+/// Pixels of a split below which another buffer is not worth it.
 const LEAST_PIXELS: usize = 4 * BLOCK;
 
 /// The gradient of the packed weights, `[panels, taps * cin, LANES]`, from the input and the gradient of the
@@ -76,7 +76,7 @@ pub fn scaled(isa: Isa, sums: &mut [f32], packed: &[f32], scale: &[f32]) -> Vec<
     lanes.iter().flatten().take(scale.len()).map(|&v| v as f32).collect()
 }
 
-/// The rows of one panel for [`scaled`]. By index over fixed lengths: no calls.
+/// The rows of one panel for [`scaled`]. Indexed loops over fixed lengths make no calls.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 fn scale_and_sum((sums, weights, factor, total): (&mut [f32], &[f32], &[f32; LANES], &mut [f64; LANES])) {

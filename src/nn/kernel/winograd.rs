@@ -3,10 +3,10 @@
 //!
 //! With `d` the 4 x 4 input pixels of a tile, `g` the kernel: `y = A' [(G g G') * (B' d B)] A`. The product in brackets
 //! is, for each of its 16 positions, a matrix product over the input channels, done by the micro-kernels of
-//! `super::tile`. All constants of `A` and `B` are 0 or +-1, of `G` halves, so rounding errors stay near those of the
-//! direct sum.
+//! `super::tile`. All constants of `A` and `B` are 0 or +-1, of `G` also +-1/2, so rounding errors stay near those of
+//! the direct sum.
 
-// Places in a tile are numbers, and loops of fixed length over them keep arrays in registers.
+// Indexed loops of fixed length over the positions of a tile keep arrays in registers.
 #![allow(clippy::needless_range_loop)]
 
 use super::conv_cpu::{Epilogue, Write};
@@ -21,14 +21,14 @@ use std::cell::RefCell;
 const POSITIONS: usize = 16;
 /// Tiles of one task: transformed input and products stay in the second-level cache.
 const CHUNK: usize = 4 * TILE;
-/// Tasks a thread below which the panels are spread too.
+/// With fewer tasks per thread than this, the panels are distributed among tasks too.
 const TASKS: usize = 8;
 /// Channels handled at a time by the transforms.
 const VECTOR: usize = 16;
-/// Floats between positions beyond what they need: without them their addresses would fall into one set of the cache.
+/// Padding between positions, in floats: without it all positions would fall into the same set of the cache.
 const SKEW: usize = 16;
 
-/// Whether [`forward`] is there for this shape and saves enough multiplications to pay for its transforms.
+/// Whether [`forward`] supports this shape and saves enough multiplications to outweigh its transforms.
 pub fn pays(shape: &ConvShape) -> bool {
     let [height, width] = shape.output;
     let tiles = height.div_ceil(2) * width.div_ceil(2);
@@ -44,7 +44,7 @@ pub fn transformed_shape(cin: usize, cout: usize) -> [usize; 3] {
     panel::packed_shape(POSITIONS, cin, cout)
 }
 
-/// Which way round the taps of a kernel are read.
+/// The order in which the taps of a kernel are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taps {
     /// As stored: for the forward pass.
@@ -54,7 +54,7 @@ pub enum Taps {
 }
 
 /// `G g G'` of packed 3x3 weights ([`panel::pack`], or [`panel::transposed`] for the input gradient), into a buffer of
-/// [`transformed_shape`] with any content.
+/// [`transformed_shape`] with arbitrary content.
 ///
 /// # Panics
 /// If a length does not fit.
@@ -67,7 +67,7 @@ pub fn transform_weights(isa: Isa, packed: &[f32], cin: usize, cout: usize, taps
     });
 }
 
-/// [`transform_weights`] into a buffer of its own.
+/// [`transform_weights`] into a new buffer.
 pub fn transformed(isa: Isa, packed: &[f32], cin: usize, cout: usize, taps: Taps) -> Vec<f32> {
     let mut out = vec![0.0; transformed_shape(cin, cout).iter().product()];
     transform_weights(isa, packed, cin, cout, taps, &mut out);
@@ -120,7 +120,7 @@ pub fn input_gradient(isa: Isa, shape: &ConvShape, grad: &[f32], transformed: &[
     forward(isa, &mirrored(shape), grad, transformed, Epilogue { scale: &scale, bias: &bias, relu: false }, write, out);
 }
 
-/// The convolution that an input gradient is; its window is meaningful for a 3x3 `shape` with a padding of at most 2.
+/// The convolution that computes the input gradient of `shape`, for a 3x3 window with a padding of at most 2.
 pub fn mirrored(shape: &ConvShape) -> ConvShape {
     ConvShape {
         batch: shape.batch,
@@ -133,7 +133,7 @@ pub fn mirrored(shape: &ConvShape) -> ConvShape {
 }
 
 thread_local! {
-    /// Transformed inputs and products of the task in hand.
+    /// Transformed inputs and products of the current task.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -199,7 +199,7 @@ impl Job<'_> {
             let pixels = products.len() / LANES;
             let (mut rows, mut out) = ([inputs.as_ptr(); TILE], [products.as_mut_ptr(); TILE]);
             for i in 0..TILE {
-                // Unused places repeat the last used one.
+                // Unused entries repeat the last used one.
                 let i_used = i.min(pixels - 1);
                 rows[i] = rows[i].wrapping_add(i_used * cin);
                 out[i] = out[i].wrapping_add(i_used * LANES);
@@ -227,7 +227,7 @@ impl Job<'_> {
         }
     }
 
-    /// Image, and place in the grid, of a tile.
+    /// Image, row and column of a tile in the grid.
     #[inline(always)]
     fn place(&self, tile: usize) -> [usize; 3] {
         let [down, across] = self.grid;
@@ -267,10 +267,10 @@ fn half(a: Lanes) -> Lanes {
     halves
 }
 
-/// A vector behind `from`: whole, or the first `n` values and zeros beyond.
+/// A vector from `from` on: whole, or the first `n` values followed by zeros.
 ///
 /// # Safety
-/// So many floats must be there.
+/// `from` must be valid for reading that many floats.
 #[inline(always)]
 unsafe fn load<const WHOLE: bool>(from: *const f32, n: usize) -> Lanes {
     // SAFETY: the caller's promise.
@@ -289,7 +289,7 @@ unsafe fn load<const WHOLE: bool>(from: *const f32, n: usize) -> Lanes {
 /// The counterpart of [`load`].
 ///
 /// # Safety
-/// There must be room for so many floats.
+/// `to` must be valid for writing that many floats.
 #[inline(always)]
 unsafe fn store<const WHOLE: bool>(values: Lanes, to: *mut f32, n: usize) {
     // SAFETY: the caller's promise.
@@ -357,11 +357,11 @@ fn transform_inputs(job: &Job<'_>, first: usize, count: usize, out: &mut [f32]) 
     assert!(count <= CHUNK && out.len() >= POSITIONS * stride);
     for tile in 0..count {
         let [image, down, across] = job.place(first + tile);
-        // Where each pixel's channels are, and how far its pointer moves with them: not at all in the padding.
+        // A pointer to each pixel's channels and its step by channel: 0 in the padding.
         let mut from = [[(zeros.as_ptr(), 0); 4]; 4];
         for y in 0..4 {
             for x in 0..4 {
-                // Below zero it wraps round to beyond the image.
+                // A negative coordinate wraps round to one beyond the image.
                 let (row, column) =
                     ((2 * down + y).wrapping_sub(window.padding[0]), (2 * across + x).wrapping_sub(window.padding[1]));
                 if row < height && column < width {
@@ -435,8 +435,8 @@ fn transform_outputs(job: &Job<'_>, first: usize, count: usize, panel: usize, pr
             }
         }
         let mut channel = 0;
-        // SAFETY: `products` holds POSITIONS strides of CHUNK tiles of LANES; `to` has room for `channels`, the epilogue
-        // whole panels.
+        // SAFETY: `products` holds POSITIONS strides of CHUNK tiles of LANES; `to` has room for `channels`, the
+        // epilogue whole panels.
         unsafe {
             let from = products.as_ptr().add(tile * LANES);
             while channel + VECTOR <= channels {
@@ -451,7 +451,7 @@ fn transform_outputs(job: &Job<'_>, first: usize, count: usize, panel: usize, pr
     }
 }
 
-/// One tile and vector of channels from `channel` of the panel that begins at `panel` on.
+/// One tile and one vector of channels, from `channel` on in the panel whose first channel is `panel`.
 ///
 /// # Safety
 /// See [`transform_outputs`].
@@ -490,7 +490,7 @@ unsafe fn transform_output<const WHOLE: bool>(
             let mut values = line[x];
             for i in 0..VECTOR {
                 let value = values[i] * scale[i] + bias[i];
-                // A NaN stays one.
+                // A NaN stays a NaN.
                 values[i] = if value < floor { floor } else { value };
             }
             // SAFETY: as above.
@@ -511,7 +511,7 @@ mod tests {
     use crate::nn::kernel::conv_cpu;
     use crate::nn::reference::{self, assert_close, dot, f32s, numbers};
 
-    /// Input, output channels, padding: odd and even sides, parts of vectors, panels and chunks.
+    /// Input, output channels, padding: odd and even sides, partial vectors, panels and chunks.
     const CASES: [([usize; 4], usize, usize); 6] = [
         ([2, 6, 5, 4], 33, 1),
         ([1, 5, 5, 13], 3, 0),
@@ -542,7 +542,7 @@ mod tests {
             let transformed = transformed(isa, &packed, cin, cout, Taps::Forward);
             let (scale, bias) = (panel::padded(&f32s(&affine[..cout])), panel::padded(&f32s(&affine[cout..])));
             let epilogue = Epilogue { scale: &scale, bias: &bias, relu: true };
-            // Into some columns of a wider buffer, whose others stay as they are.
+            // Into some columns of a wider buffer; the others must stay unchanged.
             let mut out = vec![7.0; shape.output_pixels() * (cout + 5)];
             let target = Target::columns(&mut out, cout + 5, 2, cout);
             forward(isa, shape, &f32s(&x), &transformed, epilogue, Write::Replace, &target);

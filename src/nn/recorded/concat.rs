@@ -1,4 +1,4 @@
-//! Concatenation along the channels. candle's own adds strided views in its backward pass, one element at a time.
+//! Concatenation along the channels. candle's own backward pass adds strided views one element at a time.
 
 use crate::nn::operation::{Host, Operation, apply2, apply3, forward1};
 use candle_core::{Result, Shape, Tensor, bail};
@@ -6,7 +6,7 @@ use candle_core::{Result, Shape, Tensor, bail};
 /// Concatenates feature maps `[..., C_i]` along the last dimension, with gradients.
 ///
 /// # Errors
-/// If there is none, or shapes differ beside the channels.
+/// If there are none, or their shapes differ in more than the channels.
 pub fn concat(pieces: &[Tensor]) -> Result<Tensor> {
     match pieces {
         [] => bail!("nothing to concatenate"),
@@ -115,7 +115,7 @@ mod tests {
     use crate::nn::reference::{elements, gradients, numbers, var};
 
     #[test]
-    fn pieces_lie_side_by_side_and_get_their_own_gradients() {
+    fn values_and_gradients_agree_with_those_of_candle() {
         for pieces in 1..=6 {
             let vars: Vec<_> = (0..pieces).map(|i| var(&numbers(i as u64, 4 * (i + 1)), &[1, 2, 2, i + 1])).collect();
             let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();

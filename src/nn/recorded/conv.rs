@@ -1,7 +1,7 @@
-//! Convolution as an operation of candle: any kernel, its own padding for each axis, and an optional fused
+//! Convolution as an operation of candle: any kernel size, padding by axis, and an optional fused
 //! `relu(scale * y + bias)`.
 //!
-//! Weights are packed.
+//! Weights are packed (see [`panel`]).
 
 use super::norm::relu_gradient;
 use crate::nn::conv::Conv;
@@ -58,7 +58,7 @@ impl Conv {
         Ok((out, (shape.batch, h, w, self.cout).into()))
     }
 
-    /// The gradients of input (where wanted), weights, and affine, given that of the sums before the ReLU.
+    /// The gradients of input (if required), weights and affine part, given the gradient before the ReLU.
     fn gradients(
         &self,
         x: &Tensor,
@@ -115,11 +115,11 @@ impl Operation<3> for Conv {
     }
 }
 
-/// From the gradient of the sums and the weights to that of the input.
+/// The gradient of the input, from the gradient before the ReLU and the weights.
 struct InputGradient {
     isa: Isa,
     shape: ConvShape,
-    /// `[2, O]`, of which the first row multiplied the sums.
+    /// `[2, O]`; the first row is the scale.
     affine: Option<Tensor>,
 }
 
@@ -147,8 +147,8 @@ impl Operation<2> for InputGradient {
     }
 }
 
-/// From input, gradient of the sums, and weights to one flat tensor: the gradient of the packed weights, then, if
-/// there is an affine part, that of the scale and that of the bias.
+/// One flat tensor from the input, the gradient before the ReLU and the weights: the gradient of the packed weights,
+/// then, if there is an affine part, that of the scale and that of the bias.
 struct ParameterGradient {
     isa: Isa,
     shape: ConvShape,
@@ -188,7 +188,7 @@ mod tests {
     /// Input, output channels, kernel, stride, padding.
     type Case = ([usize; 4], usize, [usize; 2], usize, [usize; 2]);
 
-    /// Every window of InceptionV3, and odd ones.
+    /// Every window of InceptionV3, and unusual ones.
     const CASES: [Case; 11] = [
         ([2, 5, 6, 7], 9, [1, 1], 1, [0, 0]),
         ([1, 7, 6, 3], 5, [3, 3], 2, [0, 0]),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn convolution_and_its_gradients_agree_with_differences_on_every_path() {
+    fn convolution_and_its_gradients_agree_with_finite_differences_on_every_isa() {
         each_case(|shape, conv, what| {
             let o = operands(shape);
             let [x, w, _] = tensors(shape, conv, &o);
@@ -253,10 +253,10 @@ mod tests {
     }
 
     #[test]
-    fn the_fused_convolution_and_its_gradients_agree_with_differences_on_every_path() {
+    fn the_fused_convolution_and_its_gradients_agree_with_finite_differences_on_every_isa() {
         each_case(|shape, conv, what| {
             let mut o = operands(shape);
-            // A channel switched off still learns its scale.
+            // A channel whose scale is 0 still gets a gradient of the scale.
             o.affine[0] = 0.0;
             let [x, w, a] = tensors(shape, conv, &o);
             let y = conv.apply_affine(&x, &w, &a).unwrap();

@@ -1,6 +1,5 @@
-//! The trained layers recorded operation by operation, as candle's own would be: what the one pass of
-//! `inception_v3::pass` is compared with, and a witness for every kernel by itself, whose gradients are checked by finite
-//! differences here.
+//! The trained layers as separate candle operations: the reference with which the fused pass of `inception_v3::pass` is
+//! compared. The gradients of each kernel are checked here by finite differences.
 
 pub(crate) mod concat;
 pub(crate) mod conv;

@@ -7,7 +7,7 @@ use crate::nn::tensor::with_elements;
 use candle_core::{Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
-/// `relu(gamma * (x - mean) / sqrt(variance + eps) + beta)` by channel, mean and variance those of the batch.
+/// `relu(gamma * (x - mean) / sqrt(variance + eps) + beta)` by channel, with mean and variance of the batch.
 #[derive(Clone, Debug)]
 pub struct BatchNormRelu {
     eps: f32,
@@ -16,12 +16,12 @@ pub struct BatchNormRelu {
 }
 
 impl BatchNormRelu {
-    /// One application; make a new one for each.
+    /// For a single application: make a new one for each call.
     pub fn new(eps: f32, isa: Isa) -> Self {
         Self { eps, isa, moments: Arc::default() }
     }
 
-    /// Normalises `[..., C]`; also the batch's mean and variance (over n, not n - 1).
+    /// Normalises `[..., C]`; also returns the batch's mean and variance (divided by n, not n - 1).
     ///
     /// # Errors
     /// If shapes do not fit or there is no pixel.
@@ -79,7 +79,7 @@ impl Operation<3> for BatchNormRelu {
     }
 }
 
-/// From input, output and its gradient to one flat tensor: the gradients of input, gamma, beta.
+/// One flat tensor from the input, the output and the output's gradient: the gradients of input, gamma and beta.
 struct NormGradient {
     isa: Isa,
     gamma: Tensor,
@@ -112,7 +112,7 @@ impl Operation<3> for NormGradient {
     }
 }
 
-/// The gradient before a ReLU from its output and the gradient behind it.
+/// The gradient of a ReLU's input, from its output and the output's gradient.
 pub(super) fn relu_gradient(isa: Isa, y: &Tensor, grad: &Tensor) -> Result<Tensor> {
     forward2(ReluGradient { isa }, &y.detach(), grad)
 }
@@ -146,7 +146,7 @@ mod tests {
     use crate::nn::reference::{self, assert_close, differences, dot, elements, gradients, numbers, var};
 
     #[test]
-    fn batch_norm_and_its_gradients_agree_with_differences() {
+    fn batch_norm_and_its_gradients_agree_with_finite_differences() {
         for (pixels, channels, offset) in [(11, 5, 0.0), (40, 19, 0.0), (9, 8, 100.0)] {
             let x: Vec<f64> = numbers(1, pixels * channels).iter().map(|v| f64::from((v + offset) as f32)).collect();
             let (gamma, beta) = (numbers(2, channels), numbers(3, channels));

@@ -12,19 +12,19 @@ use candle_core::{Result, Shape, Tensor, bail};
 pub struct Pool {
     /// Kernel, stride and padding.
     pub window: Window,
-    /// What is made of the pixels under the window.
+    /// Maximum or average.
     pub kind: PoolKind,
     /// Which loops compute it on the CPU.
     pub isa: Isa,
 }
 
 impl Pool {
-    /// With the processor's best instructions.
+    /// A pool with the fastest instruction set of this processor.
     pub fn new(window: Window, kind: PoolKind) -> Self {
         Self { window, kind, isa: Isa::best() }
     }
 
-    /// The pool of `x`, with a gradient.
+    /// Pools `x`, with a gradient.
     ///
     /// # Errors
     /// If the window does not fit.
@@ -87,7 +87,7 @@ impl PoolGradient {
     }
 }
 
-/// Of the average: from the gradient of the output.
+/// The gradient of the average pool, from the output's gradient.
 impl Operation<1> for PoolGradient {
     fn name(&self) -> &'static str {
         "average-pool-gradient"
@@ -102,7 +102,7 @@ impl Operation<1> for PoolGradient {
     }
 }
 
-/// Of the maximum: from input, output and its gradient.
+/// The gradient of the max pool, from the input, the output and the output's gradient.
 impl Operation<3> for PoolGradient {
     fn name(&self) -> &'static str {
         "max-pool-gradient"
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn pools_and_their_gradients_agree_with_differences() {
+    fn pools_and_their_gradients_agree_with_finite_differences() {
         check(PoolKind::Max, reference::max_pool);
         check(PoolKind::Average(Divisor::Window), |s, x| reference::average_pool(s, x, true));
         check(PoolKind::Average(Divisor::Inside), |s, x| reference::average_pool(s, x, false));

@@ -10,23 +10,23 @@ pub struct Span {
     pub low: f64,
     /// Value at the end.
     pub high: f64,
-    /// Equal ratios are equal lengths.
+    /// Logarithmic: equal ratios take equal lengths.
     pub log: bool,
 }
 
 impl Span {
-    /// A fixed linear range; one without width is widened.
+    /// A linear range; one without width is widened by 0.5 on either side.
     pub fn linear(low: f64, high: f64) -> Self {
         let (low, high) = if high > low { (low, high) } else { (low - 0.5, low + 0.5) };
         Self { low, high, log: false }
     }
 
-    /// A logarithmic range.
+    /// A logarithmic range; a linear one where `low` is not above 0 or the range has no width.
     pub fn log(low: f64, high: f64) -> Self {
         if low > 0.0 && high > low { Self { low, high, log: true } } else { Self::linear(low, high) }
     }
 
-    /// A linear range around some values, with a margin of a twentieth.
+    /// A linear range around some values, with a margin of 6 % on both sides.
     pub fn around(values: impl IntoIterator<Item = f64>) -> Self {
         let (low, high) = values
             .into_iter()
@@ -39,13 +39,13 @@ impl Span {
         Self::linear(low - margin, high + margin)
     }
 
-    /// Around values that are shares: never beyond 0..=1.
+    /// A range around proportions, kept within 0..=1.
     pub fn shares(values: impl IntoIterator<Item = f64>) -> Self {
         let s = Self::around(values);
         Self::linear(s.low.clamp(0.0, 0.98), s.high.clamp(0.02, 1.0))
     }
 
-    /// Place of a value: 0 at the beginning, 1 at the end.
+    /// Position of a value along the axis: 0 at `low`, 1 at `high`.
     pub fn place(&self, value: f64) -> f64 {
         if self.log {
             (value / self.low).ln() / (self.high / self.low).ln()
@@ -54,7 +54,7 @@ impl Span {
         }
     }
 
-    /// Round values inside the range, about `n` of them, with their texts.
+    /// Ticks: about `n` round values inside the range, with their labels.
     pub fn ticks(&self, n: usize) -> Vec<(f64, String)> {
         if self.log {
             return self.log_ticks(n);
@@ -88,7 +88,7 @@ impl Span {
     }
 }
 
-/// A rectangle of the chart with a range on each side.
+/// A plotting area: a rectangle of the chart with a range for each axis.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
     /// Left edge.
@@ -131,7 +131,7 @@ impl Frame {
         self.left + self.w
     }
 
-    /// Horizontal grid lines with their values, and the axis' name upright beside them.
+    /// Horizontal grid lines with their values, and the axis title, rotated, beside them.
     pub fn y_axis(&self, chart: &mut Chart, name: &str) {
         let ticks = self.y.ticks((self.h / 46.0).max(2.0) as usize);
         let widest = ticks.iter().map(|t| width_of(&t.1)).fold(0.0, f64::max);
@@ -145,7 +145,7 @@ impl Frame {
         }
     }
 
-    /// Ticks with values below, and the axis' name below them.
+    /// Ticks with their values, and the axis title below them.
     pub fn x_axis(&self, chart: &mut Chart, name: &str) {
         let ticks = self.x.ticks((self.w / 60.0).max(2.0) as usize);
         chart.line((self.left, self.bottom()), (self.right(), self.bottom()), 1.0, Colour::FAINT);

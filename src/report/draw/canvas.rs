@@ -14,18 +14,18 @@ impl Colour {
         Self { rgb: (r, g, b), alpha: 1.0 }
     }
 
-    /// Words and axes. The page's style sheet turns this and the next four into the colours of dark mode.
+    /// Text and axes. In dark mode the page's style sheet replaces this colour and those below.
     pub const INK: Self = Self::new(0x1F, 0x23, 0x28);
-    /// Lesser words.
+    /// Secondary text.
     pub const MUTED: Self = Self::new(0x5A, 0x64, 0x70);
-    /// Lines behind the data.
+    /// Grid lines.
     pub const GRID: Self = Self::new(0xE3, 0xE7, 0xEC);
-    /// Data that is only context.
+    /// Data drawn only for context.
     pub const FAINT: Self = Self::new(0xA9, 0xB2, 0xBC);
-    /// What lies behind everything.
+    /// The background.
     pub const PAPER: Self = Self::new(0xFF, 0xFF, 0xFF);
 
-    // Okabe and Ito (2008): told apart with any common colour vision.
+    // Okabe and Ito (2008): can be told apart with common colour-vision deficiencies.
     pub const BLUE: Self = Self::new(0x00, 0x72, 0xB2);
     pub const VERMILLION: Self = Self::new(0xD5, 0x5E, 0x00);
     pub const GREEN: Self = Self::new(0x00, 0x9E, 0x73);
@@ -33,7 +33,7 @@ impl Colour {
     pub const SKY: Self = Self::new(0x56, 0xB4, 0xE9);
     pub const PURPLE: Self = Self::new(0xCC, 0x79, 0xA7);
 
-    /// Series in their order; beyond the sixth they repeat.
+    /// The colour of series `i`; colours repeat after the sixth.
     pub fn series(i: usize) -> Self {
         [Self::BLUE, Self::VERMILLION, Self::GREEN, Self::ORANGE, Self::PURPLE, Self::SKY][i % 6]
     }
@@ -51,7 +51,7 @@ impl Colour {
     }
 }
 
-/// Where a text's point lies in it, horizontally.
+/// Which part of a text is at its point, horizontally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
     Left,
@@ -59,7 +59,7 @@ pub enum Align {
     Right,
 }
 
-/// Something drawn.
+/// A drawn element.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mark {
     Path { points: Vec<(f64, f64)>, width: f64, colour: Colour },
@@ -80,7 +80,7 @@ pub struct Chart {
     pub marks: Vec<Mark>,
 }
 
-/// The size of ordinary words in charts.
+/// Font size of ordinary text in charts.
 pub const WORDS: f64 = 12.0;
 
 impl Chart {
@@ -89,7 +89,7 @@ impl Chart {
         Self { width, height, marks: Vec::new() }
     }
 
-    /// A line through points; fewer than two are nothing. Points that are no number are left out.
+    /// A line through points. Points that are not finite are left out; fewer than two draw nothing.
     pub fn path(&mut self, points: impl IntoIterator<Item = (f64, f64)>, width: f64, colour: Colour) {
         let points: Vec<_> = points.into_iter().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
         if points.len() > 1 {
@@ -134,23 +134,23 @@ impl Chart {
         }
     }
 
-    /// A disc with a rim of paper, so that it stands out of lines.
+    /// A disc with a rim in the background's colour, so that it stands out from lines.
     pub fn point(&mut self, x: f64, y: f64, r: f64, colour: Colour) {
         self.dot(x, y, r + 1.5, Colour::PAPER);
         self.dot(x, y, r, colour);
     }
 
-    /// Words at a point.
+    /// Text at a point.
     pub fn words(&mut self, x: f64, y: f64, align: Align, words: impl Into<String>, colour: Colour) {
         self.sized(x, y, align, words, WORDS, false, colour);
     }
 
-    /// Bold words at a point.
+    /// Bold text at a point.
     pub fn strong(&mut self, x: f64, y: f64, align: Align, words: impl Into<String>, colour: Colour) {
         self.sized(x, y, align, words, WORDS, true, colour);
     }
 
-    /// Words of any size.
+    /// Text of any size.
     #[allow(clippy::too_many_arguments)] // a text has that many properties
     pub fn sized(
         &mut self,
@@ -168,14 +168,14 @@ impl Chart {
         }
     }
 
-    /// Words that run upwards, centred on a point.
+    /// Text that runs upwards, centred on a point.
     pub fn upwards(&mut self, x: f64, y: f64, words: impl Into<String>, colour: Colour) {
         let (words, align) = (words.into(), Align::Centre);
         self.marks.push(Mark::Text { x, y, words, size: WORDS, bold: false, align, up: true, colour });
     }
 }
 
-/// About how wide words of the ordinary size are; enough for layout.
+/// Approximate width of text of the ordinary size; enough for layout.
 pub fn width_of(words: &str) -> f64 {
     words
         .chars()
@@ -189,7 +189,7 @@ pub fn width_of(words: &str) -> f64 {
         .sum()
 }
 
-/// Words cut to about a width, with an ellipsis.
+/// The text, cut to about `width` with an ellipsis if it is longer.
 pub fn fitted(words: &str, width: f64) -> String {
     if width_of(words) <= width {
         return words.to_owned();

@@ -22,7 +22,7 @@ const DENSITY: f64 = 2.0;
 /// Draws strips below each other under a title.
 ///
 /// # Errors
-/// If the drawing library refuses.
+/// If drawing or encoding fails.
 pub fn contact_sheet(title: &str, strips: &[Strip]) -> Result<Vec<u8>, DrawError> {
     let columns = strips.iter().map(|s| s.tiles.len()).max().unwrap_or(0).max(4);
     let row = HEADING + SIDE + CAPTION + GAP;
@@ -57,7 +57,7 @@ pub fn contact_sheet(title: &str, strips: &[Strip]) -> Result<Vec<u8>, DrawError
     Ok(png.into_inner())
 }
 
-/// A name too long keeps its end, where names differ.
+/// Shortens a caption at its beginning: file names differ at their ends.
 fn shortened(caption: &str) -> String {
     let letters = caption.chars().count();
     if letters <= LETTERS {
@@ -72,7 +72,7 @@ mod tests {
     use crate::data::sheet::Tile;
 
     #[test]
-    fn pictures_stand_in_their_places_under_words() {
+    fn pictures_are_placed_below_their_headings() {
         let tile = |v: u8| Tile { caption: "an image of some long name.png".into(), side: 4, rgb: vec![v; 48] };
         let strips = [
             Strip { heading: "A".into(), tiles: vec![tile(10), tile(20)] },

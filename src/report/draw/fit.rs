@@ -1,4 +1,4 @@
-//! How one model decides: ROC and precision-recall curves, confusion, thresholds, reliability.
+//! Charts of one model's decisions: ROC and precision-recall curves, confusion, thresholds, reliability.
 
 use super::axis::{Frame, Span, legend};
 use super::canvas::{Align, Chart, Colour, fitted, width_of};
@@ -7,7 +7,7 @@ use crate::stats::Interval;
 
 /// One panel of curves.
 pub struct Panel<'a> {
-    /// Above it.
+    /// Title, above the panel.
     pub title: &'a str,
     /// Horizontal axis: name and upper end.
     pub x: (&'a str, f64),
@@ -17,9 +17,9 @@ pub struct Panel<'a> {
     pub series: &'a [Vec<(f64, f64)>],
     /// Pointwise band (x, low, high) of the first series.
     pub band: &'a [(f64, f64, f64)],
-    /// A dashed reference from point to point, with its name.
+    /// A dashed reference line: its two ends and its name.
     pub reference: Option<((f64, f64), (f64, f64), &'a str)>,
-    /// The operating point, with words.
+    /// The operating point, with its label.
     pub mark: Option<(f64, f64, String)>,
 }
 
@@ -83,7 +83,7 @@ pub fn curves(panels: &[Panel], keys: &[(String, Colour)]) -> Chart {
     chart
 }
 
-/// A confusion matrix: counts, the share of the true class with its interval.
+/// A confusion matrix: in each cell the count, and its share of the true class with the interval.
 pub fn confusion(classes: &[String], counts: &[Vec<u64>], intervals: &[Vec<Option<Interval>>]) -> Chart {
     let k = classes.len().max(1);
     let cell = (560.0 / k as f64).clamp(44.0, 190.0);
@@ -127,7 +127,7 @@ pub fn confusion(classes: &[String], counts: &[Vec<u64>], intervals: &[Vec<Optio
     chart
 }
 
-/// Figures against the threshold, with the operating point.
+/// Metrics against the threshold, with the operating point.
 pub fn sweep(series: &[(String, Vec<(f64, f64)>)], threshold: Option<f64>) -> Chart {
     let mut chart = Chart::new(860.0, 372.0);
     let (x, y) = (Span::linear(0.0, 1.0), Span::linear(0.0, 1.0));

@@ -1,4 +1,4 @@
-//! Parameters: slices and parallel coordinates.
+//! Charts of hyperparameters: slices and parallel coordinates.
 
 use super::axis::{Frame, Span};
 use super::canvas::{Align, Chart, Colour, fitted};
@@ -21,8 +21,8 @@ impl Axis {
     }
 }
 
-/// One panel a parameter: the value of each trial against it. Points are (place on the axis, value, strength):
-/// strength 1 marks trials trained to the end, 0 those cut short.
+/// One panel per parameter: each trial's objective against the parameter's value. Points are (position on the axis,
+/// objective, strength): strength 1 marks trials trained to the end, 0 those stopped early.
 pub fn slice_grid(panels: &[(String, Axis, Vec<(f64, f64, f64)>)], value: &str) -> Chart {
     let columns = panels.len().clamp(1, 3);
     let rows = panels.len().div_ceil(columns);
@@ -45,7 +45,7 @@ pub fn slice_grid(panels: &[(String, Axis, Vec<(f64, f64, f64)>)], value: &str) 
             Axis::Choices(choices) => {
                 chart.line((frame.left, frame.bottom()), (frame.right(), frame.bottom()), 1.0, Colour::FAINT);
                 let room = frame.w / choices.len().max(1) as f64;
-                // Narrow places: every other name one line lower.
+                // Where there is little room, every other name is one line lower.
                 let lines = if room < 58.0 { 2 } else { 1 };
                 for (c, name) in choices.iter().enumerate() {
                     let drop = 14.0 + 15.0 * (c % lines) as f64;
@@ -67,8 +67,8 @@ pub fn slice_grid(panels: &[(String, Axis, Vec<(f64, f64, f64)>)], value: &str) 
     chart
 }
 
-/// A line a trial through its parameters, coloured by value; the best on top. `lines`: places on each axis
-/// (`None`: the parameter does not exist in that trial), quality 0..=1, whether among the best.
+/// One line per trial through its parameters' values, coloured by quality; the best on top. `lines`: positions on each
+/// axis (`None`: the parameter does not exist in that trial), quality 0..=1, whether among the best.
 pub fn parallel(axes: &[(String, Axis)], lines: &[(Vec<Option<f64>>, f64, bool)]) -> Chart {
     let mut chart = Chart::new(860.0, 400.0);
     let (top, h) = (44.0, 276.0);
@@ -116,7 +116,7 @@ pub fn parallel(axes: &[(String, Axis)], lines: &[(Vec<Option<f64>>, f64, bool)]
         for (v, text) in ticks {
             let y = y_of(axis, v);
             chart.line((x - 3.0, y), (x + 3.0, y), 1.2, Colour::MUTED);
-            // A patch of paper keeps the words readable above the lines.
+            // A patch of background keeps the label readable over the lines.
             let w = super::canvas::width_of(&text) + 4.0;
             chart.rect(x + 5.0, y - 7.5, w, 15.0, Colour::PAPER.alpha(0.82));
             chart.words(x + 7.0, y, Align::Left, text, Colour::INK);

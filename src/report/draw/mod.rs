@@ -1,4 +1,4 @@
-//! Charts: one drawing code, replayed by plotters as SVG and as PNG.
+//! Charts: drawn once as a list of marks, which plotters renders as SVG and as PNG.
 
 mod axis;
 mod canvas;

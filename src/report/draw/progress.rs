@@ -1,14 +1,13 @@
-//! The course of a search: history, rungs, learning curves, workers.
+//! Charts of a search's progress: history, rungs, learning curves, workers.
 
 use super::axis::{Frame, Span, legend};
 use super::canvas::{Align, Chart, Colour, fitted, width_of};
 use crate::wording::counted;
 
-/// Values of trials as dots and the best so far as stairs, against several measures of effort.
+/// Each trial's value as a dot and the best so far as a step line, against several measures of effort.
 pub fn history(panels: &[(&str, Vec<(f64, f64)>, Vec<(f64, f64)>)], value: &str) -> Chart {
     let mut chart = Chart::new(860.0, 330.0);
     let each = (860.0 - 50.0) / panels.len().max(1) as f64;
-    // Trials that were cut short early would squeeze the rest: show the upper part, count what lies outside.
     let all: Vec<f64> = panels.first().map_or(Vec::new(), |p| p.1.iter().map(|v| v.1).collect());
     let bests = panels.first().map_or(Vec::new(), |p| p.2.iter().map(|v| v.1).collect::<Vec<_>>());
     let y = Span::around(all.iter().chain(&bests).copied());
@@ -45,17 +44,17 @@ pub fn history(panels: &[(&str, Vec<(f64, f64)>, Vec<(f64, f64)>)], value: &str)
     chart
 }
 
-/// A rung of the ladder.
+/// One rung: a row of the chart.
 pub struct Ladder {
-    /// Bracket, rung and its epochs in words.
+    /// Label: bracket, rung and epochs.
     pub name: String,
-    /// Trials that got to it, by what became of them there: went on, given up, failed, open.
+    /// Trials that reached it, counted by their outcome there, in the order of [`FATES`].
     pub parts: [u64; 4],
     /// Epochs spent on it.
     pub epochs: u64,
 }
 
-/// What the parts of a rung are called, and their colours.
+/// Outcomes of a trial at a rung, and their colours.
 pub const FATES: [(&str, Colour); 4] = [
     ("went on", Colour::BLUE),
     ("given up here", Colour::FAINT),
@@ -63,7 +62,7 @@ pub const FATES: [(&str, Colour); 4] = [
     ("open", Colour::ORANGE),
 ];
 
-/// Trials in each rung by their fate, with the epochs spent.
+/// Trials in each rung by their outcome, with the epochs spent.
 pub fn ladder(rungs: &[Ladder]) -> Chart {
     let row = 30.0;
     let widest = rungs.iter().map(|r| width_of(&r.name)).fold(40.0, f64::max).min(260.0);
@@ -91,7 +90,7 @@ pub fn ladder(rungs: &[Ladder]) -> Chart {
             if r - l > 22.0 {
                 let ink =
                     if colour == Colour::BLUE || colour == Colour::VERMILLION { Colour::PAPER } else { Colour::INK };
-                // Words on coloured bars keep their colour in dark mode: a hair off the themed ones.
+                // Text on coloured bars keeps its colour in dark mode: a shade that the style sheet does not replace.
                 let ink = Colour { rgb: (ink.rgb.0.saturating_sub(1), ink.rgb.1, ink.rgb.2), alpha: 1.0 };
                 chart.words((l + r) / 2.0, y + row / 2.0, Align::Centre, part.to_string(), ink);
             }
@@ -103,7 +102,7 @@ pub fn ladder(rungs: &[Ladder]) -> Chart {
     chart
 }
 
-/// Learning curves, given from context to foreground: points, colour, width.
+/// Learning curves (points, colour, width), drawn in the order given: context first, foreground last.
 pub fn learning(
     curves: &[(Vec<(f64, f64)>, Colour, f64)],
     rungs: &[f64],
@@ -135,11 +134,11 @@ pub fn learning(
     chart
 }
 
-/// A worker's time.
+/// A worker's row of the timeline.
 pub struct Lane {
     /// Its name.
     pub name: String,
-    /// Attempts: from, to, colour, words (shown if they fit).
+    /// Attempts: start, end, colour, label (shown if it fits).
     pub spans: Vec<(f64, f64, Colour, String)>,
 }
 

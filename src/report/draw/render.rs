@@ -1,4 +1,4 @@
-//! Marks to SVG and to PNG through plotters.
+//! Renders marks as SVG and as PNG with plotters.
 
 use super::canvas::{Align, Chart, Colour, Mark};
 use crate::report::text::printable;
@@ -10,7 +10,7 @@ use std::sync::Once;
 /// Why a chart could not be drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum DrawError {
-    /// The drawing library refused.
+    /// The drawing library failed.
     #[error("draw a chart: {0}")]
     Plotters(String),
     /// The picture could not be encoded.
@@ -18,14 +18,14 @@ pub enum DrawError {
     Png(#[source] image::ImageError),
 }
 
-/// The backends' error types differ; what they say is all that is kept.
+/// The backends' error types differ, so only their message is kept.
 fn flat(e: impl std::error::Error) -> DrawError {
     DrawError::Plotters(e.to_string())
 }
 
-/// Plotters counts in whole pixels: marks are laid out in quarters of logical ones.
+/// Plotters takes whole pixels only, so marks are placed in quarters of a logical pixel.
 const FINE: f64 = 4.0;
-/// PNG pixels per logical pixel; what is drawn in quarters is averaged down to it.
+/// PNG pixels per logical pixel; the quarter pixels are averaged down to it.
 const DENSITY: u32 = 2;
 /// The family that plotters looks up; a generic name, so that an SVG looks right without our font.
 const FAMILY: &str = "sans-serif";
@@ -33,7 +33,7 @@ const FAMILY: &str = "sans-serif";
 fn register() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Inter, subset; the licence lies beside the files. Both parse, or no test of this module passes.
+        // A subset of Inter; its licence is beside the files. Both files parse: a test would show missing text.
         let regular = include_bytes!("font/Inter-Regular.subset.otf");
         let bold = include_bytes!("font/Inter-SemiBold.subset.otf");
         let _ = register_font(FAMILY, FontStyle::Normal, regular);
@@ -96,7 +96,7 @@ impl Chart {
         let mut text = String::new();
         replay(self, &mut SVGBackend::with_string(&mut text, size))?;
         let escaped = maud::html! { (printable(title)) }.into_string();
-        // The head is ours: logical size outside, quarter pixels inside, and words for those who cannot see it.
+        // Our own opening tag: logical size outside, quarter pixels inside, and a title for screen readers.
         let body = text.split_once('\n').map_or("", |t| t.1);
         Ok(format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" viewBox=\"0 0 {} {}\" role=\"img\" \
@@ -109,12 +109,12 @@ impl Chart {
         ))
     }
 
-    /// The chart as an SVG file that stands alone, on paper.
+    /// The chart as a stand-alone SVG file, with a background.
     pub fn svg_file(&self, title: &str) -> Result<String, DrawError> {
         self.on_paper().svg(title)
     }
 
-    /// The chart as a PNG file, two pixels a logical one.
+    /// The chart as a PNG file, two pixels per logical pixel.
     pub fn png(&self) -> Result<Vec<u8>, DrawError> {
         let size = ((self.width * FINE) as u32, (self.height * FINE) as u32);
         let mut pixels = vec![255u8; size.0 as usize * size.1 as usize * 3];
@@ -140,7 +140,7 @@ impl Chart {
     }
 }
 
-/// Means of squares of `by` pixels: plotters does not smooth polygons and thick lines itself.
+/// Averages squares of `by` x `by` pixels: plotters does not anti-alias polygons and thick lines itself.
 fn shrink(pixels: &[u8], width: u32, height: u32, by: u32) -> (Vec<u8>, u32, u32) {
     let (w, h, by, row) = ((width / by) as usize, (height / by) as usize, by as usize, width as usize * 3);
     let mut out = Vec::with_capacity(w * h * 3);

@@ -1,10 +1,10 @@
-//! Estimates with intervals, bars, and the luck of the winner.
+//! Charts of estimates with intervals, of bars, and of the winner's luck (selection bias).
 
 use super::axis::{Frame, Span, legend};
 use super::canvas::{Align, Chart, Colour, fitted, width_of};
 use crate::stats::Interval;
 
-/// Dot-and-whisker panels side by side, one row a name. `rows[i].1[panel]` is the estimate with its interval; a
+/// Dot-and-whisker panels side by side, one row per name. `values[row][panel]` is the estimate with its interval; a
 /// second estimate (drawn hollow) may be given for comparison, such as validation beside test.
 pub fn whiskers(
     names: &[String],
@@ -69,7 +69,7 @@ pub fn whiskers(
     chart
 }
 
-/// Horizontal bars in groups: `values[group][series]`, each with its number behind it.
+/// Horizontal bars in groups: `values[group][series]`, each followed by its number.
 pub fn bars(groups: &[String], series: &[(String, Colour)], values: &[Vec<f64>], unit: &str) -> Chart {
     let bar = 16.0;
     let band = bar * series.len() as f64 + 14.0;
@@ -102,8 +102,8 @@ pub fn bars(groups: &[String], series: &[(String, Colour)], values: &[Vec<f64>],
     chart
 }
 
-/// How lucky the winner is: every trial's value as a dot, the spread that equal trials would show, the winner's
-/// value, what luck alone explains of it, and the value on the test images.
+/// How lucky the winner is: every trial's value as a dot, the winner's value, how much of it luck alone explains if all
+/// trials are equal, and the value on the test images.
 pub fn luck(
     values: &[f64],
     best: f64,
@@ -116,7 +116,7 @@ pub fn luck(
     let mut chart = Chart::new(860.0, 212.0);
     let sign = if higher { 1.0 } else { -1.0 };
     let deflated = best - sign * expected_gain;
-    // Trials far below are not the question; they are counted at the edge.
+    // Trials far from the best are not drawn, only counted in a line below.
     let far = 12.0 * se.max(expected_gain / 2.0);
     let near = |v: &&f64| (best - **v).abs() <= far;
     let hidden = values.len() - values.iter().filter(near).count();
@@ -126,7 +126,7 @@ pub fn luck(
     frame.x_grid(&mut chart);
     chart.rect(l, frame.top, h - l, frame.h, Colour::ORANGE.alpha(0.25));
     for (i, v) in values.iter().filter(near).enumerate() {
-        // A fixed scatter keeps equal values apart.
+        // A fixed vertical scatter keeps equal values apart.
         let y = frame.top + frame.h * (0.16 + 0.68 * ((i * 7919) % 101) as f64 / 100.0);
         chart.dot(frame.px(*v), y, 3.2, Colour::BLUE.alpha(0.55));
     }
@@ -150,12 +150,12 @@ pub fn luck(
     chart
 }
 
-/// Between a line and its words.
+/// Space between a line and its label.
 const GAP: f64 = 7.0;
 
-/// Where the words at the tops of lines go, for lines at `x` with words so wide: on which level each line begins (0 is
-/// the top), and whether its words run to the left. Of all ways the first in which the least is cut off at an edge or
-/// crossed by a line that began further up.
+/// Places the labels at the tops of vertical lines, given each line's `x` and its label's width: returns the level at
+/// which each line begins (0 is the top), and whether its label is to its left. Of all arrangements, the first with the
+/// fewest labels cut off at an edge and crossings by lines that begin higher up.
 fn placed(lines: &[(f64, f64)], width: f64) -> Vec<(usize, bool)> {
     let n = lines.len();
     let faults = |way: &Vec<(usize, bool)>| {
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_neither_cut_nor_crossed_wherever_the_lines_are() {
+    fn labels_are_neither_cut_nor_crossed_wherever_the_lines_are() {
         for (a, b, c) in (0..20).flat_map(|a| (0..20).flat_map(move |b| (0..20).map(move |c| (a, b, c)))) {
             let lines = [a, b, c].map(|at| 20.0 + 820.0 * f64::from(at) / 19.0).map(|x| (x, 210.0));
             let ways = placed(&lines, 860.0);

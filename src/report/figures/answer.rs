@@ -1,4 +1,4 @@
-//! What came out: the finalists side by side, whether they differ, and how lucky the winner is.
+//! The section on the result: the finalists side by side, whether they differ, and how lucky the winner is.
 
 use super::evidence::{Evidence, name};
 use crate::engine::TrialState;
@@ -23,7 +23,7 @@ pub fn section(record: &StudyRecord, validation: &Evidence, test: Option<&Eviden
     }
 }
 
-/// Trials that a warning names.
+/// How many trials a warning names at most.
 const NAMED: usize = 8;
 
 const WHY_NONE: &str = "Nothing to compare: no trial left validation predictions (none has finished an epoch yet, \
@@ -97,7 +97,7 @@ fn finalists(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
         )
 }
 
-/// A warning of trials that judged no better than chance while their training loss fell; empty if there is none.
+/// A warning about trials whose ROC-AUC was no better than chance while their training loss fell; empty without any.
 pub fn worse_than_chance<'a>(trials: impl Iterator<Item = &'a TrialRecord>) -> String {
     let found: Vec<String> = trials
         .filter_map(|t| {
@@ -117,7 +117,8 @@ pub fn worse_than_chance<'a>(trials: impl Iterator<Item = &'a TrialRecord>) -> S
     )
 }
 
-/// The standard error of a trial's objective: DeLong's where the objective is the area, else the bootstrap's.
+/// The standard error of the best finalist's objective and the method behind it: for ROC-AUC DeLong's where images are
+/// independent, for accuracy the binomial one, else the bootstrap's.
 fn standard_error(record: &StudyRecord, validation: &Evidence) -> Option<(f64, &'static str)> {
     let best = validation.entries.first()?;
     let z = 2.0 * quantile(0.975);
@@ -133,7 +134,7 @@ fn standard_error(record: &StudyRecord, validation: &Evidence) -> Option<(f64, &
             let (_, positive) = best.predictions.versus_rest(best.predictions.positive as usize);
             let m = positive.iter().filter(|p| **p).count() as u64;
             let n = positive.len() as u64 - m;
-            // Without an interval the area is 1: the error of .99 stands in.
+            // There is no interval if the area is 1: the standard error at 0.99 is used instead.
             width(2)
                 .map(|se| (se, "bootstrap"))
                 .or_else(|| hanley_mcneil(best.metrics.roc_auc?.min(0.99), m, n).map(|se| (se, "Hanley and McNeil")))
@@ -157,7 +158,7 @@ fn selection(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
         return Exhibit::missing(slug, title, question, "No trial has a value yet.");
     };
     let full: Vec<f64> = ranked.iter().filter(|t| t.state == TrialState::Complete).filter_map(|t| t.result).collect();
-    // Trials cut short were candidates too: all that were measured count as tries.
+    // Trials stopped early were candidates too: every measured trial counts.
     let tried = ranked.len();
     let Some((se, how)) = standard_error(record, validation) else {
         return Exhibit::missing(

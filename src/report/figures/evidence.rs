@@ -5,25 +5,25 @@ use crate::metrics::{Curve, Metrics, Predictions, Ranked, evaluate, threshold_at
 use crate::report::model::StudyRecord;
 use crate::stats::{Delong, Interval, Resampling, percentile_interval, wilson};
 
-/// Draws of every bootstrap in a report.
+/// Draws of every bootstrap over images.
 pub const DRAWS: usize = 2000;
 
-/// A model on a set of images.
+/// A finalist's predictions on a set of images, with their metrics.
 pub struct Entry<'a> {
     /// Its trial.
     pub trial: TrialNumber,
-    /// What it said.
+    /// Its predictions.
     pub predictions: &'a Predictions,
     /// Its threshold, fixed on validation.
     pub threshold: Option<f64>,
-    /// Its figures at the threshold (at 0.5 where none could be fixed).
+    /// Its metrics at the threshold (at 0.5 where none could be fixed).
     pub metrics: Metrics,
     /// Intervals of recall, F1, ROC-AUC, average precision, specificity and precision.
     pub intervals: [Option<Interval>; 6],
 }
 
 impl Entry<'_> {
-    /// The figures with intervals, by name.
+    /// The metrics with their intervals, by name.
     pub fn figures(&self) -> [(&'static str, Option<f64>, Option<Interval>); 6] {
         let m = &self.metrics;
         let [recall, f1, roc_auc, pr_auc, specificity, precision] = self.intervals;
@@ -91,7 +91,8 @@ impl<'a> Evidence<'a> {
         format!("Intervals are 95 %, from {DRAWS} bootstrap draws of {unit}, stratified by class.")
     }
 
-    /// The finalists' areas with their covariance: two classes, the same images, patients unknown or not.
+    /// The finalists' areas under the ROC curve with their covariance; `None` unless there are two classes and all
+    /// finalists have the same images. Patients are ignored.
     pub fn delong(&self) -> Option<Delong> {
         let first = self.entries.first()?;
         if first.predictions.classes.len() != 2
@@ -105,14 +106,14 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// The resampling resampling of some predictions.
+/// How some predictions are resampled: by whole patients where all are known, stratified by class.
 pub fn resampling(predictions: &Predictions) -> Resampling {
     let labels: Vec<u32> = predictions.rows.iter().map(|r| r.label).collect();
     let patients: Vec<Option<&str>> = predictions.rows.iter().map(|r| r.patient.as_deref()).collect();
     Resampling::by_patient(&labels, &patients)
 }
 
-/// The classes whose figures are averaged: the positive one of two, else all.
+/// The classes over which metrics are averaged: the positive one of two, else all.
 pub fn classes_of(predictions: &Predictions) -> Vec<usize> {
     match predictions.classes.len() {
         2 => vec![predictions.positive as usize],
@@ -120,7 +121,7 @@ pub fn classes_of(predictions: &Predictions) -> Vec<usize> {
     }
 }
 
-/// Bands of (x, low, high) for a curve's height over a grid, pointwise, from bootstrap draws.
+/// The pointwise 95 % band (x, low, high) of a curve's height over a grid, by the bootstrap.
 pub fn band(
     predictions: &Predictions,
     seed: u64,
@@ -158,7 +159,7 @@ fn intervals(
         parts.into_iter().sum::<Option<f64>>().map(|s| s / n)
     };
     let draws: Vec<[Option<f64>; 6]> = resampling.run(seed, 0, DRAWS, |times| {
-        // Hits, truths and calls of each class.
+        // For each class: true positives, images of the class, images called so.
         let (mut hit, mut truth, mut call) = (vec![0u64; k], vec![0u64; k], vec![0u64; k]);
         for ((&t, &c), &l) in times.iter().zip(&called).zip(&labels) {
             let t = u64::from(t);
@@ -185,7 +186,7 @@ fn intervals(
     let mut out = [None; 6];
     for (i, slot) in out.iter_mut().enumerate() {
         let column: Vec<Option<f64>> = draws.iter().map(|d| d[i]).collect();
-        // A figure of exactly 0 or 1 never varies under resampling: no width is no knowledge.
+        // A metric of exactly 0 or 1 never varies under resampling; an interval without width would claim certainty.
         *slot = estimates[i]
             .and_then(|_| percentile_interval(&column, 0.95))
             .filter(|interval| interval.high - interval.low > 1e-12);
@@ -210,7 +211,7 @@ fn intervals(
     out
 }
 
-/// The shortest name of a trial.
+/// A trial's name in charts and tables.
 pub fn name(trial: TrialNumber) -> String {
     format!("trial {trial}")
 }

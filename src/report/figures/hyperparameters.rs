@@ -1,4 +1,4 @@
-//! Which parameter matters, and where.
+//! The section on hyperparameters: which of them matter, and where their good values lie.
 
 use crate::engine::TrialState;
 use crate::ids::TrialNumber;
@@ -10,7 +10,7 @@ use crate::space::{Domain, Parameter, Value};
 use crate::stats::{Resampling, midranks, percentile_interval, spearman};
 use std::collections::BTreeSet;
 
-/// Parameters drawn at most.
+/// How many parameters are drawn at most.
 const AXES: usize = 12;
 
 pub fn section(record: &StudyRecord) -> Section {
@@ -120,7 +120,7 @@ fn coordinates(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
     )
 }
 
-/// Trials needed before importance says anything.
+/// Trials needed before importance can be estimated.
 const ENOUGH: usize = 10;
 
 fn importance(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
@@ -130,8 +130,8 @@ fn importance(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
     let value_at = |t: &TrialRecord, epoch: u32| {
         t.epochs.iter().find(|e| e.epoch.0 == epoch).and_then(|e| e.value).filter(|v| v.is_finite())
     };
-    // Values after different numbers of epochs are not comparable: the latest epoch that at least half of the
-    // trials reached, so that the choice is not among winners only.
+    // Values after different numbers of epochs are not comparable, so all are taken at one epoch: the latest that at
+    // least half of the trials reached, so that not only the winners are compared.
     let epochs: BTreeSet<u32> = live().flat_map(|t| t.epochs.iter().map(|e| e.epoch.0)).collect();
     let measured = live().filter(|t| !t.epochs.is_empty()).count();
     let reached = |epoch: u32| live().filter(|t| value_at(t, epoch).is_some()).count();
@@ -190,7 +190,7 @@ fn importance(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
     ))
 }
 
-/// Group of each trial: its choice, or the quarter of its number; trials without the parameter are a group too.
+/// Group of each trial: its choice, or the quartile of its number; trials without the parameter are a group too.
 fn groups(places: &[Option<f64>], choices: bool) -> Vec<usize> {
     let present: Vec<f64> = places.iter().copied().flatten().collect();
     let ranks = midranks(&present);

@@ -1,4 +1,4 @@
-//! What went in, and what the machine did.
+//! The sections on the data and on the run: images, workers, failures.
 
 use crate::engine::{FailureClass, TrialState};
 use crate::report::draw::{Colour, Lane, bars, timeline};

@@ -1,4 +1,4 @@
-//! From a record to exhibits: pure computation, no file, no clock.
+//! Turns a record into exhibits: pure computation, without files or clock.
 
 mod answer;
 mod evidence;

@@ -1,4 +1,4 @@
-//! How the search went: history, rungs, learning curves.
+//! The section on the search: history, rungs, learning curves.
 
 use super::evidence::name;
 use crate::engine::TrialState;
@@ -25,7 +25,7 @@ pub fn section(record: &StudyRecord) -> Section {
     }
 }
 
-/// A finished epoch's place in history.
+/// A finished epoch, for the history.
 struct Moment {
     trial: u32,
     unix_ms: u64,
@@ -33,7 +33,7 @@ struct Moment {
     value: Option<f64>,
 }
 
-/// The best so far, beside what the search knew before its first trial.
+/// The best value so far, with notes on the warm starts.
 fn progress(record: &StudyRecord) -> Exhibit {
     record.warm_starts.iter().fold(best_so_far(record), |exhibit, (study, results)| {
         let results = counted(*results, "result");
@@ -125,7 +125,7 @@ fn rungs(record: &StudyRecord) -> Exhibit {
                 None => 3,
                 Some((OutcomeKind::Failed, _)) => 2,
                 Some(_) if next.contains(&o.trial.0) => 0,
-                // At the top, reaching it is what going on means; below, paused trials may still be promoted.
+                // A complete trial at the top rung counts as gone on; below it, paused trials may still be promoted.
                 Some(_) if last && state == Some(TrialState::Complete) => 0,
                 Some(_) if matches!(state, Some(TrialState::Paused | TrialState::Waiting | TrialState::Running)) => 3,
                 Some(_) => 1,
@@ -154,9 +154,9 @@ fn rungs(record: &StudyRecord) -> Exhibit {
         .note("A rung's epochs are those trained to get there from the rung below.")
 }
 
-/// Trials drawn in colour: beyond that, context.
+/// How many trials are drawn in the foreground; the others are context.
 const FOREGROUND: usize = 5;
-/// Curves drawn at most.
+/// How many curves are drawn at most.
 const CURVES: usize = 400;
 
 fn learning_curves(record: &StudyRecord) -> Exhibit {
@@ -195,7 +195,7 @@ fn learning_curves(record: &StudyRecord) -> Exhibit {
     let mut drawn: Vec<&TrialRecord> =
         record.trials.iter().filter(|t| !lead.contains(&t.number.0) && !t.epochs.is_empty()).collect();
     let all = drawn.len();
-    // Of too many, every so-manyth: a fixed choice that does not look at values.
+    // Too many are thinned evenly by number: a fixed choice that does not depend on values.
     if all > CURVES {
         drawn = (0..CURVES).map(|i| drawn[i * all / CURVES]).collect();
     }

@@ -1,6 +1,6 @@
-//! How the leading model decides, on one set of images.
+//! The section on the leading model's decisions on one set of images.
 
-use super::evidence::{Entry, Evidence, band, classes_of, name};
+use super::evidence::{DRAWS, Entry, Evidence, band, classes_of, name};
 use crate::metrics::{Calibration, ConfusionMatrix, Curve, Prediction};
 use crate::report::draw::{Chart, Colour, Panel, ReliabilityBand, confusion, curves, reliability, sweep};
 use crate::report::exhibit::{Exhibit, Section};
@@ -10,9 +10,9 @@ use crate::spec::OperatingPoint;
 use crate::stats::wilson;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Curves drawn at most: more cannot be told apart.
+/// How many curves are drawn at most: more cannot be told apart.
 const CURVES: usize = 6;
-/// Errors shown of each kind.
+/// How many errors of each kind are shown.
 const ERRORS: usize = 12;
 
 pub fn section(record: &StudyRecord, evidence: &Evidence) -> Section {
@@ -60,7 +60,7 @@ fn slug(base: &str, evidence: &Evidence) -> String {
     format!("{base}-{}", evidence.set)
 }
 
-/// The curves to draw: finalists with two classes, else the classes of the best one.
+/// The curves to draw: with two classes one per finalist, else one per class of the best finalist.
 fn ranked(evidence: &Evidence) -> Vec<(String, Curve, Option<f64>)> {
     let Some(best) = evidence.entries.first() else { return Vec::new() };
     if best.predictions.classes.len() == 2 {
@@ -138,7 +138,7 @@ fn roc(record: &StudyRecord, evidence: &Evidence) -> Exhibit {
         .note_if(
             !band.is_empty(),
             format!(
-                "Band: pointwise 95 % of 2000 bootstrap draws of {unit} for {}, stratified by class; it is not a band \
+                "Band: pointwise 95 % of {DRAWS} bootstrap draws of {unit} for {}, stratified by class; it is not a band \
                  for the curve as a whole. Numbers in the legend are areas under the curves.",
                 name(best.trial)
             ),
@@ -315,7 +315,7 @@ fn thresholds(evidence: &Evidence, best: &Entry) -> Exhibit {
     let mut table = Table::new(["threshold", "recall", "specificity", "F1", "precision", "negative predictive value"]);
     let names = ["recall", "specificity", "F1", "precision", "negative predictive value"];
     let mut lines: Vec<(String, Vec<(f64, f64)>)> = names.iter().map(|n| ((*n).to_owned(), Vec::new())).collect();
-    // Between two scores nothing changes: stairs, drawn from each score up to the next higher one.
+    // Rates change only at scores: step lines, drawn from each score up to the next higher one.
     let nothing = std::iter::once((f64::INFINITY, 0, 0));
     let steps = nothing.chain(curve.steps.iter().map(|s| (s.threshold, s.tp, s.fp)));
     let mut upper = 1.0;
@@ -335,7 +335,7 @@ fn thresholds(evidence: &Evidence, best: &Entry) -> Exhibit {
         }
         upper = lower;
     }
-    // Below the smallest score all is called positive.
+    // Below the smallest score every image is called positive.
     for ((_, line), v) in lines.iter_mut().zip([(p > 0).then_some(1.0), (n > 0).then_some(0.0)]) {
         if let Some(v) = v {
             line.push((0.0, v));
@@ -404,7 +404,7 @@ fn calibration(evidence: &Evidence, best: &Entry) -> Exhibit {
         .note("Class weights, resampling or focal loss in training shift scores away from risks; ranking is not affected.")
 }
 
-/// What a model calls wrongly, worst first: the class it says, by how much it prefers that to the truth, the image.
+/// A model's wrong decisions, worst first: the called class, by how much its score exceeds the true class's, the image.
 fn mistakes<'a>(best: &Entry<'a>) -> Vec<(usize, f64, &'a Prediction)> {
     let p = best.predictions;
     let threshold = best.threshold.unwrap_or(0.5);
@@ -421,7 +421,7 @@ fn mistakes<'a>(best: &Entry<'a>) -> Vec<(usize, f64, &'a Prediction)> {
     wrong
 }
 
-/// The images that the galleries of errors may show, by their paths.
+/// The paths of the images that the galleries of errors may show.
 pub fn pictured(record: &StudyRecord) -> BTreeSet<String> {
     let sets = [Some(Evidence::validation(record)), Evidence::test(record)];
     let mut images = BTreeSet::new();

@@ -1,25 +1,25 @@
-//! What a program prints: reports, and everything else.
+//! Lines that a program prints: reports, and text for the log.
 
 use crate::engine::EpochReport;
 use crate::ids::Epoch;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, Read};
 
-/// Longer lines are cut: a program that never ends its line must not fill our memory.
+/// Longer lines are delivered in pieces: a program that never ends its line must not fill our memory.
 pub const MAX_LINE: u64 = 1 << 20;
 
-/// A line that means something.
+/// A line that is a report or looks like one.
 #[derive(Debug, PartialEq)]
 pub(super) enum Line {
     Report(Box<EpochReport>),
-    /// A JSON object with an epoch, wrong in a way that is told.
+    /// A JSON object with an epoch that is not a valid report, and why.
     Unreadable(String),
 }
 
 #[derive(serde::Deserialize)]
 struct Wire {
     epoch: u32,
-    /// Undefined is `null`; left out, it is looked for among the metrics.
+    /// `null`: undefined; absent: taken from the metrics.
     #[serde(default, deserialize_with = "given")]
     value: Option<Option<f64>>,
     #[serde(default)]
@@ -33,12 +33,13 @@ struct Wire {
     images: u64,
 }
 
+/// Tells `null` (`Some(None)`) from an absent field (`None`).
 fn given<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<f64>>, D::Error> {
     serde::Deserialize::deserialize(value).map(Some)
 }
 
 impl Line {
-    /// `None` for a line that is no report: it goes to the log. `metric`: the objective's name.
+    /// Parses a line; `None` if it is no report and belongs in the log. `metric`: the objective's name.
     pub(super) fn parse(text: &str, metric: &str) -> Option<Self> {
         let text = text.trim();
         if !text.starts_with('{') || !text.ends_with('}') {
@@ -73,7 +74,7 @@ impl Line {
     }
 }
 
-/// Python's `json` writes NaN and infinities as bare words, which are no JSON: they become `null`.
+/// Replaces NaN and infinities by `null`: Python's `json` writes them as bare words, which are not JSON.
 fn without_bare_words(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut in_string = false;
@@ -103,7 +104,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Calls `take` with every line, ends stripped, until it says no or the input ends.
+/// Calls `take` with every line, without its line ending, until it returns `false` or the input ends.
 pub(super) fn each(input: &mut dyn BufRead, take: &mut dyn FnMut(&str) -> bool) {
     let mut bytes = Vec::new();
     loop {
@@ -114,14 +115,14 @@ pub(super) fn each(input: &mut dyn BufRead, take: &mut dyn FnMut(&str) -> bool) 
         }
         let text = String::from_utf8_lossy(&bytes);
         if !take(text.trim_end_matches(['\n', '\r'])) {
-            // Read on without listening, so that the program is not ended by a closed pipe.
+            // Discard the rest, so that the program is not killed by a closed pipe.
             let _ = std::io::copy(input, &mut std::io::sink());
             return;
         }
     }
 }
 
-/// The last lines of what a program said.
+/// The last lines that a program wrote to standard error.
 #[derive(Debug, Default)]
 pub(super) struct Tail(VecDeque<String>);
 

@@ -69,7 +69,7 @@ fn a_program_reports_an_epoch_a_line() {
 }
 
 #[test]
-fn parameters_come_by_three_ways() {
+fn parameters_are_passed_as_arguments_environment_and_json() {
     let mut bench = Bench::new();
     let script = "read -r input; echo \"$input\" >&2; echo \"$HPSEARCH_PARAM_LAYERS {layers} {trial} $1\"; \
                   echo {{{{}}}}; env | grep -e HPSEARCH_ -e PYTHON >&2; exit 3";
@@ -105,7 +105,7 @@ fn the_folder_of_a_trial_outlives_its_attempts() {
 }
 
 #[test]
-fn a_failing_program_is_quoted() {
+fn a_failure_quotes_the_last_lines_of_the_program() {
     let mut bench = Bench::new();
     let error = bench.shell("echo Traceback >&2; echo 'KeyError: lr' >&2; exit 1", 0).unwrap_err();
     assert_eq!(error.reason, "the program ended with code 1; its last words: Traceback | KeyError: lr");
@@ -124,13 +124,13 @@ fn a_failing_program_is_quoted() {
 }
 
 #[test]
-fn a_program_that_is_stopped_takes_its_children_along() {
+fn stopping_a_program_ends_its_children() {
     let mut bench = Bench::new();
     bench.sink.stop_after = Some(1);
     let script = r#"sleep 600 & echo $! > "$HPSEARCH_DIR/child"; echo '{"epoch": 1, "value": 1}'; wait"#;
     bench.shell(script, 0).unwrap();
     let child = std::fs::read_to_string(bench.folder.path().join("commands/00007/child")).unwrap();
-    // The child may be a zombie of whoever adopts orphans here, but it no longer runs.
+    // The child may be a zombie that its new parent has not reaped, but it no longer runs.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
     assert!(stat.is_empty() || stat.contains(") Z") || stat.contains(") X"), "{stat}");
 }
@@ -144,7 +144,7 @@ fn an_interrupt_ends_a_silent_program() {
 }
 
 #[test]
-fn bare_words_of_python_are_undefined_outside_strings_only() {
+fn nan_and_infinity_are_undefined_except_inside_strings() {
     let line = r#"{"epoch": 1, "value": -Infinity, "metrics": {"NaN \" Infinity": 2, "x": NaN}}"#;
     let Some(Line::Report(report)) = Line::parse(line, "score") else { panic!("not understood") };
     assert_eq!(report.value, None);
@@ -154,7 +154,7 @@ fn bare_words_of_python_are_undefined_outside_strings_only() {
 }
 
 #[test]
-fn an_objective_under_its_own_name_will_do_but_one_that_is_left_out_is_told() {
+fn the_objective_may_be_among_the_metrics_but_must_be_reported() {
     let parse = |text| Line::parse(text, "accuracy");
     let value = |text| match parse(text) {
         Some(Line::Report(report)) => report.value,

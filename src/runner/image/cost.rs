@@ -9,35 +9,35 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Configurations drawn to foresee what trials cost, at most.
+/// The most configurations drawn for a prediction.
 const DRAWN: u32 = 256;
-/// Different networks that are measured, at most: each takes a second or two.
+/// The most networks measured: each takes a second or two.
 const MEASURED: usize = 6;
 
-/// What decides a trial's cost but for the number of images: network, tap, cut, head.
+/// What determines a trial's cost per image: network, tap, cut, head.
 type Network = (NetworkKey, usize, usize, &'static str);
 
-/// Predicted time and disk.
+/// Predicted time and disk space.
 #[derive(Clone, Debug, Serialize)]
 pub struct StudyCost {
-    /// What the figures rest on.
+    /// Where costs were measured, such as `cpu Avx512`.
     pub measured_on: String,
-    /// Different networks that were measured, of those the search can draw.
+    /// Distinct networks measured, and distinct networks among the drawn trials.
     pub networks_measured: usize,
     pub networks_drawn: usize,
-    /// Computing time through frozen layers, spent once.
+    /// Seconds of computing in frozen layers: once per cached image and view, in every epoch for fresh views.
     pub frozen_seconds: f64,
-    /// Computing time of all epochs.
+    /// Seconds of computing in all epochs, without the frozen layers.
     pub epoch_seconds: f64,
-    /// Bytes of cached features, before the study's limit.
+    /// Bytes of cached features, ignoring the study's limit.
     pub feature_bytes: u64,
     /// Bytes of decoded images.
     pub pixel_bytes: u64,
     /// Bytes of one checkpoint, the largest.
     pub checkpoint_bytes: u64,
-    /// Different sets of cached features among the drawn trials.
+    /// Distinct sets of cached features among the drawn trials.
     pub feature_sets: usize,
-    /// Trials drawn to foresee this.
+    /// Trials drawn for the prediction.
     pub drawn: u32,
 }
 
@@ -46,7 +46,7 @@ pub struct StudyCost {
 /// `base`: the folder at which paths of the study file start.
 ///
 /// # Errors
-/// If a configuration cannot be run, or a network or device cannot be had.
+/// If a configuration cannot be run, a network cannot be built, or a device is not available.
 pub fn study_cost(
     spec: &StudySpec,
     base: &Path,
@@ -83,7 +83,7 @@ pub fn study_cost(
     let sum = |counts: &dyn Fn(&crate::data::FoldCounts) -> u64| summary.folds.iter().map(counts).sum::<u64>() as f64;
     let train = sum(&|f| f.train.iter().sum());
     let validation = sum(&|f| f.validation.iter().sum());
-    // Folds share their images: features are kept once for each.
+    // Folds share images: features are cached once per image.
     let development: f64 =
         summary.folds.first().map_or(0.0, |f| f.train.iter().chain(&f.validation).sum::<u64>() as f64);
     let weight = |name: &Network| f64::from(networks[name].1);
@@ -98,7 +98,7 @@ pub fn study_cost(
             Some(cost) => (cost.frozen_seconds, cost.feature_bytes as f64),
             None => (mean(&|c| c.frozen_seconds), mean(&|c| c.feature_bytes as f64)),
         };
-        // Fresh views are computed anew in every epoch and kept nowhere.
+        // Fresh views are computed in every epoch and never cached.
         let kept = development * f64::from(views.unwrap_or(1));
         frozen_seconds += seconds * kept;
         feature_bytes += bytes * kept;
@@ -121,7 +121,7 @@ pub fn study_cost(
     })
 }
 
-/// Views of a training image that are kept, the original counted; `None`: every epoch draws its own.
+/// Cached views of a training image, including the original; `None`: every epoch draws fresh views.
 fn views(settings: &TrialSettings) -> Option<u32> {
     match settings.augment.views {
         _ if settings.augment.ranges_key().is_none() => Some(1),

@@ -39,13 +39,13 @@ pub enum ImageError {
         /// Side of the images.
         size: usize,
     },
-    /// The network cannot be had.
+    /// The network cannot be built.
     #[error("build the network")]
     Build(#[source] Box<BuildError>),
     /// The network cannot do what was asked.
     #[error("prepare the network")]
     Backbone(#[source] BackboneError),
-    /// Frozen features cannot be had.
+    /// Frozen features cannot be computed.
     #[error("compute frozen features")]
     Features(#[source] Box<FeatureError>),
     /// A checkpoint cannot be written or used.
@@ -100,16 +100,16 @@ pub enum ImageError {
     /// A tensor operation failed.
     #[error("compute")]
     Candle(#[from] candle_core::Error),
-    /// Called off.
+    /// The trial was interrupted.
     #[error("go on: interrupted")]
     Interrupted,
-    /// The listener has gone.
+    /// The receiver of reports has gone.
     #[error(transparent)]
     Sink(#[from] SinkClosed),
 }
 
 impl ImageError {
-    /// Which policy applies.
+    /// The failure class, which decides the policy.
     pub fn class(&self) -> FailureClass {
         match self {
             Self::Diverged { .. } => FailureClass::Diverged,
@@ -122,8 +122,8 @@ impl ImageError {
             | Self::NoImages { .. }
             | Self::Undefined { .. } => FailureClass::BadInput,
             Self::Backbone(BackboneError::CannotTrain { .. }) => FailureClass::BadInput,
-            _ if speaks_of(self, &OUT_OF_MEMORY) => FailureClass::Oom,
-            _ if speaks_of(self, &LOST_CONTEXT) => FailureClass::Lost,
+            _ if mentions(self, &OUT_OF_MEMORY) => FailureClass::Oom,
+            _ if mentions(self, &LOST_CONTEXT) => FailureClass::Lost,
             _ => FailureClass::Crashed,
         }
     }
@@ -138,12 +138,12 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
-/// Signs of a lack of memory: of the process, of CUDA, of cuDNN and cuBLAS.
+/// Texts of out-of-memory errors of the process, CUDA, cuDNN and cuBLAS.
 const OUT_OF_MEMORY: [&str; 5] =
     ["out of memory", "out_of_memory", "cannot allocate memory", "alloc_failed", "device_allocation_failed"];
 
-/// Signs of a GPU context that nothing can be done with any more: only a new process gets a new one. The order is
-/// not to blame (another process's kernel or the hardware may be), so this counts like a dead worker.
+/// Texts of errors after which a GPU context is unusable, and only a new process gets a new one. The trial need not be
+/// the cause (another process's kernel or the hardware may be), so this counts as a lost worker.
 const LOST_CONTEXT: [&str; 9] = [
     "cuda_error_illegal_address",
     "cuda_error_illegal_instruction",
@@ -156,15 +156,15 @@ const LOST_CONTEXT: [&str; 9] = [
     "cuda_error_device_unavailable",
 ];
 
-/// Whether anything in the chain of causes has one of these signs: candle hands out its devices' errors as texts.
-fn speaks_of(error: &(dyn Error + 'static), signs: &[&str]) -> bool {
+/// Whether any error in the chain of causes contains one of these texts: candle passes on device errors as text.
+fn mentions(error: &(dyn Error + 'static), texts: &[&str]) -> bool {
     causes(error).any(|e| {
         let text = e.to_string().to_lowercase();
-        signs.iter().any(|sign| text.contains(sign))
+        texts.iter().any(|sought| text.contains(sought))
     })
 }
 
-/// The chain of causes as one text, its hints at the end.
+/// The chain of causes as one text, with its hints at the end.
 pub fn explain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::from("failed to ");
     let mut hints = Vec::new();
@@ -233,7 +233,7 @@ mod tests {
     use crate::spec::Devices;
 
     #[test]
-    fn memory_errors_are_told_from_others() {
+    fn out_of_memory_and_lost_contexts_are_recognised() {
         let candle = |text: &str| ImageError::from(candle_core::Error::Msg(text.to_owned()));
         assert_eq!(candle("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")").class(), FailureClass::Oom);
         assert_eq!(candle("CudnnError(CUDNN_STATUS_ALLOC_FAILED)").class(), FailureClass::Oom);

@@ -1,4 +1,4 @@
-//! Batches for the trained part: rows of cached features, or pixels that go through the frozen part now.
+//! Batches for the trained part: cached features, or pixels that pass through the frozen part on the fly.
 
 use super::ImageError;
 use super::plan::Sample;
@@ -16,9 +16,9 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// Batches rendered ahead of the step that wants them.
+/// Batches rendered ahead of the current step.
 const AHEAD: usize = 3;
-/// Values from which a batch of rows is gathered by several threads.
+/// A batch of at least this many values is gathered by several threads.
 const PARALLEL: usize = 1 << 18;
 
 /// The frozen part of a trial's network, and the images that go into it.
@@ -29,15 +29,15 @@ pub struct Frozen<'a> {
     /// Digest of the weights.
     pub weights: Digest,
     pub settings: &'a TrialSettings,
-    /// Positions behind which the study's trials may put a head alone.
+    /// Cuts of the search space's head-only networks, whose pooled features are cached in the same pass.
     pub taps: &'a [usize],
     pub seed: u64,
     pub device: &'a Device,
-    /// Images that layers may see at once, where memory lacks.
+    /// Micro-batch size where memory is short; `None`: the whole batch.
     pub at_once: Option<usize>,
 }
 
-/// Features of one view by image.
+/// Cached features of one view, by image.
 struct Shelf {
     features: Features,
     /// The same on a GPU, where they fit.
@@ -48,7 +48,7 @@ struct Shelf {
 /// Where a trial's batches come from.
 pub struct Feed<'a> {
     frozen: Frozen<'a>,
-    /// By view; a view that is missing is computed each time it is wanted.
+    /// By view; features of a view that is missing are computed in every pass.
     shelves: Vec<(View, Shelf)>,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Frozen<'a> {
         &self.settings.network
     }
 
-    /// What the trained part takes: pooled features if that is a head alone, which begins by pooling.
+    /// Whether the trained part takes pooled features: if it is only a head, which begins with pooling.
     fn pooled(&self) -> bool {
         self.network().head_only()
     }
@@ -81,7 +81,7 @@ impl<'a> Frozen<'a> {
         }
     }
 
-    /// The pixels of some samples as the network wants them, `[N, H, W, 3]`, row-major.
+    /// The pixels of samples as input of the network, `[N, H, W, 3]`, row-major.
     fn rendered(&self, samples: &[Sample]) -> Vec<f32> {
         let (side, channels) = (self.data.size(), self.data.channels());
         let mut out = vec![0f32; samples.len() * side * side * 3];
@@ -94,7 +94,7 @@ impl<'a> Frozen<'a> {
     }
 }
 
-/// What, beside the formulas, decides how features are rounded.
+/// Names what determines the rounding of features besides their formulas: device, instruction set, precision.
 pub fn arithmetic(device: &Device) -> String {
     match device {
         Device::Cpu => format!("cpu {}", Isa::best().name()),
@@ -106,8 +106,8 @@ pub fn arithmetic(device: &Device) -> String {
 }
 
 impl<'a> Feed<'a> {
-    /// Prepares the batches of a stretch of epochs: what is frozen and can be shared is taken from the cache, or put
-    /// there. Where the cache has no room, features are computed as they are wanted.
+    /// Prepares the batches of a range of epochs: frozen features that can be shared are read from the cache, or
+    /// computed and cached. Where the cache has no room, they are computed in every pass.
     pub fn prepare(
         frozen: Frozen<'a>,
         cache: &FeatureCache,
@@ -141,8 +141,8 @@ impl<'a> Feed<'a> {
         Ok(Self { frozen, shelves })
     }
 
-    /// Lends every batch in turn to `each`, as a tensor for the trained part. Returns the time for which `each` had
-    /// to wait for data (frozen layers that are computed on the way are not data).
+    /// Calls `each` with every batch in turn, as input of the trained part. Returns how long it waited for data;
+    /// computing frozen layers on the fly does not count as waiting.
     pub fn pass(
         &self,
         batches: &[Vec<Sample>],
@@ -177,8 +177,8 @@ impl<'a> Feed<'a> {
         Some((&shelf.features, *shelf.positions.get(&sample.image)?))
     }
 
-    /// The rows of a batch from a GPU's own memory, where all of them are in it.
-    fn gathered_there(&self, batch: &[Sample]) -> Option<candle_core::Result<Tensor>> {
+    /// The rows of a batch gathered in GPU memory, if all of them are there.
+    fn gathered_on_gpu(&self, batch: &[Sample]) -> Option<candle_core::Result<Tensor>> {
         let shelf = |sample: &Sample| self.shelves.iter().position(|(view, _)| *view == sample.view);
         let mut wanted = Vec::with_capacity(batch.len());
         for sample in batch {
@@ -196,7 +196,7 @@ impl<'a> Feed<'a> {
 
     /// One tensor from the cached rows of a batch.
     fn gathered(&self, batch: &[Sample]) -> Result<Tensor, ImageError> {
-        if let Some(x) = self.gathered_there(batch) {
+        if let Some(x) = self.gathered_on_gpu(batch) {
             return Ok(x?);
         }
         let rows: Vec<_> = batch.iter().filter_map(|sample| self.row(sample)).collect();
@@ -213,7 +213,7 @@ impl<'a> Feed<'a> {
         Ok(Tensor::from_vec(values, shape, self.frozen.device)?)
     }
 
-    /// The frozen layers, on as many images at once as memory allows.
+    /// Runs the frozen layers, in micro-batches where memory is short.
     fn prefix(&self, cut: usize, x: &Tensor) -> Result<Tensor, ImageError> {
         let (n, at_once) = (x.dim(0)?, self.frozen.at_once.unwrap_or(usize::MAX).max(1));
         if n <= at_once {
@@ -230,7 +230,7 @@ impl<'a> Feed<'a> {
             return Ok(x);
         }
         let x = self.prefix(cut, &x)?;
-        // As the cache does it, to the bit.
+        // As the cache does it, bit for bit.
         let x = if self.frozen.pooled() { averaged(&x)? } else { x };
         match self.frozen.network().cache {
             CachePrecision::F32 => Ok(x),

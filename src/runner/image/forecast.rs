@@ -12,7 +12,7 @@ use crate::spec::TrialSettings;
 use candle_core::{Device, Tensor};
 use std::time::Instant;
 
-/// Images that a measurement takes.
+/// Images per measurement.
 const IMAGES: usize = 4;
 
 /// Measured costs of one image on this machine.
@@ -20,23 +20,23 @@ const IMAGES: usize = 4;
 pub struct Forecast {
     /// Where it was measured, such as `cpu Avx512`.
     pub arithmetic: String,
-    /// Seconds an image takes through the frozen layers: spent once for each image and view that the cache keeps.
+    /// Seconds per image in the frozen layers, spent once for each image and view in the cache.
     pub frozen_seconds: f64,
-    /// Seconds a training step takes for each of its images, beyond the frozen layers.
+    /// Seconds per image of a training step, without the frozen layers.
     pub train_seconds: f64,
-    /// Seconds to judge an image, beyond the frozen layers.
+    /// Seconds to score an image, without the frozen layers.
     pub judge_seconds: f64,
-    /// Bytes of cached features an image and view; 0 where nothing is frozen.
+    /// Bytes of cached features per image and view; 0 where nothing is frozen.
     pub feature_bytes: u64,
     /// Bytes of a checkpoint.
     pub checkpoint_bytes: u64,
 }
 
-/// Measures what images of `size` pixels cost with these settings: a second or two of computing. Relative weight
-/// paths start at the current folder; pass settings that were located.
+/// Measures what images of `size` pixels cost with these settings, in a second or two of computing. Relative weight
+/// paths start at the current folder; resolve them first with [`located`](super::located).
 ///
 /// # Errors
-/// Where the network cannot be had, or images of this size do not reach the head.
+/// If the network cannot be built, or images of this size do not reach the head.
 pub fn forecast(
     settings: &TrialSettings,
     size: usize,
@@ -93,10 +93,10 @@ pub fn forecast(
     })
 }
 
-/// [`forecast`] on this device.
+/// [`forecast`] on a device given by its name.
 ///
 /// # Errors
-/// As [`forecast`], and where there is no such device.
+/// As [`forecast`], and if there is no such device.
 pub fn forecast_on(
     settings: &TrialSettings,
     size: usize,
@@ -112,7 +112,7 @@ fn frozen(backbone: &dyn Backbone, cut: usize, images: &Tensor, pooled: bool) ->
     Ok(if pooled { head::pool(&x)? } else { x })
 }
 
-/// Seconds an image takes: the faster of two runs after one that warms up.
+/// Seconds per image: the faster of two runs after a warm-up run.
 fn timed(device: &Device, mut work: impl FnMut() -> Result<(), ImageError>) -> Result<f64, ImageError> {
     work()?;
     let mut best = f64::INFINITY;

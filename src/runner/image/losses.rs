@@ -1,22 +1,22 @@
-//! Losses of an epoch's steps, read where that makes nobody wait.
+//! Losses of an epoch's steps, read in groups so that no step waits for a GPU.
 //!
-//! On the CPU a loss is known when a step is over. On a GPU a step is over when all of its work is queued, and to read its
-//! loss is to wait for it; so losses are read some dozens at a time. A step after a loss that was not finite has then
-//! been taken, which does not matter: the epoch ends in an error, and nothing of it is kept.
+//! On the CPU a loss is known when its step ends. On a GPU a step ends once its work is queued, and reading its loss
+//! would wait for that work; so losses are read several dozen at a time. Steps may then follow a loss that was not
+//! finite, which does no harm: the epoch ends in an error, and nothing of it is kept.
 
 use super::ImageError;
 use crate::ids::Epoch;
 use candle_core::Tensor;
 
-/// Losses that wait at most.
+/// The most losses that wait to be read.
 const AT_ONCE: usize = 64;
 
-/// A step's loss, before the step.
+/// A step's loss, computed before its update.
 #[derive(Clone, Debug)]
 pub enum StepLoss {
     /// Known. If it is not finite the step was not taken.
     Known(f32),
-    /// A scalar on a device.
+    /// A scalar on a GPU, not yet read.
     Waiting(Tensor),
 }
 

@@ -1,8 +1,8 @@
 //! Image trials: transfer learning in candle on a cached frozen prefix.
 //!
-//! `plan` says which images an epoch visits; `feed` brings them, as cached features or as pixels through the frozen
-//! layers; `model` is the trained part of one fold; `trial` runs epochs over all folds; this file opens things once,
-//! and writes checkpoints and predictions.
+//! `plan` decides which images an epoch visits; `feed` provides them, as cached features or as pixels through the
+//! frozen layers; `model` is the trained part of one fold; `training` runs epochs over all folds; this file opens data,
+//! networks and cache once, and writes checkpoints and predictions.
 
 mod cost;
 mod error;
@@ -51,13 +51,13 @@ pub struct ImageRunner {
     opened: Option<Opened>,
 }
 
-/// What is kept from order to order.
+/// What is kept between orders.
 struct Opened {
     device: Device,
     named: crate::spec::Device,
     data: DataSet,
     cache: FeatureCache,
-    /// By the settings that decide them; few, so a list does.
+    /// By the settings that determine them; a list, as there are few.
     networks: Vec<(crate::spec::NetworkKey, Built)>,
 }
 
@@ -67,19 +67,19 @@ impl ImageRunner {
         Self { study: study.clone(), base: base.to_owned(), opened: None }
     }
 
-    /// What the images are. Opens them at the first call.
+    /// A summary of the images, which the first call opens.
     ///
     /// # Errors
-    /// If they or the device cannot be opened.
+    /// If the images or the device cannot be opened.
     pub fn data(&mut self, slot: &DeviceSlot, sink: &mut dyn EpochSink) -> Result<&DataSummary, ImageError> {
         self.open_data(slot, sink).map(|opened| opened.data.summary())
     }
 
-    /// Makes sure that [`ImageRunner::test`] with the same arguments can score: network, weights and checkpoint are
-    /// there and belong together. Looks at no image.
+    /// Checks that [`ImageRunner::test`] with the same arguments can score: that network, weights and checkpoint exist
+    /// and match. Scores no image.
     ///
     /// # Errors
-    /// Where there are no test images, or the checkpoint is gone, damaged or another trial's.
+    /// If there are no test images, or the checkpoint is gone, damaged or another trial's.
     pub fn rehearse(
         &mut self,
         trial: (TrialNumber, &Params),
@@ -92,10 +92,10 @@ impl ImageRunner {
         self.restored(trial.0, (&settings, &taps), checkpoint, slot, sink)?.1.can_test()
     }
 
-    /// Scores the locked test images with a trial's checkpoint: the mean over its folds' models.
+    /// Scores the locked test images with a trial's checkpoint: mean scores over its folds' models.
     ///
     /// # Errors
-    /// Where there are no test images, or the checkpoint does not belong to the trial.
+    /// If there are no test images, or the checkpoint does not belong to the trial.
     pub fn test(
         &mut self,
         trial: (TrialNumber, &Params),
@@ -109,7 +109,7 @@ impl ImageRunner {
         trial.test(&opened.cache, sink)
     }
 
-    /// A trial as a checkpoint holds it.
+    /// A trial restored from a checkpoint.
     fn restored<'a>(
         &'a mut self,
         trial: TrialNumber,
@@ -132,10 +132,10 @@ impl ImageRunner {
         self.study.runner.settings(params).map_err(ImageError::Settings)
     }
 
-    /// The cuts of all networks with nothing but a head to train that the space can ask for, beside whatever else is like
-    /// this trial's: one way through the network keeps the averages of all.
+    /// The cuts of all head-only networks that the search space allows with this trial's other settings: one pass
+    /// through the frozen backbone caches the pooled features of all of them.
     fn taps(&self, settings: &TrialSettings) -> Vec<usize> {
-        // `None`: not searched; what the trial has.
+        // `None`: not searched, so the trial's own value.
         let choices = |name: &str| -> Vec<Option<&Value>> {
             match self.study.space.parameters.iter().find(|p| p.name == name).map(|p| &p.domain) {
                 Some(domain) if !domain.choices().is_empty() => domain.choices().iter().map(Some).collect(),
@@ -158,7 +158,7 @@ impl ImageRunner {
         cuts.into_iter().collect()
     }
 
-    /// What a checkpoint must share with the trial that resumes from it.
+    /// Digest of what a checkpoint must have in common with the trial that resumes from it.
     fn digest(&self, settings: &TrialSettings) -> Digest {
         let data = match &self.study.runner {
             RunnerSpec::Image { data, .. } => serde_json::to_string(data),
@@ -194,7 +194,7 @@ impl ImageRunner {
     fn open_data(&mut self, slot: &DeviceSlot, sink: &mut dyn EpochSink) -> Result<&mut Opened, ImageError> {
         if self.opened.as_ref().is_none_or(|o| o.named != slot.device) {
             let RunnerSpec::Image { data, .. } = &self.study.runner else { return Err(ImageError::NotImages) };
-            // The pool of all kernels is the process's own: a process that has one already keeps it.
+            // The thread pool of all kernels is global to the process; an existing one is kept.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(slot.threads).build_global();
             let (seed, base) = (self.study.seed, &self.base);
             let opened = watched(sink, |watch| DataSet::open(data, seed, base, &slot.cache_dir, watch));
@@ -291,7 +291,7 @@ fn frozen<'a>(
     }
 }
 
-/// The network with the path of its weight file starting at `base`, the study file's folder.
+/// The network, with a relative path of its weight file resolved against `base`, the study file's folder.
 pub fn located(network: &NetworkSpec, base: &Path) -> NetworkSpec {
     let mut network = network.clone();
     if let WeightSource::File(path) = &mut network.weights {
@@ -300,11 +300,11 @@ pub fn located(network: &NetworkSpec, base: &Path) -> NetworkSpec {
     network
 }
 
-/// Makes sure that the weights of every network that the study may ask for can be had: what is missing is better told
-/// before the first trial than by each. Looks on the CPU, so that whoever asks keeps no GPU's memory.
+/// Checks that the weights of every backbone in the search space can be loaded, so that a missing one is reported
+/// before the first trial. Loads them on the CPU, so that the calling process holds no GPU memory.
 ///
 /// # Errors
-/// The first that cannot.
+/// If one cannot be loaded, or the study has no images.
 pub fn usable(study: &StudySpec, base: &Path) -> Result<(), ImageError> {
     let RunnerSpec::Image { network, .. } = &study.runner else { return Err(ImageError::NotImages) };
     let searched = study.space.parameters.iter().find(|p| p.name == "backbone");
@@ -320,7 +320,7 @@ pub fn usable(study: &StudySpec, base: &Path) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// The device of this name: one as people write it, the first where that is several.
+/// Opens a device.
 fn device(named: crate::spec::Device) -> Result<Device, ImageError> {
     super::device::open(named).map_err(|e| ImageError::Device(Box::new(e)))
 }

@@ -26,19 +26,19 @@ pub struct Model {
     at_once: Option<usize>,
 }
 
-/// What a new model needs to know beside the trial's settings.
+/// What a new model needs besides the trial's settings.
 pub struct InitialState<'a> {
     pub backbone: &'a dyn Backbone,
     pub classes: usize,
     pub seed: u64,
     pub trial: TrialNumber,
     pub fold: u32,
-    /// Steps of an epoch.
+    /// Steps per epoch.
     pub steps: usize,
     /// Weights of the classes in the loss; empty: all 1.
     pub class_weights: Vec<f64>,
     pub device: &'a Device,
-    /// Images that the trained layers may see at once, where memory lacks.
+    /// Micro-batch size of the trained layers where memory is short; `None`: the whole batch.
     pub at_once: Option<usize>,
 }
 
@@ -78,8 +78,8 @@ impl Model {
         self.optimiser.steps()
     }
 
-    /// One step on a batch whose first sample is the `first_sample`-th of the epoch. Returns the loss before it;
-    /// after a known loss that is not finite nothing is changed.
+    /// One optimiser step on a batch whose first sample is the `first_sample`-th of the epoch. Returns the loss before
+    /// the step; if that is known and not finite, no step is taken.
     pub fn step(&mut self, x: &Tensor, labels: &[u32], epoch: Epoch, first_sample: u64) -> Result<losses::StepLoss> {
         let key = DropoutKey { epoch, first_sample, ..self.key };
         if let (Some(suffix), Some(at_once)) = (&self.suffix, self.at_once.filter(|&n| n < labels.len())) {
@@ -101,30 +101,29 @@ impl Model {
         Ok(known.map_or_else(|| losses::StepLoss::Waiting(loss.detach()), losses::StepLoss::Known))
     }
 
-    /// Whether every parameter is a number. Some of a GPU's operations make 0 of NaN, so that it would not show in the
-    /// scores.
+    /// Whether all parameters and buffers are finite. Some GPU operations turn NaN into 0, so scores need not show it.
     pub fn is_finite(&self) -> Result<bool> {
         let sums = self.variables().into_iter().map(|(_, var)| var.as_detached_tensor().sum_all());
         let sums = Tensor::stack(&sums.collect::<Result<Vec<_>>>()?, 0)?;
         Ok(sums.to_vec1::<f32>()?.iter().all(|sum| sum.is_finite()))
     }
 
-    /// The classes' softmax scores, a row a sample.
+    /// The classes' softmax scores, one row per sample.
     pub fn scores(&self, x: &Tensor) -> Result<Vec<Vec<f32>>> {
         softmax(&self.logits(x, Mode::Eval, &self.key)?.detach(), 1)?.to_vec2()
     }
 
-    /// No pooled features yet, for [`Model::add_to`].
+    /// An empty population of pooled features, for [`Model::add_to`] to fill.
     pub fn population(&self) -> Population {
         Population::new(&self.head)
     }
 
-    /// Adds the features on which the head sits to a population.
+    /// Adds the head's input features to a population.
     pub fn add_to(&self, population: &mut Population, x: &Tensor) -> Result<()> {
         population.add(&self.features(x, Mode::Eval)?)
     }
 
-    /// Judges from now on with the statistics of a population.
+    /// Sets the head's batch norm, in evaluation mode, to the statistics of a population.
     pub fn set_statistics(&self, population: &Population) -> Result<()> {
         self.head.set_statistics(population)
     }
@@ -149,7 +148,7 @@ impl Model {
         parameters.into_iter().map(named("parameter")).chain(buffers.into_iter().map(named("buffer"))).collect()
     }
 
-    /// Adds this model's tensors to those of a checkpoint, as files hold them.
+    /// Adds this model's tensors to those of a checkpoint, in the layout of files.
     pub fn save(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
         let fold = self.fold;
         let moments = self.optimiser.state().into_iter().map(|(name, t)| (format!("{fold}/optimiser/{name}"), t));
@@ -164,7 +163,7 @@ impl Model {
         Ok(())
     }
 
-    /// A checkpoint's tensor, laid out for this model's device.
+    /// A checkpoint's tensor, in the layout of this model's device.
     fn stored(
         &self,
         checkpoint: &Checkpoint,
@@ -180,7 +179,7 @@ impl Model {
         if own.dims() == dims { Ok(own) } else { Err(misfit()) }
     }
 
-    /// Takes up where a checkpoint left off.
+    /// Restores the state in a checkpoint.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> std::result::Result<(), CheckpointError> {
         for (name, var) in self.variables() {
             var.set(&self.stored(checkpoint, &name, var.dims())?)?;
@@ -203,7 +202,7 @@ impl Model {
     }
 }
 
-/// The parameter behind a name in a checkpoint, such as `0/optimiser/first/Mixed_7a.branch3x3_1.conv.weight`.
+/// The parameter's part of a name in a checkpoint, such as `0/optimiser/first/Mixed_7a.branch3x3_1.conv.weight`.
 fn parameter(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }

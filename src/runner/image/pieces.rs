@@ -1,22 +1,22 @@
-//! A training step on a few images at a time, for want of memory: to rounding the step on the whole batch.
+//! A training step in micro-batches, where memory is short: up to rounding, the step on the whole batch.
 //!
-//! What fills memory are the feature maps that the trained layers keep for their gradients. So these see the batch in
-//! pieces; the head, whose batch norm and loss need all of it and whose input is small, sees it whole:
-//! each piece forward, keeping its pooled output alone; the head and the loss on all of them, and back to the pooled
-//! outputs; each piece forward again and back from there. That costs one more forward pass (as gradient checkpointing
-//! does; Chen et al. 2016) and gives the gradients of the whole batch. Only batch norm of the trained layers in
-//! training mode tells the difference: its statistics are those of a piece.
+//! Most memory is taken by the feature maps that the trained layers keep for their gradients. So these layers see the
+//! batch in pieces, while the head, whose batch norm and loss need the whole batch and whose input is small, sees it
+//! whole. Each piece goes forward, keeping only its pooled output; then head and loss run on all pooled outputs, and
+//! backward to them; then each piece goes forward again, and backward from its pooled output. That costs one more
+//! forward pass (as gradient checkpointing does; Chen et al. 2016) and gives the gradients of the whole batch. Only
+//! batch norm of the trained layers in training mode differs: its statistics are those of a piece.
 
 use crate::nn::{Mode, Suffix, backward, head};
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
-/// Images at once when a batch of `batch` was halved `halvings` times.
+/// Micro-batch size: `batch` halved `halvings` times, at least 1.
 pub fn at_once(batch: usize, halvings: u32) -> usize {
     batch.div_ceil(1usize.checked_shl(halvings).unwrap_or(usize::MAX)).max(1)
 }
 
-/// The loss of a batch `x`, computed `at_once` images at a time, and the gradients of all parameters; none where the
+/// The loss of a batch `x`, computed `at_once` images at a time, and the gradients of all parameters; `None` if the
 /// loss is not finite. `loss` is the head's and the loss function's part, from pooled features `[N, C]` to a scalar.
 pub fn gradients(
     suffix: &dyn Suffix,
@@ -30,7 +30,7 @@ pub fn gradients(
     let pooled =
         |&(from, count): &(usize, usize)| head::pool(&suffix.forward(&x.narrow(0, from, count)?, Mode::Train)?);
 
-    // The second pass is the one that counts for running statistics.
+    // Only the second forward pass is to update running statistics: they are restored after the first.
     let before = suffix.buffers().into_iter().map(|(_, var)| Ok((var.as_detached_tensor().copy()?, var)));
     let before = before.collect::<Result<Vec<_>>>()?;
     let all = pieces.iter().map(|piece| Ok(pooled(piece)?.detach())).collect::<Result<Vec<_>>>()?;
@@ -45,10 +45,10 @@ pub fn gradients(
         return Ok((value, None));
     }
     let mut gradients = loss.backward()?;
-    let Some(behind) = gradients.remove(&all) else { return Ok((value, Some(gradients))) };
+    let Some(upstream) = gradients.remove(&all) else { return Ok((value, Some(gradients))) };
     let parameters = suffix.parameters();
     for piece in &pieces {
-        let product = (pooled(piece)? * behind.narrow(0, piece.0, piece.1)?)?.sum_all()?;
+        let product = (pooled(piece)? * upstream.narrow(0, piece.0, piece.1)?)?.sum_all()?;
         let mut of_piece = backward(&product, Some(suffix))?;
         for (_, var) in &parameters {
             let Some(new) = of_piece.remove(var) else { continue };
@@ -80,7 +80,8 @@ mod tests {
         t.flatten_all().unwrap().to_vec1().unwrap()
     }
 
-    /// Every gradient on the whole batch beside that by pieces, the largest difference relative to the largest value.
+    /// Compares the step on the whole batch with the one in pieces: the largest difference of gradients, relative to
+    /// the largest value of a gradient, and the running statistics of both.
     fn compared(batch_norm: BatchNormMode, at_once: usize) -> (f32, Vec<f32>, Vec<f32>) {
         let tensors = random(0.125, 5, &Device::Cpu).unwrap();
         let network = InceptionV3::new(&tensors, 0.125, PoolPadding::Excluded, &Device::Cpu).unwrap();

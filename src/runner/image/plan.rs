@@ -1,4 +1,4 @@
-//! Which images an epoch visits, in which order, in which view: keyed draws, nothing else.
+//! Which images an epoch visits, in which order and view: all drawn from keyed random streams.
 
 use crate::data::augment::View;
 use crate::ids::{Epoch, TrialNumber};
@@ -16,7 +16,7 @@ pub struct Sample {
     pub view: View,
 }
 
-/// What decides the epochs of one fold of one trial.
+/// What determines the epochs of one fold of one trial.
 #[derive(Clone, Copy, Debug)]
 pub struct Planner<'a> {
     pub seed: u64,
@@ -49,7 +49,7 @@ impl Planner<'_> {
         batches(samples.len(), self.training.batch_size as usize).map(|range| samples[range].to_vec()).collect()
     }
 
-    /// Steps of every epoch.
+    /// Steps per epoch.
     pub fn steps(&self) -> usize {
         batches(self.visited(Epoch(1)).len(), self.training.batch_size as usize).count()
     }
@@ -58,6 +58,7 @@ impl Planner<'_> {
         [u64::from(self.trial.0), u64::from(epoch.0), u64::from(self.fold)]
     }
 
+    /// Positions in `train` that an epoch visits, before shuffling.
     fn visited(&self, epoch: Epoch) -> Vec<usize> {
         match self.training.imbalance {
             ImbalancePolicy::None | ImbalancePolicy::Weights => (0..self.train.len()).collect(),
@@ -83,8 +84,8 @@ impl Planner<'_> {
     }
 }
 
-/// Cuts `n` samples into batches of `size`. A last batch of one joins the one before: batch norm learns nothing
-/// from a single sample.
+/// Cuts `n` samples into batches of `size`. A last batch of one sample joins the batch before it: batch norm learns
+/// nothing from a single sample.
 pub fn batches(n: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let size = size.max(1);
     let count = if n % size == 1 && n > size && size > 1 { n / size } else { n.div_ceil(size) };
@@ -131,7 +132,7 @@ mod tests {
     fn an_epoch_visits_every_image_once_in_an_order_of_its_own() {
         let (t, a) = (training(ImbalancePolicy::Weights), augment(0.0, Views::Bank(8)));
         let base = plan(&t, &a, 0, 0, 1);
-        // Nine in fours: the last one joins the second batch.
+        // Nine samples in batches of four: the last sample joins the second batch.
         assert_eq!(base.iter().map(Vec::len).collect::<Vec<_>>(), [4, 5]);
         let mut images: Vec<_> = base.concat().iter().map(|s| s.image).collect();
         images.sort_unstable();

@@ -1,14 +1,13 @@
-//! Cached features in a GPU's memory, where they fit: a batch is then gathered there, and nothing is sent.
+//! Cached features kept in GPU memory, where they fit: batches are gathered there, without a transfer.
 
 use crate::data::features::Features;
 use crate::nn::cuda::device::Memory;
 use candle_core::{DType, Device, Result, Tensor};
 
-/// Rows sent at once.
+/// Rows copied to the GPU at once.
 const ROWS: usize = 256;
 
-/// Bytes that rows may take of a GPU's memory: half of what this process can still have, so that training has the
-/// rest.
+/// Bytes of GPU memory that features may take: half of what this process can still allocate; the rest is for training.
 fn room(memory: &Memory) -> u64 {
     (memory.free + memory.reserved.saturating_sub(memory.used)) / 2
 }
@@ -17,7 +16,7 @@ fn room(memory: &Memory) -> u64 {
 pub struct Resident(Tensor);
 
 impl Resident {
-    /// Sends all rows to `device`; `None` on the CPU, where they are read in place, and where they do not fit.
+    /// Copies all rows to `device`; `None` on the CPU, where they are read in place, and where they do not fit.
     ///
     /// # Errors
     /// If the device fails.
@@ -54,10 +53,10 @@ impl Resident {
     }
 }
 
-/// One tensor of the rows `(shelf, position)`, in this order, by one gathering a shelf.
+/// Gathers the rows `(shelf, position)` into one tensor in this order, with one gather per shelf.
 ///
 /// # Errors
-/// Where there is no row, or the device fails.
+/// If `wanted` is empty, or the device fails.
 pub fn gather(wanted: &[(usize, usize)], of_shelf: impl Fn(usize, &[usize]) -> Result<Tensor>) -> Result<Tensor> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by_key(|&i| wanted[i].0);

@@ -104,6 +104,7 @@ fn study() -> StudySpec {
             precision: Default::default(),
             virtual_workers: 8,
         },
+        changed_defaults: ChangedDefaults::default(),
     }
 }
 
@@ -143,7 +144,7 @@ fn run(study: &StudySpec, slot: &DeviceSlot, order: &WorkOrder, start: &Start) -
     Ok(listener)
 }
 
-/// What a trial leaves behind, without times.
+/// What a trial reports, without times.
 fn traces(listener: &Listener) -> Vec<(Epoch, Option<f64>, BTreeMap<String, f64>, Option<f64>, FileRef, FileRef)> {
     let files = |r: &EpochReport| (r.checkpoint.clone().unwrap(), r.predictions.clone().unwrap());
     let of = |r: &EpochReport| {
@@ -153,7 +154,7 @@ fn traces(listener: &Listener) -> Vec<(Epoch, Option<f64>, BTreeMap<String, f64>
     listener.reports.iter().map(of).collect()
 }
 
-/// Trains straight through, and again stopped after the first epoch and resumed by a new process's runner.
+/// Trains without interruption, and again stopped after the first epoch and resumed by a new runner; compares the two.
 fn resumes_exactly(study: &StudySpec) {
     let folder = tempfile::tempdir().unwrap();
     let straight = run(study, &slot(folder.path(), "straight"), &order(0, 3), &Start::default()).unwrap();
@@ -168,7 +169,7 @@ fn resumes_exactly(study: &StudySpec) {
 
     let mut broken = traces(&first);
     broken.extend(traces(&second));
-    // Digests of checkpoint and prediction files among them: equal to the bit.
+    // This includes the digests of checkpoint and prediction files: equal bit for bit.
     assert_eq!(traces(&straight), broken);
     for (.., checkpoint, predictions) in &broken {
         for file in [checkpoint, predictions] {
@@ -194,7 +195,7 @@ fn a_fine_tuned_network_with_training_batch_norm_resumes_to_the_bit() {
 }
 
 #[test]
-fn statistics_that_are_computed_anew_resume_to_the_bit() {
+fn recomputed_statistics_resume_to_the_bit() {
     let study = |norm_statistics| {
         varied(|_, network, _, training, augment| {
             network.tap = "Mixed_5c".to_owned();
@@ -230,14 +231,14 @@ fn folds_resume_to_the_bit_and_pool_their_predictions() {
     let report = &listener.reports[0];
     let pooled =
         metrics::predictions::read_csv(&slot.study_dir.join(&report.predictions.as_ref().unwrap().path)).unwrap();
-    // 40 images, a fifth of them locked: every other one is judged once, by the model that did not see it.
+    // 40 images, a fifth of them locked: every other one is scored once, by the model that was not trained on it.
     let images: std::collections::BTreeSet<_> = pooled.rows.iter().map(|r| &r.image).collect();
     assert_eq!((pooled.rows.len(), images.len()), (32, 32));
     assert!(report.metrics.contains_key("roc_auc") && report.metrics.contains_key("recall@0.5"));
 }
 
 #[test]
-fn everything_can_be_trained() {
+fn all_layers_can_be_trained() {
     let folder = tempfile::tempdir().unwrap();
     let study = varied(|_, network, _, _, _| {
         network.tap = "Conv2d_2b_3x3".to_owned();
@@ -248,7 +249,7 @@ fn everything_can_be_trained() {
 }
 
 #[test]
-fn a_cache_without_room_changes_nothing() {
+fn a_cache_without_room_changes_no_result() {
     let folder = tempfile::tempdir().unwrap();
     let mut study = varied(|_, _, _, _, augment| augment.strength = 0.7);
     let cached = run(&study, &slot(folder.path(), "a"), &order(0, 2), &Start::default()).unwrap();
@@ -261,7 +262,7 @@ fn a_cache_without_room_changes_nothing() {
 }
 
 #[test]
-fn fresh_views_are_new_in_every_epoch_and_kept_nowhere() {
+fn fresh_views_are_not_cached() {
     let trained = |views| {
         let folder = tempfile::tempdir().unwrap();
         let study = varied(|_, _, _, _, augment| (augment.strength, augment.views) = (0.7, views));
@@ -281,7 +282,7 @@ fn fresh_views_are_new_in_every_epoch_and_kept_nowhere() {
 }
 
 #[test]
-fn one_trial_keeps_the_averages_at_all_taps_of_the_space() {
+fn one_trial_caches_pooled_features_of_all_taps_in_the_space() {
     let folder = tempfile::tempdir().unwrap();
     let mut study = varied(|_, _, _, _, augment| augment.strength = 0.7);
     let choices = ["Mixed_5b", "Mixed_5c", "Conv2d_4a_3x3"].map(|tap| Value::Text(tap.to_owned()));
@@ -314,7 +315,7 @@ fn one_trial_keeps_the_averages_at_all_taps_of_the_space() {
 }
 
 #[test]
-fn a_wild_learning_rate_is_told_as_divergence() {
+fn a_huge_learning_rate_is_reported_as_divergence() {
     let folder = tempfile::tempdir().unwrap();
     let study = varied(|_, _, head, training, _| {
         training.learning_rate = 1e38;
@@ -333,13 +334,13 @@ fn an_interrupt_drops_the_running_epoch() {
     let mut listener = Listener { interrupt_at: Some(4), ..Listener::default() };
     let slot = slot(folder.path(), "run");
     ImageRunner::new(&study(), Path::new(".")).run(&order(0, 3), &Start::default(), &slot, &mut listener).unwrap();
-    // Three steps are an epoch: the fourth belongs to the second.
+    // An epoch has three steps: the fourth step belongs to the second epoch.
     assert_eq!(listener.reports.len(), 1);
     assert_eq!(listener.seen.iter().filter(|s| s.starts_with("train")).count(), 4);
 }
 
 #[test]
-fn test_images_are_scored_by_the_folds_together() {
+fn test_scores_are_means_over_the_folds() {
     let folder = tempfile::tempdir().unwrap();
     let study = varied(|data, _, _, _, _| data.split.folds = Some(2));
     let slot = slot(folder.path(), "run");
@@ -387,7 +388,7 @@ fn a_forecast_measures_what_a_trial_would_do() {
 }
 
 #[test]
-fn a_trial_that_ran_out_of_memory_trains_the_same_by_pieces() {
+fn micro_batches_train_like_the_whole_batch() {
     let study = varied(|_, network, _, training, augment| {
         (network.tap, network.freeze) = ("Mixed_5d".to_owned(), FreezeTo::Stage("Mixed_5b".to_owned()));
         (training.epochs, training.batch_size) = (2, 6);

@@ -1,4 +1,4 @@
-//! One trial: a model for every fold, trained and judged epoch by epoch.
+//! One trial: a model for every fold, trained and validated epoch by epoch.
 
 use super::ImageError;
 use super::feed::{Feed, Frozen};
@@ -20,10 +20,11 @@ use crate::spec::{ImbalancePolicy, NormStatistics, Objective, TrialSettings};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Images that are scored at once where the trained part is a head alone.
+/// Images scored at once where only a head is trained.
 const SCORED_AT_ONCE: usize = 256;
-/// Images over which statistics are computed anew: Wu and Johnson (2021) found a thousand to be enough.
-const MEASURED: usize = 1024;
+/// Images over which batch-norm statistics are computed after an epoch: a quarter of its samples, within these bounds.
+/// Wu and Johnson (2021) found a thousand to be enough for all layers of a network; the head's need fewer.
+const MEASURED: std::ops::RangeInclusive<usize> = 256..=1024;
 
 /// A trial in training.
 pub struct Training<'a> {
@@ -90,7 +91,7 @@ impl<'a> Training<'a> {
         Ok(Self { frozen, objective, number, settings, digest, folds })
     }
 
-    /// Takes up where a checkpoint left off.
+    /// Restores the state in a checkpoint.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), ImageError> {
         let Note { trial, settings, .. } = &checkpoint.note;
         if (*trial, *settings) != (self.number, self.digest) {
@@ -104,7 +105,7 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// What a run needs to go on after `epoch`.
+    /// The state from which training resumes after `epoch`.
     pub fn checkpoint(&self, epoch: Epoch) -> Result<Checkpoint, ImageError> {
         let mut tensors = BTreeMap::new();
         self.folds.iter().try_for_each(|f| f.model.save(&mut tensors))?;
@@ -112,7 +113,8 @@ impl<'a> Training<'a> {
         Ok(Checkpoint { note: Note::new(self.number, epoch, self.digest, steps), tensors })
     }
 
-    /// Prepares the data of the epochs after `from`, up to `to`: training views, and validation images as they are.
+    /// Prepares the data of the epochs after `from`, up to `to`: views of training images, and original validation
+    /// images.
     pub fn feed(
         &self,
         cache: &FeatureCache,
@@ -129,7 +131,7 @@ impl<'a> Training<'a> {
         watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))
     }
 
-    /// Trains one epoch (the first is 1) and judges it on the validation images.
+    /// Trains one epoch (the first is 1) and evaluates it on the validation images.
     pub fn epoch(&mut self, epoch: Epoch, feed: &Feed<'_>, sink: &mut dyn EpochSink) -> Result<Trained, ImageError> {
         let began = Instant::now();
         let mut report = EpochReport { epoch, ..EpochReport::default() };
@@ -143,13 +145,13 @@ impl<'a> Training<'a> {
         report.train_loss = Some(loss / report.images as f64);
         if self.settings.training.norm_statistics == NormStatistics::Precise {
             for number in 0..self.folds.len() {
-                self.measure(number, epoch, feed, sink)?;
+                self.recompute_statistics(number, epoch, feed, sink)?;
             }
         }
         let mut pooled = Vec::new();
         let mut by_fold = Vec::new();
         for number in 0..self.folds.len() {
-            let rows = self.judge(number, epoch, feed, sink)?;
+            let rows = self.validate(number, epoch, feed, sink)?;
             by_fold.push(self.predictions(rows.clone()));
             pooled.extend(rows);
         }
@@ -162,7 +164,8 @@ impl<'a> Training<'a> {
         Ok(Trained { report, predictions: self.predictions(pooled) })
     }
 
-    /// Trains fold `number` for an epoch: the sum of its samples' losses, their number, seconds waited for data.
+    /// Trains fold `number` for an epoch. Returns the sum of its samples' losses, their number, and the seconds waited
+    /// for data.
     fn train(
         &mut self,
         number: usize,
@@ -194,9 +197,9 @@ impl<'a> Training<'a> {
         Ok((sum, total, waited.as_secs_f64()))
     }
 
-    /// Computes the statistics of the head's batch norm anew: over the epoch's last samples, whose order is random, as the
-    /// weights are now.
-    fn measure(
+    /// Recomputes the statistics of the head's batch norm with the current weights, over the last samples of the epoch,
+    /// whose order is random.
+    fn recompute_statistics(
         &self,
         number: usize,
         epoch: Epoch,
@@ -206,7 +209,8 @@ impl<'a> Training<'a> {
         let FoldOfTrial { fold, labels, model } = &self.folds[number];
         let plan = planner(&self.frozen, self.number, number as u32, fold, labels).epoch(epoch);
         let samples = plan.concat();
-        let samples = &samples[samples.len().saturating_sub(MEASURED)..];
+        let measured = samples.len().div_ceil(4).clamp(*MEASURED.start(), *MEASURED.end());
+        let samples = &samples[samples.len().saturating_sub(measured)..];
         let plan: Vec<Vec<Sample>> = samples.chunks(self.at_once()).map(<[Sample]>::to_vec).collect();
         let (mut population, mut done) = (model.population(), 0);
         feed.pass(&plan, |step, x| {
@@ -221,7 +225,7 @@ impl<'a> Training<'a> {
         Ok(model.set_statistics(&population)?)
     }
 
-    /// Images that are seen at once where nothing is trained.
+    /// Batch size where nothing is trained.
     fn at_once(&self) -> usize {
         let at_once =
             if self.settings.network.head_only() { SCORED_AT_ONCE } else { self.settings.training.batch_size as usize };
@@ -229,7 +233,7 @@ impl<'a> Training<'a> {
     }
 
     /// Scores the validation images of fold `number`.
-    fn judge(
+    fn validate(
         &self,
         number: usize,
         epoch: Epoch,
@@ -244,7 +248,7 @@ impl<'a> Training<'a> {
         Ok(self.rows(&f.fold.validation, scores))
     }
 
-    /// Mean scores of some folds' models.
+    /// Mean scores of the folds' models.
     fn scores(
         &self,
         folds: &[FoldOfTrial<'_>],
@@ -308,8 +312,8 @@ impl<'a> Training<'a> {
         Predictions { classes: data.classes().to_vec(), positive: data.positive(), rows }
     }
 
-    /// The objective, and every metric defined in all folds: means over the folds. Thresholded metrics are at the
-    /// operating point, which stands beside them as `threshold`; those at 0.5 have `@0.5` behind their names.
+    /// The objective, and every metric that is defined in all folds, as means over the folds. Thresholded metrics are
+    /// taken at the operating point, which is reported as `threshold`; those at 0.5 have the suffix `@0.5`.
     fn figures(&self, folds: &[Predictions]) -> Result<(f64, BTreeMap<String, f64>), ImageError> {
         let Objective { metric, operating_point, .. } = self.objective;
         let mut value = 0.0;
@@ -338,7 +342,7 @@ impl<'a> Training<'a> {
     }
 }
 
-/// Why a figure of these predictions may be undefined.
+/// Why a metric of these predictions may be undefined.
 fn missing(predictions: &Predictions) -> String {
     let absent: Vec<&str> = (0u32..)
         .zip(&predictions.classes)

@@ -1,4 +1,4 @@
-//! Between work that runs on other threads and a sink that lives on this one.
+//! Relays between work on another thread and a sink that stays on this one.
 
 use crate::data::{Task, Watch};
 use crate::runner::{EpochSink, Phase};
@@ -12,7 +12,7 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Default)]
 struct Relay {
     latest: Mutex<Option<(Task, u64, u64)>>,
-    /// Unlike progress, none may be lost.
+    /// Unlike progress, every warning is passed on.
     warnings: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
@@ -45,7 +45,8 @@ impl Relay {
     }
 }
 
-/// Runs `work` on a thread of its own, and meanwhile passes on to `sink` what it says, and to it what `sink` says.
+/// Runs `work` on a thread of its own; meanwhile passes its progress and warnings to `sink`, and interrupts from `sink`
+/// to it.
 pub fn watched<T: Send>(sink: &mut dyn EpochSink, work: impl FnOnce(&dyn Watch) -> T + Send) -> T {
     let relay = Relay::default();
     std::thread::scope(|scope| {
@@ -53,7 +54,7 @@ pub fn watched<T: Send>(sink: &mut dyn EpochSink, work: impl FnOnce(&dyn Watch) 
         let worker = scope.spawn({
             let relay = &relay;
             move || {
-                let _done = done; // dropped at the end, also of a panic
+                let _done = done; // dropped at the end, even after a panic
                 work(relay)
             }
         });

@@ -1,4 +1,4 @@
-//! Events as rows of text. These names are the format of the database: version 1 keeps them for ever.
+//! Events as text. The names of kinds and fields are part of the database format and never change.
 
 use super::super::StoreError;
 use crate::engine::{EpochReport, Event, FailureClass, Outcome, WarmStart, WorkOrder};

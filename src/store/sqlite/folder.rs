@@ -77,7 +77,7 @@ impl Claim for FolderClaim {
         Ok(Box::new(SqliteStore::create(&self.database, spec)?))
     }
 
-    /// With the files that SQLite keeps beside the database.
+    /// Also removes the files that SQLite keeps beside the database.
     fn remove(&self) -> Result<(), StoreError> {
         for suffix in ["", "-wal", "-shm"] {
             let mut path = self.database.as_os_str().to_owned();

@@ -1,4 +1,4 @@
-//! The format of the database: making one, and bringing an older one to today's.
+//! The format of the database: creation, and migration from older formats.
 
 use super::{Fault, read, write};
 use crate::history::History;
@@ -9,19 +9,19 @@ use std::path::Path;
 
 /// The format this program writes, kept in `PRAGMA user_version`.
 ///
-/// - 1: rows were written event by event; a loser of a rung stayed `paused` until the run ended.
+/// - 1: rows were written event by event; a trial not promoted from its rung stayed `paused` until the run ended.
 /// - 2: rows are those of [`History`]; `trial` has `result` and `result_epochs`.
 pub const FORMAT_VERSION: i64 = 2;
 
-/// `PRAGMA application_id`: `hpse` in ASCII. `file(1)` and we recognise a study by it.
+/// `PRAGMA application_id`: `hpse` in ASCII. It identifies a study database, also to `file(1)`.
 const APPLICATION_ID: i64 = 0x6870_7365;
 
-/// The study, its events, its runs.
+/// Tables of the study, its events and its runs.
 const TRUTH: &str = include_str!("truth.sql");
-/// What follows from events: tables that are made anew for an older database.
+/// Tables derived from events, which are rebuilt for an older database.
 const ROWS: &str = include_str!("rows.sql");
 
-/// Makes an empty study.
+/// Creates the database of a study without events.
 pub(super) fn draft(path: &Path, spec: &StudySpec) -> Result<(), Fault> {
     let mut connection = Connection::open(path)?;
     let transaction = connection.transaction()?;
@@ -60,7 +60,7 @@ pub(super) fn stored_spec(connection: &Connection) -> Result<StudySpec, Fault> {
     Ok(serde_json::from_str(&text).map_err(|source| StoreError::Codec { what: "the study".to_owned(), source })?)
 }
 
-/// The format of a database that is ours and not of a later program.
+/// The format of a database; an error if it is not a study database, or of a later format.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<i64, Fault> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).optional();
     let version = pragma("user_version")?.unwrap_or(0);
@@ -73,8 +73,8 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<i64, Fault> 
     Ok(version)
 }
 
-/// The history of a database of any format, from its events; attempts that its last run has left open, and said so, are
-/// ended.
+/// Replays the events of a database of any format, and calls `each` with the rows; attempts that were open when its
+/// last run recorded its end are interrupted.
 pub(super) fn replay(
     connection: &Connection,
     path: &Path,
@@ -102,9 +102,9 @@ pub(super) fn replay(
     Ok(())
 }
 
-/// Brings an older database to today's format, all or nothing: its rows are made anew from its events.
+/// Migrates an older database to the current format in one transaction: its rows are rebuilt from its events.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Fault> {
-    // Rows of test results refer to trials, whose table is made anew with the same numbers.
+    // Rows of test results refer to trials, whose table is rebuilt with the same numbers.
     connection.pragma_update(None, "foreign_keys", false)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let forgotten: Vec<String> =

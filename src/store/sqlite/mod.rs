@@ -1,7 +1,7 @@
-//! One SQLite database a study, `STATE/<name>/study.db`.
+//! One SQLite database per study, `STATE/<name>/study.db`.
 //!
-//! WAL, so that readers never wait for the writer nor it for them; `BEGIN IMMEDIATE` and `synchronous=FULL`, so
-//! that a returned append is on the disk. The rows of a history are written in the transaction of their events.
+//! WAL mode, so that readers and writer never wait for each other; `BEGIN IMMEDIATE` and `synchronous=FULL`, so that a
+//! returned append is on the disk. The rows of a history are written in the transaction of their events.
 
 mod codec;
 mod folder;
@@ -26,7 +26,7 @@ use std::time::Duration;
 /// How long a statement waits for another connection (a reader that checkpoints, a backup) before it gives up.
 const BUSY: Duration = Duration::from_secs(20);
 
-/// The writer of a study's database. Whoever makes one has the claim to the study.
+/// The writer of a study's database. It is made only under the claim to the study.
 #[derive(Debug)]
 struct SqliteStore {
     path: PathBuf,
@@ -37,7 +37,7 @@ struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Makes the database of a new study. It appears under its name complete, or not at all.
+    /// Creates the database of a new study. The file appears under its name only once it is complete.
     fn create(path: &Path, spec: &StudySpec) -> Result<Self, StoreError> {
         if path.exists() {
             return Err(StoreError::Exists(path.display().to_string()));
@@ -57,7 +57,7 @@ impl SqliteStore {
         Self::open(path)
     }
 
-    /// Opens the database of a study for writing; an older one is brought to today's format.
+    /// Opens the database of a study for writing, migrating an older one to the current format.
     fn open(path: &Path) -> Result<Self, StoreError> {
         if !path.exists() {
             return Err(StoreError::Missing(path.display().to_string()));
@@ -71,7 +71,7 @@ impl SqliteStore {
             connection.pragma_update(None, "synchronous", "full")?;
             connection.pragma_update(None, "temp_store", "memory")?;
             connection.set_prepared_statement_cache_capacity(64);
-            // A folder that cannot be written is better found out now than after the first trained epoch.
+            // Fails now if the folder cannot be written, rather than after the first trained epoch.
             connection.execute_batch("BEGIN IMMEDIATE; UPDATE study SET name = name; COMMIT;")?;
             if version < format::FORMAT_VERSION {
                 format::migrate(&mut connection, path)?;
@@ -214,7 +214,7 @@ impl Store for SqliteStore {
     }
 }
 
-/// A failure inside a statement, not yet told apart.
+/// A failure in a statement, not yet mapped to a [`StoreError`].
 #[derive(Debug)]
 enum Fault {
     Sqlite(rusqlite::Error),
@@ -240,7 +240,7 @@ impl From<StoreError> for Fault {
 }
 
 impl Fault {
-    /// Names the cause, as far as SQLite's code tells it.
+    /// Maps the failure to a [`StoreError`], by SQLite's error code.
     fn at(self, path: &Path) -> StoreError {
         let place = path.display().to_string();
         let source = match self {

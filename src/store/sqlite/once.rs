@@ -1,4 +1,4 @@
-//! What goes on record once and for good: what the images were, and the opening of the test images.
+//! Write-once records: the images, and the opening of the test images.
 
 use super::{Fault, read};
 use crate::ids::TrialNumber;
@@ -6,7 +6,7 @@ use crate::store::{ImagesOnRecord, OpenedTrial, Opening, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::path::PathBuf;
 
-/// Made when the images are first seen: other runners have none.
+/// Created when the images are recorded; studies of other runners have no such table.
 const IMAGES: &str = "
 CREATE TABLE IF NOT EXISTS images (
     one     INTEGER PRIMARY KEY CHECK (one = 1),
@@ -20,7 +20,7 @@ CREATE TRIGGER IF NOT EXISTS images_are_final BEFORE UPDATE ON images
 CREATE TRIGGER IF NOT EXISTS images_stay BEFORE DELETE ON images
     BEGIN SELECT RAISE(ABORT, 'the images of a study are never changed'); END;";
 
-/// Made at the first opening, so databases of studies whose test images are still locked have no such tables.
+/// Created at the opening, so databases of studies whose test images are still locked have no such tables.
 const OPENING: &str = "
 CREATE TABLE IF NOT EXISTS test_opening (
     opening    INTEGER PRIMARY KEY CHECK (opening = 1), -- there is only one

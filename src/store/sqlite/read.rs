@@ -1,4 +1,4 @@
-//! SQL to rows.
+//! Reading rows from SQL.
 
 use super::{Fault, codec};
 use crate::digest::Digest;
@@ -14,7 +14,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, Error, OptionalExtension, Row as SqlRow};
 use std::collections::BTreeMap;
 
-/// Hands over the events after the first `after` ones.
+/// Calls `each` with the events after the first `after` ones.
 pub(super) fn events(connection: &Connection, after: u64, each: &mut dyn FnMut(Event)) -> Result<(), Fault> {
     let mut statement = connection.prepare("SELECT seq, kind, body FROM event WHERE seq > ? ORDER BY seq")?;
     let mut rows = statement.query([i64::try_from(after).unwrap_or(i64::MAX)])?;
@@ -26,7 +26,7 @@ pub(super) fn events(connection: &Connection, after: u64, each: &mut dyn FnMut(E
     Ok(())
 }
 
-/// All rows of today's format. The caller sees to it that they are of one moment.
+/// All rows of a database of the current format. The caller holds a transaction, so that they are of one snapshot.
 pub(super) fn tables(connection: &Connection) -> Result<Tables, Fault> {
     let mut tables = Tables::default();
     let mut read = |sql: &str, map: &dyn Fn(&SqlRow<'_>) -> rusqlite::Result<Row>| -> Result<(), Fault> {

@@ -1,4 +1,4 @@
-//! Looking at a study without disturbing who writes it.
+//! Reading a study without blocking its writer.
 
 use super::{BUSY, Fault, format, once, read};
 use crate::engine::Event;
@@ -30,7 +30,8 @@ impl SqliteReader {
         };
         let plain = open(&path.to_string_lossy(), OpenFlags::empty());
         let (connection, version) = match plain {
-            // A write-ahead log cannot be opened where nothing may be written; nobody writes there either.
+            // A write-ahead log cannot be opened in a read-only folder; as nobody writes there, it is not needed
+            // either.
             Err(Fault::Sqlite(e))
                 if matches!(e.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
                     && super::folder_is_read_only(path) =>
@@ -43,8 +44,8 @@ impl SqliteReader {
         Ok(Self { path: path.to_owned(), connection, version })
     }
 
-    /// Reads several tables as they are at one moment.
-    fn at_one_moment<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
+    /// Reads in one transaction, so from one snapshot.
+    fn in_snapshot<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
         let go = || {
             let transaction = self.connection.unchecked_transaction()?;
             read(&transaction)
@@ -55,15 +56,15 @@ impl SqliteReader {
 
 impl Reader for SqliteReader {
     fn spec(&self) -> Result<StudySpec, StoreError> {
-        self.at_one_moment(format::stored_spec)
+        self.in_snapshot(format::stored_spec)
     }
 
     fn events(&self, after: u64, each: &mut dyn FnMut(Event)) -> Result<(), StoreError> {
-        self.at_one_moment(|c| read::events(c, after, each))
+        self.in_snapshot(|c| read::events(c, after, each))
     }
 
     fn tables(&self) -> Result<Tables, StoreError> {
-        self.at_one_moment(|c| {
+        self.in_snapshot(|c| {
             if self.version == format::FORMAT_VERSION {
                 return read::tables(c);
             }
@@ -77,23 +78,23 @@ impl Reader for SqliteReader {
     }
 
     fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
-        self.at_one_moment(read::runs)
+        self.in_snapshot(read::runs)
     }
 
     fn files(&self) -> Result<Vec<(FileRow, bool)>, StoreError> {
-        self.at_one_moment(read::files)
+        self.in_snapshot(read::files)
     }
 
     fn images(&self) -> Result<Option<ImagesOnRecord>, StoreError> {
-        self.at_one_moment(|c| Ok(once::images(c)?))
+        self.in_snapshot(|c| Ok(once::images(c)?))
     }
 
     fn opening(&self) -> Result<Option<Opening>, StoreError> {
-        self.at_one_moment(|c| Ok(once::opening(c)?))
+        self.in_snapshot(|c| Ok(once::opening(c)?))
     }
 }
 
-/// `file:...?immutable=1` with what a URI cannot hold escaped.
+/// `file:...?immutable=1`, percent-encoded.
 fn immutable_uri(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut uri = String::from("file:");

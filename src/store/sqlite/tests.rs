@@ -30,13 +30,13 @@ fn text(connection: &Connection, sql: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_folder_of_databases_keeps_the_contract() {
+fn a_folder_of_databases_meets_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     conformance::check(&*in_folder(folder.path()));
 }
 
 #[test]
-fn people_can_ask_in_plain_sql() {
+fn people_can_query_in_plain_sql() {
     let folder = tempfile::tempdir().unwrap();
     let store = filled(folder.path());
     let ask = |sql| text(&store.connection, sql);
@@ -124,10 +124,10 @@ fn a_study_on_a_read_only_medium_can_be_read_and_says_why_it_cannot_be_written()
     mode(0o755);
 }
 
-/// A study that the first version of this program began, killed with kill -9 and with Ctrl-C on the way
+/// A study that the first version of this program began, stopped once by kill -9 and once by Ctrl-C
 /// (`tests/data/store/version1.toml`).
 #[test]
-fn a_database_of_format_1_opens_with_rows_made_anew() {
+fn a_database_of_format_1_is_migrated_and_its_rows_rebuilt() {
     let state = tempfile::tempdir().unwrap();
     let folder = state.path().join("old");
     std::fs::create_dir(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! Rows to SQL: each replaces the one with its key.
+//! Writing rows to SQL. Rows that change replace the one with their key; those that never change are inserted.
 
 use super::Fault;
 use crate::history::Row;
@@ -7,7 +7,7 @@ use crate::store::StoreError;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Transaction, params};
 
-/// A count as SQLite has it.
+/// A count as SQLite's signed integer.
 fn int(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

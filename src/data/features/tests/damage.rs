@@ -6,16 +6,16 @@ use std::os::unix::fs::FileExt;
 
 /// Collects warnings.
 #[derive(Default)]
-struct Ears(Mutex<Vec<String>>);
+struct Warnings(Mutex<Vec<String>>);
 
-impl crate::data::Watch for Ears {
+impl crate::data::Watch for Warnings {
     fn warn(&self, message: &str) {
         self.0.lock().unwrap().push(message.to_owned());
     }
 }
 
-/// Builds, damages one file, asks again: the damage must be told, and repaired, and nothing else computed.
-fn survives(damage: impl Fn(&File, u64)) {
+/// Builds, damages one file and requests again: the damage must be reported and repaired, and no other row computed.
+fn check_repair(damage: impl Fn(&File, u64)) {
     let bench = Bench::new(150);
     let expected = bits(&bench.cache().features(&bench.request(), &Quiet).unwrap());
     let segments = bench.segments();
@@ -26,36 +26,36 @@ fn survives(damage: impl Fn(&File, u64)) {
     damage(&file, file.metadata().unwrap().len());
     drop(file);
     bench.net.computed();
-    let ears = Ears::default();
-    let found = bench.cache().features(&bench.request(), &ears).unwrap();
+    let warnings = Warnings::default();
+    let found = bench.cache().features(&bench.request(), &warnings).unwrap();
     assert_eq!(bits(&found), expected);
     assert_eq!(bench.net.computed(), rows, "the damaged file's rows and no others");
-    let heard = ears.0.into_inner().unwrap();
+    let heard = warnings.0.into_inner().unwrap();
     assert_eq!(heard.len(), 1, "{heard:?}");
     assert!(heard[0].contains(&victim.display().to_string()), "{heard:?}");
-    // Repaired for good.
-    let ears = Ears::default();
-    assert_eq!(bits(&bench.cache().features(&bench.request(), &ears).unwrap()), expected);
-    assert_eq!((bench.net.computed(), ears.0.into_inner().unwrap().len()), (0, 0));
+    // The repair lasts.
+    let warnings = Warnings::default();
+    assert_eq!(bits(&bench.cache().features(&bench.request(), &warnings).unwrap()), expected);
+    assert_eq!((bench.net.computed(), warnings.0.into_inner().unwrap().len()), (0, 0));
 }
 
 #[test]
-fn a_file_cut_short_anywhere_is_made_again() {
+fn a_file_truncated_anywhere_is_rebuilt() {
     for keep in [0.0, 0.001, 0.01, 0.3, 0.8, 0.9999] {
-        survives(|file, length| file.set_len((length as f64 * keep) as u64).unwrap());
+        check_repair(|file, length| file.set_len((length as f64 * keep) as u64).unwrap());
     }
 }
 
 #[test]
-fn a_file_that_has_grown_is_made_again() {
-    survives(|file, length| file.set_len(length + 1).unwrap());
+fn a_file_that_has_grown_is_rebuilt() {
+    check_repair(|file, length| file.set_len(length + 1).unwrap());
 }
 
 #[test]
 fn a_changed_byte_anywhere_is_found() {
     // In the magic, the key, the count, the offset, the digest, the table, the first and the last row.
     for at in [0.into(), 30.into(), 56.into(), 72.into(), 100.into(), 130.into(), 200.into(), 4096.into(), None] {
-        survives(|file, length| {
+        check_repair(|file, length| {
             let at = at.unwrap_or(length - 1);
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).unwrap();
@@ -65,13 +65,13 @@ fn a_changed_byte_anywhere_is_found() {
 }
 
 #[test]
-fn a_file_of_zeros_or_garbage_is_made_again() {
-    survives(|file, length| file.write_all_at(&vec![0; length as usize], 0).unwrap());
-    survives(|file, length| file.write_all_at(&vec![0xA5; length as usize], 0).unwrap());
+fn a_file_of_zeros_or_garbage_is_rebuilt() {
+    check_repair(|file, length| file.write_all_at(&vec![0; length as usize], 0).unwrap());
+    check_repair(|file, length| file.write_all_at(&vec![0xA5; length as usize], 0).unwrap());
 }
 
 #[test]
-fn a_sound_file_of_another_shelf_is_not_believed() {
+fn an_intact_file_of_another_shelf_is_rejected() {
     let bench = Bench::new(10);
     let view = |view| FeatureRequest { view: View::Bank { view }, ..bench.request() };
     bench.cache().features(&view(0), &Quiet).unwrap();
@@ -87,7 +87,7 @@ fn features_in_use_outlive_the_removal_of_their_damaged_file() {
     let bench = Bench::new(10);
     let cache = bench.cache();
     let held = cache.features(&bench.request(), &Quiet).unwrap();
-    let expected = straight(&bench.request());
+    let expected = uncached(&bench.request());
     for path in bench.segments() {
         fs::remove_file(path).unwrap();
     }

@@ -1,4 +1,4 @@
-//! What makes features different, and what does not.
+//! What changes the key of features, and what does not.
 
 use super::*;
 use crate::ids::{Epoch, TrialNumber};
@@ -7,7 +7,7 @@ use crate::spec::{
     PoolPadding, ScheduleKind, TrainingSpec, TrialSettings, WeightSource,
 };
 
-/// Other images, to the cache.
+/// A source of images of another size or number of channels.
 struct Seen {
     size: usize,
     channels: usize,
@@ -108,7 +108,7 @@ fn a_fresh_view_is_never_cached_but_can_be_computed() {
     assert!(matches!(bench.cache().features(&request, &Quiet), Err(FeatureError::Fresh)));
     assert!(matches!(bench.cache().coverage(&request), Err(FeatureError::Fresh)));
     assert_eq!(bench.segments().len(), 0);
-    assert_ne!(straight(&request), straight(&FeatureRequest { view: fresh(2), ..request }));
+    assert_ne!(uncached(&request), uncached(&FeatureRequest { view: fresh(2), ..request }));
 }
 
 fn settings() -> TrialSettings {
@@ -146,7 +146,7 @@ fn settings() -> TrialSettings {
 }
 
 #[test]
-fn trials_group_by_what_they_share_shallower_cuts_first() {
+fn trials_are_grouped_by_frozen_key_shallower_cuts_first() {
     let base = settings();
     let with = |change: fn(&mut TrialSettings)| {
         let mut other = base.clone();
@@ -170,8 +170,8 @@ fn trials_group_by_what_they_share_shallower_cuts_first() {
         with(|s| s.augment.strength = 0.0),
     ];
     assert!(different.iter().all(|key| *key != base.network.frozen_key(&base.augment)));
-    let at_rest = with(|s| (s.augment.strength, s.augment.rotation) = (0.0, 5.0));
-    assert_eq!(at_rest, with(|s| s.augment.strength = 0.0), "no augmentation is no augmentation");
+    let unaugmented = with(|s| (s.augment.strength, s.augment.rotation) = (0.0, 5.0));
+    assert_eq!(unaugmented, with(|s| s.augment.strength = 0.0), "no augmentation is no augmentation");
     let mut cuts: Vec<_> = ["Mixed_7a", "Mixed_5d", "Mixed_6e"]
         .map(|stage| {
             let mut other = base.clone();

@@ -19,12 +19,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How much of a request is there already, and what the rest would take.
+/// How much of a request is cached, and how many bytes the rest would take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Coverage {
     /// Shape of one row.
     pub shape: Vec<usize>,
-    /// Different images asked for.
+    /// Different images requested.
     pub images: usize,
     /// How many of them are cached.
     pub cached: usize,
@@ -32,9 +32,9 @@ pub(super) struct Coverage {
     pub missing_bytes: u64,
     /// Bytes that all cached features take now.
     pub used_bytes: u64,
-    /// The budget.
+    /// The disk limit.
     pub limit_bytes: Option<u64>,
-    /// Free bytes of the file system, where it tells.
+    /// Free bytes of the file system, if known.
     pub free_bytes: Option<u64>,
 }
 
@@ -60,7 +60,7 @@ impl FeatureCache {
     }
 }
 
-/// Three stages that mix channels and, the first and last, halve the side. Counts what goes through it.
+/// Three stages that mix channels; the first and the last halve the side. Counts the images that pass through.
 struct Net {
     stages: Vec<StageInfo>,
     gain: f32,
@@ -81,7 +81,7 @@ impl Net {
         }
     }
 
-    /// Images computed since last asked.
+    /// Images computed since the last call.
     fn computed(&self) -> usize {
         self.calls.lock().unwrap().clear();
         self.images.swap(0, Ordering::SeqCst)
@@ -227,7 +227,7 @@ impl Bench {
     }
 }
 
-/// All values, as bits, so that equal means equal.
+/// All values as bits, for exact comparison.
 fn bits(features: &Features) -> Vec<u32> {
     let mut values = vec![0.0; features.len() * features.row_len()];
     let positions: Vec<usize> = (0..features.len()).collect();
@@ -235,13 +235,13 @@ fn bits(features: &Features) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-/// The same, computed without a cache.
-fn straight(request: &FeatureRequest<'_>) -> Vec<u32> {
+/// The same, computed without the cache.
+fn uncached(request: &FeatureRequest<'_>) -> Vec<u32> {
     request.compute(request.images).unwrap().iter().map(|v| v.to_bits()).collect()
 }
 
 #[test]
-fn cached_features_are_those_of_the_straight_way_to_the_bit() {
+fn cached_features_are_bit_identical_to_uncached_ones() {
     let bench = Bench::new(37);
     let base = bench.request();
     for cut in 0..=3 {
@@ -249,7 +249,7 @@ fn cached_features_are_those_of_the_straight_way_to_the_bit() {
             for precision in [CachePrecision::F32, CachePrecision::F16] {
                 for view in [View::Original, View::Bank { view: 0 }, View::Bank { view: 5 }] {
                     let request = FeatureRequest { cut, pooled, precision, view, ..base };
-                    let expected = straight(&request);
+                    let expected = uncached(&request);
                     for round in ["computed", "read"] {
                         let found = bench.cache().features(&request, &Quiet).unwrap();
                         assert_eq!(found.shape(), request.shape().unwrap());
@@ -262,9 +262,9 @@ fn cached_features_are_those_of_the_straight_way_to_the_bit() {
 }
 
 #[test]
-fn features_do_not_depend_on_the_company_an_image_is_in() {
+fn features_of_an_image_do_not_depend_on_the_other_images() {
     let bench = Bench::new(40);
-    let together = straight(&bench.request());
+    let together = uncached(&bench.request());
     let row = together.len() / 40;
     for images in [&[39, 0, 17][..], &[5], &[5, 5, 21, 5]] {
         let fresh = tempfile::tempdir().unwrap();
@@ -284,7 +284,7 @@ fn the_average_is_taken_over_height_and_width() {
 }
 
 #[test]
-fn small_rows_live_in_memory_within_their_budget() {
+fn small_rows_are_held_in_memory_within_the_budget() {
     let bench = Bench::new(20);
     let request = FeatureRequest { pooled: true, ..bench.request() };
     let bytes = 20 * 6 * 4;
@@ -301,7 +301,7 @@ fn small_rows_live_in_memory_within_their_budget() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_its_reason() {
+fn invalid_requests_are_refused_with_a_reason() {
     let bench = Bench::new(2);
     let cache = bench.cache();
     let refused = |request: FeatureRequest<'_>| cache.features(&request, &Quiet).unwrap_err().to_string();
@@ -311,7 +311,7 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
 }
 
 #[test]
-fn a_network_that_breaks_its_promise_of_shape_is_found_out() {
+fn a_network_whose_output_has_an_undeclared_shape_is_an_error() {
     let mut bench = Bench::new(2);
     bench.net.stages[2].channels = 7;
     struct Liar<'a>(&'a Net, Vec<StageInfo>);

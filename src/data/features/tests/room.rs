@@ -1,4 +1,4 @@
-//! Budgets, removal, and what people are told.
+//! Disk limits, removal, and statistics.
 
 use super::*;
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ fn view(bench: &Bench, view: u32) -> FeatureRequest<'_> {
     FeatureRequest { view: View::Bank { view }, ..bench.request() }
 }
 
-/// Bytes of one view of the images of such a bench.
+/// Bytes that the features of one view of the bench's images take.
 fn one_view(bench: &Bench) -> u64 {
     let cache = bench.cache();
     drop(cache.features(&view(bench, 99), &Quiet).unwrap());
@@ -24,7 +24,7 @@ fn cached(bench: &Bench, n: u32) -> Vec<u32> {
 }
 
 #[test]
-fn the_least_recently_used_goes_first_and_never_what_is_in_use() {
+fn the_least_recently_used_shelf_is_removed_first_but_never_one_in_use() {
     let bench = Bench::new(30);
     let limit = 3 * one_view(&bench) + 500;
     let cache = bench.limited(Some(limit));
@@ -40,13 +40,13 @@ fn the_least_recently_used_goes_first_and_never_what_is_in_use() {
     drop(ask(3));
     drop(ask(4));
     assert_eq!(cached(&bench, 9), [2, 3, 4], "2 is older than 0, but in use");
-    let expected = straight(&view(&bench, 2));
+    let expected = uncached(&view(&bench, 2));
     assert_eq!(bits(&held), expected);
     assert!(cache.stats().unwrap().bytes() <= limit);
 }
 
 #[test]
-fn a_budget_that_cannot_hold_what_is_asked_is_an_error_that_removes_nothing() {
+fn a_limit_too_small_for_a_request_is_an_error_that_removes_nothing() {
     let bench = Bench::new(30);
     let bytes = one_view(&bench);
     let cache = bench.limited(Some(bytes * 2));
@@ -59,12 +59,12 @@ fn a_budget_that_cannot_hold_what_is_asked_is_an_error_that_removes_nothing() {
     assert!(error.to_string().contains("hint: raise cache_size"), "{error}");
     assert_eq!(bench.net.computed(), 0);
     assert_eq!(cached(&bench, 3), [0, 1]);
-    // Without the cache it goes all the same.
-    assert_eq!(straight(&view(&bench, 0)), bits(&held));
+    // Without the cache it can still be computed.
+    assert_eq!(uncached(&view(&bench, 0)), bits(&held));
 }
 
 #[test]
-fn a_disk_without_room_is_told_before_anything_is_computed() {
+fn a_full_disk_is_an_error_before_anything_is_computed() {
     let folder = tempfile::tempdir().unwrap();
     let cache = FeatureCache::open(folder.path(), None).unwrap();
     let error = cache.room.make(1 << 60).unwrap_err();
@@ -74,7 +74,7 @@ fn a_disk_without_room_is_told_before_anything_is_computed() {
 }
 
 #[test]
-fn a_shallower_cut_that_fills_the_room_gives_way() {
+fn a_shallower_cut_that_fills_the_limit_is_removed() {
     let bench = Bench::new(30);
     let deep = FeatureRequest { cut: 3, ..bench.request() };
     drop(bench.cache().features(&FeatureRequest { cut: 1, ..deep }, &Quiet).unwrap());
@@ -84,7 +84,7 @@ fn a_shallower_cut_that_fills_the_room_gives_way() {
 }
 
 #[test]
-fn the_prediction_is_what_the_disk_then_shows() {
+fn predicted_bytes_are_the_bytes_then_used() {
     let bench = Bench::new(200);
     for (pooled, precision) in [(false, CachePrecision::F32), (true, CachePrecision::F16)] {
         let cache = bench.cache();
@@ -98,7 +98,7 @@ fn the_prediction_is_what_the_disk_then_shows() {
         assert_eq!((after.cached, after.missing_bytes), (200, 0));
         let grown = after.used_bytes - before.used_bytes;
         let segments = 200u64.div_ceil(16);
-        // A head and padding a file, and the description.
+        // A head and padding per file, and the description.
         assert!(
             (predicted..predicted + segments * 8192 + 1024).contains(&grown),
             "{predicted} predicted, {grown} used"
@@ -107,7 +107,7 @@ fn the_prediction_is_what_the_disk_then_shows() {
 }
 
 #[test]
-fn mixed_6e_of_1777_images_takes_what_the_papers_say() {
+fn predicted_bytes_of_mixed_6e_and_of_averages() {
     // 17 x 17 x 768 values of 4 bytes: 888 KB an image; 2048 averages: 8 KB.
     assert_eq!(predicted_bytes(&[17, 17, 768], 1, 1, CachePrecision::F32), 887_808 + 64);
     assert_eq!(predicted_bytes(&[17, 17, 768], 1777, 8, CachePrecision::F16), 1777 * 8 * (443_904 + 64));
@@ -115,7 +115,7 @@ fn mixed_6e_of_1777_images_takes_what_the_papers_say() {
 }
 
 #[test]
-fn statistics_tell_what_is_there() {
+fn statistics_count_shelves_rows_and_files() {
     let bench = Bench::new(25);
     let cache = bench.cache();
     drop(cache.features(&view(&bench, 6), &Quiet).unwrap());
@@ -133,14 +133,14 @@ fn statistics_tell_what_is_there() {
 }
 
 #[test]
-fn a_collection_removes_leftovers_and_nothing_that_is_of_use() {
+fn a_collection_removes_leftovers_and_no_usable_shelf() {
     let bench = Bench::new(20);
     let cache = bench.cache();
     let root = bench.folder.path().join("features");
     drop(cache.features(&view(&bench, 0), &Quiet).unwrap());
     let held = cache.features(&view(&bench, 1), &Quiet).unwrap();
     let folder = |v: u32| shelf::Shelf::place(&root, &view(&bench, v).shelved().unwrap().key());
-    // A killed builder, a killed removal, a shelf on which nothing was ever put, one of an older version.
+    // Leftovers of a killed builder and of a killed removal, a shelf that was never filled, one of an older version.
     fs::write(folder(0).join(".tmp-07-x"), [0; 100]).unwrap();
     fs::write(folder(1).join(".tmp-07-y"), [0; 100]).unwrap();
     fs::create_dir(root.join(".tmp-removed-x")).unwrap();
@@ -165,7 +165,7 @@ fn a_collection_removes_leftovers_and_nothing_that_is_of_use() {
     assert!(gone.iter().all(|f| !f.exists()));
     assert!(folder(1).join(".tmp-07-y").exists(), "someone may be writing there");
     assert_eq!(cached(&bench, 3), [0, 1]);
-    assert_eq!(bits(&held), straight(&view(&bench, 1)));
+    assert_eq!(bits(&held), uncached(&view(&bench, 1)));
     let again = cache.collect(false).unwrap();
     assert_eq!((again.bytes, again.shelves.len(), again.unfinished.len()), (0, 0, 0));
 }

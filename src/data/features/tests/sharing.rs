@@ -1,4 +1,4 @@
-//! One computation for all: epochs, changed data sets, threads, processes.
+//! Rows are computed once and shared by epochs, changed data sets, threads and processes.
 
 use super::*;
 use std::process::{Child, Command};
@@ -31,7 +31,7 @@ fn another_split_or_one_more_image_reuses_all_other_rows() {
     let request = FeatureRequest { source: &larger, images: &all, ..bench.request() };
     let found = bench.cache().features(&request, &Quiet).unwrap();
     assert_eq!(bench.net.computed(), 4);
-    assert_eq!(bits(&found), straight(&request));
+    assert_eq!(bits(&found), uncached(&request));
 }
 
 #[test]
@@ -59,23 +59,23 @@ fn several_builders_divide_the_work_and_compute_nothing_twice() {
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     assert_eq!(bench.net.computed(), 300);
-    let expected = straight(&bench.request());
+    let expected = uncached(&bench.request());
     assert!(whole.iter().all(|found| *found == expected));
 }
 
-/// Calls off after so many batches.
-struct Patience {
+/// Interrupts after a number of batches.
+struct InterruptAfter {
     batches: AtomicUsize,
     done: AtomicUsize,
 }
 
-impl Patience {
-    fn of(batches: usize) -> Self {
+impl InterruptAfter {
+    fn batches(batches: usize) -> Self {
         Self { batches: AtomicUsize::new(batches), done: AtomicUsize::new(0) }
     }
 }
 
-impl crate::data::Watch for Patience {
+impl crate::data::Watch for InterruptAfter {
     fn progress(&self, _: crate::data::Task, done: u64, total: u64) {
         assert!(done <= total);
         self.done.store(done as usize, Ordering::SeqCst);
@@ -91,7 +91,7 @@ fn an_interrupted_build_keeps_every_batch_and_goes_on_from_there() {
     let bench = Bench::new(200);
     let mut computed = 0;
     for batches in [1, 2, 3] {
-        let watch = Patience::of(batches);
+        let watch = InterruptAfter::batches(batches);
         let outcome = bench.cache().features(&bench.request(), &watch);
         assert!(matches!(outcome, Err(FeatureError::Interrupted)));
         computed += bench.net.computed();
@@ -100,14 +100,14 @@ fn an_interrupted_build_keeps_every_batch_and_goes_on_from_there() {
     }
     let found = bench.cache().features(&bench.request(), &Quiet).unwrap();
     assert_eq!(bench.net.computed(), 200 - computed);
-    assert_eq!(bits(&found), straight(&bench.request()));
+    assert_eq!(bits(&found), uncached(&bench.request()));
 }
 
 #[test]
-fn one_who_waits_for_others_can_be_called_off() {
+fn waiting_for_other_builders_can_be_interrupted() {
     let bench = Bench::new(3);
     let cache = bench.cache();
-    // Someone holds every bucket and never finishes.
+    // Another builder holds every bucket and never finishes.
     let locks = bench.folder.path().join("features/locks");
     let held: Vec<_> = (0..=255u8)
         .map(|slot| {
@@ -116,7 +116,7 @@ fn one_who_waits_for_others_can_be_called_off() {
             file
         })
         .collect();
-    let outcome = cache.features(&bench.request(), &Patience::of(2));
+    let outcome = cache.features(&bench.request(), &InterruptAfter::batches(2));
     assert!(matches!(outcome, Err(FeatureError::Interrupted)));
     drop(held);
     cache.features(&bench.request(), &Quiet).unwrap();
@@ -124,7 +124,7 @@ fn one_who_waits_for_others_can_be_called_off() {
 
 const FOLDER: &str = "HPSEARCH_TEST_FEATURES";
 
-/// The images that parent and child processes both know.
+/// The bench that parent and child processes share.
 fn process_bench() -> Bench {
     let mut bench = Bench::new(240);
     bench.net.pause = Duration::from_millis(15);
@@ -139,7 +139,7 @@ fn a_builder_process() {
     let cache = FeatureCache::open(folder.as_ref(), None).unwrap();
     let found = cache.features(&bench.request(), &Quiet).unwrap();
     let computed = bench.net.computed();
-    assert_eq!(bits(&found), straight(&bench.request()));
+    assert_eq!(bits(&found), uncached(&bench.request()));
     println!("\ncomputed={computed}");
 }
 
@@ -184,18 +184,18 @@ fn a_killed_builder_blocks_nobody_and_leaves_nothing_wrong() {
     assert!(kept > 0);
     let found = bench.cache().features(&bench.request(), &Quiet).unwrap();
     assert_eq!(bench.net.computed(), 240 - kept);
-    assert_eq!(bits(&found), straight(&bench.request()));
+    assert_eq!(bits(&found), uncached(&bench.request()));
     let left = walkdir::WalkDir::new(bench.folder.path()).into_iter().map(|e| e.unwrap().file_name().to_owned());
     assert_eq!(left.filter(|name| shelf::is_temporary(name)).count(), 0);
 }
 
 #[test]
-fn shelves_may_go_while_others_come() {
-    // A limit that holds one view: every request removes what the other thread has just dropped.
+fn shelves_can_be_removed_while_others_are_built() {
+    // With a limit of 0, a collection removes every shelf that is not in use.
     let bench = Bench::new(8);
     let stop = AtomicBool::new(false);
     let views = [View::Bank { view: 0 }, View::Bank { view: 1 }];
-    let expected = views.map(|view| straight(&FeatureRequest { view, ..bench.request() }));
+    let expected = views.map(|view| uncached(&FeatureRequest { view, ..bench.request() }));
     std::thread::scope(|scope| {
         let collector = scope.spawn(|| {
             let strict = bench.limited(Some(0));

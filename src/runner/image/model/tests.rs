@@ -1,4 +1,4 @@
-//! Whole courses of training beside PyTorch's: a kernel that is right for one step can train wrong for hundreds.
+//! Hundreds of training steps compared with PyTorch's: a kernel that is right for one step may still drift over many.
 
 use super::*;
 use crate::nn::figures::{list, s};
@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 const BLOCK: &str = "Mixed_5b.";
 
-/// The tensors of a network that is zero but for one block, which has the weights of the recipe.
+/// The tensors of a network that is zero except for one block, whose weights are derived from their names as in
+/// `make_course_figures.py`.
 fn weights() -> BTreeMap<String, Tensor> {
     let fill = |(name, shape): (String, Vec<usize>)| {
         let count = shape.iter().product::<usize>();
@@ -72,8 +73,8 @@ fn settings(figures: &Value, case: &Value) -> TrialSettings {
     }
 }
 
-/// 300 steps with batch norm frozen and training, AdamW and SGD: every loss, and what is judged at the end, is as close to
-/// PyTorch's double precision as four times PyTorch's own single precision is.
+/// 300 steps with batch norm frozen and training, AdamW and SGD: every loss, and the final evaluation, differs from
+/// PyTorch's in double precision by at most four times what PyTorch's own single precision does.
 #[test]
 fn hundreds_of_steps_agree_with_pytorch() {
     let figures: Value = serde_json::from_str(include_str!("../../../../tests/data/course_figures.json")).unwrap();
