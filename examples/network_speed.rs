@@ -1,8 +1,9 @@
 //! Times InceptionV3 on request, for `benches/compare/forward_step.py`, which alternates between this and PyTorch.
 //!
-//! Reads lines `forward SIDE BATCH` or `step SIDE BATCH FROM frozen|train`, runs each once and prints the seconds and
+//! Reads lines `forward SIDE BATCH [TO]` or `step SIDE BATCH FROM frozen|train`, runs each once and prints the seconds and
 //! the processor seconds. A step is the frozen prefix up to position FROM, the trained suffix, global average pooling,
-//! a loss, and all gradients. The last line, `memory`, asks for the peak resident set in MiB.
+//! a loss, and all gradients. `work SIDE FROM TO` prints multiply-adds, those of Winograd's convolutions, activations and
+//! weights of a part of the network, for one image. The last line, `memory`, asks for the peak resident set in MiB.
 
 use candle_core::{Device, Result, Tensor};
 use hpsearch::nn::inception_v3::{self, InceptionV3};
@@ -24,9 +25,9 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
         let reply = match *words.as_slice() {
-            ["forward", side, batch] => {
-                let x = images(side.parse()?, batch.parse()?)?;
-                timed(|| network.prefix(0, 18, &x).map(drop))?
+            ["forward", side, batch, ref to @ ..] => {
+                let (x, to) = (images(side.parse()?, batch.parse()?)?, to.first().unwrap_or(&"18").parse()?);
+                timed(|| network.prefix(0, to, &x).map(drop))?
             }
             ["step", side, batch, from, mode] => {
                 let (from, train) = (from.parse()?, mode == "train");
@@ -42,6 +43,13 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
                     let loss = features.mean((1, 2))?.sqr()?.mean_all()?;
                     backward(&loss, Some(&**suffix)).map(drop)
                 })?
+            }
+            ["work", side, from, to] => {
+                let too_small = || format!("images of {side} px are too small");
+                let w = inception_v3::work(1.0, side.parse()?, from.parse()?, to.parse()?).ok_or_else(too_small)?;
+                println!("{} {} {} {}", w.multiply_adds, w.winograd, w.activations, w.weights);
+                std::io::stdout().flush()?;
+                continue;
             }
             ["memory"] => (peak_mib()?, 0.0),
             _ => return Err(format!("unknown request `{line}`").into()),

@@ -352,7 +352,10 @@ impl Study {
                 Event::AttemptStarted { .. } => crash::at(Point::AttemptStarted),
                 Event::EpochReported { .. } => crash::at(Point::EpochRecorded),
                 Event::OrderFinished { .. } => crash::at(Point::OrderFinished),
-                Event::AttemptLost { .. } | Event::Enqueued { .. } | Event::EarlierResults { .. } => {}
+                Event::AttemptLost { .. }
+                | Event::Enqueued { .. }
+                | Event::EarlierResults { .. }
+                | Event::PaceMeasured { .. } => {}
             }
         }
         Ok(())

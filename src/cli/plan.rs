@@ -71,7 +71,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
                 .first()
                 .copied()
                 .unwrap_or(Device::Cpu);
-            Some(study_cost(spec, &loaded.base, data, summary, rungs, device).map_err(|e| {
+            Some(study_cost(spec, &loaded.base, summary, rungs, device).map_err(|e| {
                 let exit = if matches!(e, ImageError::Settings(_)) { Exit::Usage } else { Exit::Missing };
                 CliError::new("foresee the cost of trials", e).exit(exit)
             })?)
@@ -168,8 +168,11 @@ fn cost_lines(out: &mut impl Write, costs: &StudyCost, spec: &StudySpec) -> io::
     writeln!(out, "  frozen layers, once  {}", span(costs.frozen_seconds))?;
     writeln!(out, "  all epochs           {}", span(costs.epoch_seconds))?;
     writeln!(out, "  together             {}", span(costs.frozen_seconds + costs.epoch_seconds))?;
+    let (least, most) = costs.epoch_seconds_range;
+    writeln!(out, "  one epoch            {} to {}", span(least), span(most))?;
+    writeln!(out, "  work                 {} giga-operations (`budget.work`)", costs.giga_operations)?;
     writeln!(out, "  (the whole machine at work, nothing cached yet, {} trials drawn as a sample;", costs.drawn)?;
-    writeln!(out, "  features that start from shallower ones take less, decoding is not counted)")?;
+    writeln!(out, "  decoding is not counted)")?;
     writeln!(out, "\nDisk")?;
     let limit = spec.limits.cache_bytes.filter(|limit| *limit < costs.feature_bytes);
     let limited =

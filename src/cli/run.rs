@@ -8,7 +8,7 @@ use crate::data::{DataSet, sheet};
 use crate::engine::Plan;
 use crate::run::{self, RunError, RunOptions, Verdict};
 use crate::runner::device;
-use crate::runner::image::usable;
+use crate::runner::image::{measured_pace, usable};
 use crate::spec::{Device, Devices, RunnerSpec, StudySpec};
 use crate::study::{ImagesError, Study, StudyError, WarmStartError};
 use std::io::Write;
@@ -114,6 +114,17 @@ fn look_at_data(study: &mut Study, options: &RunOptions, global: &Global) -> Res
     }
     let doing = || format!("go on with study `{name}`");
     study.identify_images(data.summary(), &options.base).map_err(|e| images_error(doing(), e))?;
+    if study.wants_pace() {
+        let device = options.devices.first().copied().unwrap_or(Device::Cpu);
+        let pace = measured_pace(study.spec(), &options.base, data.summary(), device)
+            .map_err(|e| CliError::new("measure this machine's pace", e).exit(Exit::Missing))?;
+        study.record_pace(pace * options.devices.len().max(1) as f64).map_err(|e| CliError::new(doing(), e))?;
+    }
+    if let (Some(budget), false) = (study.engine().work_budget(), global.quiet || global.json) {
+        let giga = |mega: u64| mega / 1000;
+        let spent = giga(study.engine().charged_work());
+        writeln!(std::io::stdout(), "work: {spent} of {} giga-operations are spent", giga(budget))?;
+    }
     if let Some(when) = study.tested_ms().map_err(|e| CliError::store(doing(), e))? {
         let when = clock::utc(when);
         complain(&format!(
@@ -168,7 +179,8 @@ fn exit_of(verdict: &Verdict) -> Exit {
         Verdict { signal: Some(_), .. } => Exit::Terminated,
         Verdict { done: Some(DoneReason::FailureLimit), .. } => Exit::Error,
         Verdict { best: None, .. } => Exit::NoSuccess,
-        Verdict { out_of_time: true, .. } | Verdict { done: Some(DoneReason::EpochBudget), .. } => Exit::BudgetSpent,
+        Verdict { out_of_time: true, .. }
+        | Verdict { done: Some(DoneReason::EpochBudget | DoneReason::WorkBudget), .. } => Exit::BudgetSpent,
         _ => Exit::Done,
     }
 }
@@ -186,6 +198,9 @@ fn conclude(study: &Study, verdict: &Verdict, file: &Path, global: &Global) -> R
         Verdict { out_of_time: true, .. } => Some("the wall time is spent; raise `budget.wall_time` to go on"),
         Verdict { done: Some(DoneReason::EpochBudget), .. } => {
             Some("the epochs are spent; raise `budget.epochs` to go on")
+        }
+        Verdict { done: Some(DoneReason::WorkBudget), .. } => {
+            Some("the next trial does not fit into the rest of the work; raise `budget.work` to go on")
         }
         Verdict { done: Some(DoneReason::FailureLimit), .. } => Some("too many trials failed (`budget.max_failures`)"),
         Verdict { done: Some(DoneReason::SpaceExhausted), .. } => Some("every configuration was tried"),
@@ -245,6 +260,7 @@ mod tests {
             |reason| Verdict { done: Some(reason), signal: None, out_of_time: false, best: Some(best), seconds: 1.0 };
         assert_eq!(exit_of(&done(DoneReason::Complete)).code(), 0);
         assert_eq!(exit_of(&done(DoneReason::EpochBudget)).code(), 3);
+        assert_eq!(exit_of(&done(DoneReason::WorkBudget)).code(), 3);
         assert_eq!(exit_of(&done(DoneReason::FailureLimit)).code(), 1);
         assert_eq!(exit_of(&Verdict { best: None, ..done(DoneReason::Complete) }).code(), 4);
         let ended = Verdict { done: None, ..done(DoneReason::Complete) };

@@ -405,6 +405,12 @@ pub static TABLES: &[Table] = &[
             key("n_trials", "whole number", "required, but with `grid` or `hyperband`", "Trials in all."),
             key("wall_time", "duration", "none", "Running time over all runs: `90m`, `8h`, `1h30m`."),
             key("epochs", "whole number", "none", "Trained epochs in all."),
+            key(
+                "work",
+                "whole number or duration",
+                "none",
+                "Work of image trials in all, by the cost model: giga-operations, which depend on no machine, or a time, which is converted at the pace of the machine that begins the study. What ends a study is then the same in every run of it.",
+            ),
             key("max_failures", "whole number", "none", "Failed trials after which the study stops with an error."),
         ],
     },

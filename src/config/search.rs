@@ -1,9 +1,10 @@
 //! Objective, sampler, scheduler, budget, limits, failures, run.
 
-use super::reader::{Section, nearest};
+use super::reader::{Item, Section, integer, nearest};
+use super::units;
 use crate::spec::{
     Bounds, Budget, Direction, FailurePolicies, Limits, Metric, Objective, OperatingPoint, RunSpec, RunnerSpec,
-    SamplerSpec, SchedulerSpec, UnknownMetric,
+    SamplerSpec, SchedulerSpec, UnknownMetric, WorkBudget,
 };
 
 pub(super) fn objective(section: &Section<'_>, runner: &RunnerSpec) -> Objective {
@@ -175,8 +176,21 @@ pub(super) fn budget(section: &Section<'_>, sampler: &SamplerSpec, scheduler: &S
         n_trials,
         wall_seconds: section.get("wall_time").and_then(|i| i.seconds()),
         epochs: section.whole("epochs", 1, 1_000_000_000),
+        work: section.get("work").and_then(|item| work(&item)),
         max_failures: section.count("max_failures", 1),
     }
+}
+
+fn work(item: &Item<'_>) -> Option<WorkBudget> {
+    if let Some(n) = integer(item.value).filter(|n| (1..=1_000_000_000_000_000).contains(n)) {
+        return Some(WorkBudget::GigaOperations(n as u64));
+    }
+    let seconds = item.value.as_str().and_then(units::seconds);
+    if seconds.is_none() {
+        let help = "write a whole number of giga-operations, as `hpsearch plan` shows them, or a duration like \"8h\"";
+        item.wanted("an amount of work").help(help);
+    }
+    seconds.map(WorkBudget::Seconds)
 }
 
 pub(super) fn limits(section: &Section<'_>) -> Limits {

@@ -39,6 +39,11 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
         scheduler,
         changed_defaults: ChangedDefaults { norm_statistics: top.section("training").get("norm_statistics").is_none() },
     };
+    if spec.budget.work.is_some() && !matches!(spec.runner, RunnerSpec::Image { .. }) {
+        let place = top.section("budget").place_of("work");
+        let report = log.error(&place, "only trials on images have a cost model", "`work` is not known");
+        report.help("bound `epochs` or `wall_time` instead");
+    }
     fit::arguments(&top.section("runner"), &spec.runner, &spec.space);
     if log.errors() == 0 {
         fit::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));

@@ -1,5 +1,6 @@
 //! The events of a study's log, and what they carry.
 
+use super::Price;
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::{EarlierResult, StopCurve};
 use crate::space::Params;
@@ -28,6 +29,9 @@ pub struct WorkOrder {
     pub rung: Option<u32>,
     /// Trials planned for the study when this was decided: so the log replays exactly after the budget is raised.
     pub planned_trials: u32,
+    /// What it costs, where the budget counts work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
 }
 
 /// How an order ended.
@@ -94,6 +98,8 @@ pub enum Event {
     EarlierResults { warm: WarmStart, unix_ms: u64 },
     /// A user enqueued a configuration: new trials take enqueued configurations first.
     Enqueued { params: Params, unix_ms: u64 },
+    /// How fast the machine is that began a study whose budget of work was given as time, in mega-operations a second.
+    PaceMeasured { pace: f64, unix_ms: u64 },
     /// The order is done.
     OrderFinished { order: OrderId, outcome: Outcome, unix_ms: u64 },
 }

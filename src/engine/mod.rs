@@ -8,6 +8,7 @@ mod course;
 mod event;
 mod order;
 mod plan;
+mod price;
 mod read;
 mod state;
 mod states;
@@ -17,6 +18,7 @@ mod trial;
 pub use course::{WorseThanChance, roc_auc};
 pub use event::{EpochReport, Event, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
 pub use plan::{DoneReason, Plan};
+pub use price::{Paid, Price, Prices};
 pub use read::{Best, NeededCheckpoint, OpenOrder, Retry, Why};
 pub use state::Inconsistent;
 pub use table::{Certainty, PlannedBracket, PlannedRung, RungTable, planned_trials, rung_table};
@@ -29,6 +31,7 @@ use crate::scheduler::{self, Next, Scheduler};
 use crate::space::Params;
 use crate::spec::{Needs, StudySpec};
 use order::{Slots, VirtualWorkers};
+use price::Purse;
 use states::Race;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -59,6 +62,7 @@ pub struct Engine {
     used_of_lattice: u128,
     /// Epochs charged to the budget: those trained by finished orders, and all of open ones.
     charged: u64,
+    purse: Purse,
     failures: u32,
     /// Results taken over from earlier studies.
     warm: Vec<WarmStart>,
@@ -94,6 +98,7 @@ impl Engine {
             next: Next::Idle,
             used_of_lattice: 0,
             charged: 0,
+            purse: Purse::default(),
             failures: 0,
             warm: Vec::new(),
             race: Race::default(),

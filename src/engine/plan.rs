@@ -26,6 +26,8 @@ pub enum DoneReason {
     SpaceExhausted,
     /// The next order does not fit into the budget of epochs.
     EpochBudget,
+    /// The next order does not fit into the budget of work.
+    WorkBudget,
     /// As many trials failed as the study allows. Open orders may remain.
     FailureLimit,
 }
@@ -58,8 +60,15 @@ impl Engine {
                 },
             },
         };
+        let epochs = to.0 - from.0;
+        let price = self.purse.price(&params, epochs);
+        if let (Some(budget), Some(price)) = (self.work_budget(), price)
+            && self.charged_work().saturating_add(price.of(epochs)) > budget
+        {
+            return self.wait_or(DoneReason::WorkBudget);
+        }
         let (order, planned_trials) = (OrderId(self.orders.len() as u32), self.planned);
-        Plan::Issue(WorkOrder { order, trial, params, from, to, stop, bracket, rung, planned_trials })
+        Plan::Issue(WorkOrder { order, trial, params, from, to, stop, bracket, rung, planned_trials, price })
     }
 
     fn wait_or(&self, reason: DoneReason) -> Plan {

@@ -104,6 +104,7 @@ impl Engine {
             bracket: record.bracket,
             rung: record.rung,
             planned_trials: record.planned_trials,
+            price: record.price,
         })
     }
 

@@ -26,6 +26,9 @@ pub enum Inconsistent {
     /// Results of an earlier study that came after the first order, or are not finite.
     #[error("learn from study {study}: {why}")]
     EarlierResults { study: String, why: String },
+    /// The pace is positive, and measured once, before the first order.
+    #[error("take {pace} mega-operations a second as the machine's pace: one is on record, or this is none")]
+    Pace { pace: f64 },
     /// Order numbers are contiguous.
     #[error("follow order {found}: the next order is {expected}")]
     OrderNumber { found: OrderId, expected: OrderId },
@@ -81,6 +84,7 @@ impl Engine {
                 self.advance();
                 Ok(())
             }
+            Event::PaceMeasured { pace, .. } => self.set_pace(*pace),
             Event::OrderFinished { order, outcome, .. } => self.finish(*order, outcome),
         }
     }
@@ -96,6 +100,14 @@ impl Engine {
         self.ledger.learn(&warm.results);
         self.warm.push(warm.clone());
         self.advance();
+        Ok(())
+    }
+
+    fn set_pace(&mut self, pace: f64) -> Result<(), Inconsistent> {
+        if self.purse.pace.is_some() || !(pace > 0.0 && pace.is_finite()) {
+            return Err(Inconsistent::Pace { pace });
+        }
+        self.purse.pace = Some(pace);
         Ok(())
     }
 
@@ -186,7 +198,10 @@ impl Engine {
         self.ledger.issued(order.trial, order.bracket, order.rung);
         self.workers.fill(order.order, order.to.0 - order.from.0, order.stop.is_some());
         self.open.insert(order.order);
-        self.charged += u64::from(order.to.0 - order.from.0);
+        let epochs = order.to.0 - order.from.0;
+        self.charged += u64::from(epochs);
+        self.purse.charged += order.price.map_or(0, |price| price.of(epochs));
+        self.purse.share(&order.params, epochs);
         self.orders.push(OrderProgress {
             trial: order.trial,
             from: order.from,
@@ -195,6 +210,7 @@ impl Engine {
             bracket: order.bracket,
             rung: order.rung,
             planned_trials: order.planned_trials,
+            price: order.price,
             attempts: 0,
             running: false,
             worker: None,
@@ -299,32 +315,44 @@ impl Engine {
         record.running = false;
         self.race.touched.push(record.trial);
         let trial = &mut self.trials[record.trial.0 as usize];
-        let spent = match outcome {
+        match outcome {
             Outcome::Reached { value } => {
                 trial.epoch = record.to;
                 trial.value = Some(*value);
-                record.length()
             }
             Outcome::Stopped { at, value } => {
                 trial.epoch = *at;
                 trial.value = Some(*value);
                 trial.curve_stopped = true;
-                at.0 - record.from.0
             }
             Outcome::Failed { class, reason } => {
                 trial.value = None;
                 trial.failure = Some(Failure { class: *class, reason: reason.clone() });
                 self.failures += 1;
-                (trial.curve.len() as u32).saturating_sub(record.from.0).min(record.length())
             }
-        };
-        self.charged -= u64::from(record.length() - spent);
+        }
+        let record = &self.orders[order.0 as usize];
+        let unspent = record.length() - self.spent(record);
+        self.charged -= u64::from(unspent);
+        self.purse.charged -= record.price.map_or(0, |price| price.epoch * u64::from(unspent));
         self.open.remove(&order);
         if self.workers.is_blind() {
             self.retire(order);
         }
         self.advance();
         Ok(())
+    }
+
+    /// Epochs of an order that count: all of an open one, of a finished one those that were trained.
+    pub(super) fn spent(&self, record: &OrderProgress) -> u32 {
+        match &record.outcome {
+            None | Some(Outcome::Reached { .. }) => record.length(),
+            Some(Outcome::Stopped { at, .. }) => at.0 - record.from.0,
+            Some(Outcome::Failed { .. }) => {
+                let trained = self.trials[record.trial.0 as usize].curve.len() as u32;
+                trained.saturating_sub(record.from.0).min(record.length())
+            }
+        }
     }
 
     fn check_outcome(&self, order: OrderId, outcome: &Outcome) -> Result<(), String> {

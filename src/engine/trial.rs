@@ -1,6 +1,6 @@
 //! The engine's record of a trial and of an order.
 
-use super::{FailureClass, FileRef, Outcome};
+use super::{FailureClass, FileRef, Outcome, Price};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::{Score, StopCurve};
 use crate::space::Params;
@@ -126,6 +126,8 @@ pub struct OrderProgress {
     pub rung: Option<u32>,
     /// Trials planned when it was issued.
     pub planned_trials: u32,
+    /// What it costs, where the budget counts work.
+    pub price: Option<Price>,
     /// The number of attempts started: also the number of the latest one.
     pub attempts: u32,
     /// Whether the latest attempt is under way.

@@ -4,10 +4,11 @@ use super::row::{
     AttemptEnd, AttemptRow, ConfigurationRow, EarlierRow, EnqueuedRow, EpochRow, FailureRow, FileKind, FileRow,
     OrderRow, OutcomeKind, Row, TrialRow,
 };
-use crate::engine::{Engine, EpochReport, Event, FailureClass, Inconsistent, Outcome, TrialState};
+use crate::engine::{Engine, EpochReport, Event, FailureClass, Inconsistent, Outcome, Prices, TrialState};
 use crate::ids::{OrderId, TrialNumber};
 use crate::spec::StudySpec;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A study's engine, with what its rows need besides: dates and open attempts.
 #[derive(Clone, Debug)]
@@ -32,6 +33,11 @@ impl History {
     /// The history of a study before its first event.
     pub fn new(spec: &StudySpec) -> Self {
         Self { engine: Engine::new(spec), seq: 0, dates: Vec::new(), attempts: BTreeMap::new() }
+    }
+
+    /// Sets the prices of orders; see [`Engine::set_prices`].
+    pub fn set_prices(&mut self, prices: Arc<dyn Prices>) {
+        self.engine.set_prices(prices);
     }
 
     /// The state of the study.
@@ -106,6 +112,7 @@ impl History {
             Event::Enqueued { params, unix_ms } => {
                 rows.push(Row::Enqueued(EnqueuedRow { seq: self.seq, params: params.clone(), at_ms: *unix_ms }));
             }
+            Event::PaceMeasured { .. } => {}
             Event::OrderFinished { order, outcome, unix_ms } => self.finished(*order, outcome, *unix_ms, rows),
         }
         let own = match event {
@@ -114,7 +121,7 @@ impl History {
             | Event::EpochReported { order, .. }
             | Event::AttemptLost { order, .. }
             | Event::OrderFinished { order, .. } => self.trial_of(*order),
-            Event::EarlierResults { .. } | Event::Enqueued { .. } => None,
+            Event::EarlierResults { .. } | Event::Enqueued { .. } | Event::PaceMeasured { .. } => None,
         };
         for &trial in self.engine.changed() {
             if Some(trial) != own {

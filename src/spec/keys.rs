@@ -25,6 +25,20 @@ pub struct FrozenKey {
     half: bool,
 }
 
+impl FrozenKey {
+    /// Frozen stages.
+    pub fn cut(&self) -> usize {
+        self.cut
+    }
+
+    /// Whether these features can be computed from those of `other`: whole feature maps of a shallower cut of the same
+    /// network and views.
+    pub fn extends(&self, other: &Self) -> bool {
+        let family = |key: &Self| Self { cut: 0, pooled: false, ..key.clone() };
+        !other.pooled && other.cut <= self.cut && other != self && family(other) == family(self)
+    }
+}
+
 impl NetworkSpec {
     /// What determines a network's output besides its tensors: part of keys on disk.
     pub fn architecture_key(&self) -> String {

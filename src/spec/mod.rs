@@ -34,7 +34,7 @@ pub use network::{
 pub use precision::Precision;
 pub use search::{
     Budget, CommandSpec, Direction, FailurePolicies, Limits, Metric, Needs, Objective, OperatingPoint, RunSpec,
-    RunnerSpec, SamplerSpec, SchedulerSpec,
+    RunnerSpec, SamplerSpec, SchedulerSpec, WorkBudget,
 };
 pub use settings::{Bounds, SETTINGS, Setting, SettingKind, SettingsError};
 pub use training::{ImbalancePolicy, LossKind, NormStatistics, OptimiserKind, ScheduleKind, TrainingSpec};
@@ -118,7 +118,13 @@ impl StudySpec {
             sampler: SamplerSpec::Random,
             scheduler: SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 },
             enqueue: Vec::new(),
-            budget: Budget { n_trials: Some(n_trials), wall_seconds: None, epochs: None, max_failures: None },
+            budget: Budget {
+                n_trials: Some(n_trials),
+                wall_seconds: None,
+                epochs: None,
+                work: None,
+                max_failures: None,
+            },
             limits: Limits::default(),
             failures: FailurePolicies::default(),
             run: RunSpec {

@@ -189,8 +189,31 @@ pub struct Budget {
     pub wall_seconds: Option<f64>,
     /// Trained epochs in all.
     pub epochs: Option<u64>,
+    /// Work in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<WorkBudget>,
     /// Failed trials after which the study stops with an error.
     pub max_failures: Option<u32>,
+}
+
+/// A budget of work. It is spent by what orders cost by the cost model, not by what they take.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkBudget {
+    /// In units of 10^9 operations, which do not depend on the machine.
+    GigaOperations(u64),
+    /// In seconds, at the pace of the machine that begins the study.
+    Seconds(f64),
+}
+
+impl WorkBudget {
+    /// The budget in mega-operations, at a pace in mega-operations a second; `None` if the pace is needed and not known.
+    pub fn operations(self, pace: Option<f64>) -> Option<u64> {
+        match self {
+            Self::GigaOperations(n) => Some(n.saturating_mul(1000)),
+            Self::Seconds(seconds) => pace.map(|pace| (seconds * pace) as u64),
+        }
+    }
 }
 
 /// What a single trial may take.

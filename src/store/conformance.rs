@@ -2,7 +2,7 @@
 
 use super::{Backend, ImagesOnRecord, OpenedTrial, Opening, RunEnd, RunStart, Store, StoreError};
 use crate::digest::Digest;
-use crate::engine::{EpochReport, Event, FailureClass, FileRef, Outcome, TrialState, WarmStart, WorkOrder};
+use crate::engine::{EpochReport, Event, FailureClass, FileRef, Outcome, Price, TrialState, WarmStart, WorkOrder};
 use crate::history::{
     AttemptEnd, AttemptRow, ConfigurationRow, EarlierRow, EnqueuedRow, EpochRow, FailureRow, FileKind, FileRow,
     OrderRow, OutcomeKind, Row, Tables, TrialRow,
@@ -47,6 +47,7 @@ pub(crate) fn order(number: u32) -> WorkOrder {
         bracket: 0,
         rung: Some(1),
         planned_trials: 4,
+        price: (number == 1).then_some(Price { once: 7, epoch: 1 << 40 }),
     }
 }
 

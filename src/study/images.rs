@@ -1,13 +1,16 @@
 //! The images of a study: recorded when the first run sees them, and checked to be the same from then on.
 
-use super::{PICTURES, Study};
+use super::{PICTURES, Study, StudyError};
 use crate::data::{DataSet, DataSummary, sheet};
+use crate::engine::Event;
 use crate::fsx;
 use crate::report::{DrawError, contact_sheet};
+use crate::runner::image::ImagePrices;
 use crate::spec::AugmentSpec;
 use crate::store::{ImagesOnRecord, StoreError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Why a study cannot use images.
 #[derive(Debug, thiserror::Error)]
@@ -42,18 +45,41 @@ pub(super) fn same(on_record: &ImagesOnRecord, now: &DataSummary) -> Result<(), 
 }
 
 impl Study {
-    /// Records which images the study has, or checks that they are still the same. `base`: the folder at which their
+    /// Records which images the study has, or checks that they are still the same, and prices its trials where the budget
+    /// counts work. `base`: the folder at which their
     /// paths start.
     ///
     /// # Errors
     /// If they differ from those on record, or the store fails.
     pub fn identify_images(&mut self, images: &DataSummary, base: &Path) -> Result<(), ImagesError> {
-        if let Some(on_record) = self.store.images()? {
-            return same(&on_record, images);
+        match self.store.images()? {
+            Some(on_record) => same(&on_record, images)?,
+            None => {
+                let absolute = std::path::absolute(base);
+                let folder = absolute.map_err(|source| ImagesError::Io { path: base.to_owned(), source })?;
+                let summary = serde_json::to_string(images)?;
+                self.store.record_images(&ImagesOnRecord { folder, digest: images.digest, summary })?;
+            }
         }
-        let folder = std::path::absolute(base).map_err(|source| ImagesError::Io { path: base.to_owned(), source })?;
-        let summary = serde_json::to_string(images)?;
-        Ok(self.store.record_images(&ImagesOnRecord { folder, digest: images.digest, summary })?)
+        if self.spec().budget.work.is_some() {
+            self.history.set_prices(Arc::new(ImagePrices::new(&self.spec().runner, images)));
+        }
+        Ok(())
+    }
+
+    /// Whether the budget of work is given as time and this machine's pace has yet to be measured.
+    pub fn wants_pace(&self) -> bool {
+        self.spec().budget.work.is_some() && self.engine().work_budget().is_none()
+    }
+
+    /// Puts on record how fast this machine is, in mega-operations a second: what a budget of work given as time is
+    /// converted by, from now on.
+    ///
+    /// # Errors
+    /// If a pace is on record, if it is not positive, or if the store fails.
+    pub fn record_pace(&mut self, pace: f64) -> Result<(), StudyError> {
+        self.apply(Event::PaceMeasured { pace, unix_ms: crate::clock::unix_ms() })?;
+        self.flush()
     }
 
     /// Draws the pictures of the study's images that its reports show, unless they exist.

@@ -1,6 +1,6 @@
 //! Image studies in the real binary: the same tables from any number of workers, and through kills.
 
-use crate::program::{Bench, wait};
+use crate::program::{Bench, text, wait};
 use std::time::Duration;
 
 /// A narrow InceptionV3 on synthetic images: heads on cached features, and trials that train a stage.
@@ -74,4 +74,56 @@ fn kills(bench: &Bench, scale: f64) -> usize {
         wait(&mut run, Duration::from_millis(delay).mul_f64(scale)).is_none()
     };
     delays.iter().take_while(|delay| was_killed(delay)).count()
+}
+
+/// The mega-operations that an order costs, by its event.
+const PRICE: &str = "json_extract(body, '$.price.once') + json_extract(body, '$.price.epoch') * \
+                     (json_extract(body, '$.to') - json_extract(body, '$.from'))";
+
+#[test]
+fn a_budget_of_work_ends_a_study_at_the_same_trial_for_any_number_of_workers() {
+    let with_work = |n: i64| STUDY.replace("n_trials = 8", &format!("n_trials = 8\nwork = {n}"));
+    let bench = Bench::new(&with_work(1_000_000));
+    bench.finish(&["--workers", "2"]);
+    let whole = bench.tables();
+    let total = bench.count(&format!("SELECT sum({PRICE}) FROM event WHERE kind = 'order_issued'"));
+    let dear = bench.count(&format!("SELECT max({PRICE}) FROM event WHERE kind = 'order_issued'"));
+    let cheap = bench.count(&format!("SELECT min({PRICE}) FROM event WHERE kind = 'order_issued'"));
+    assert!(0 < cheap && cheap < dear && dear < total, "{cheap} {dear} {total}");
+
+    let half = total / 2000;
+    let ended = |workers: &str| {
+        bench.forget();
+        bench.write(&with_work(half));
+        let run = bench.run(&["--workers", workers]);
+        assert_eq!(run.status.code(), Some(3), "{}", text(&run.stderr));
+        assert!(text(&run.stdout).contains("raise `budget.work`"), "{}", text(&run.stdout));
+        let spent = bench.count(&format!("SELECT sum({PRICE}) FROM event WHERE kind = 'order_issued'"));
+        assert!(spent <= half * 1000 && half * 1000 < spent + dear, "{spent} of {half} giga-operations");
+        bench.tables()
+    };
+    let one = ended("1");
+    assert_eq!(ended("3"), one);
+    assert!(one["work_order"].len() < whole["work_order"].len());
+
+    bench.write(&with_work(half / 2));
+    assert_eq!(bench.run(&[]).status.code(), Some(2), "a budget may only be raised");
+    bench.write(&with_work(1_000_000));
+    bench.finish(&["--workers", "2"]);
+    assert_eq!(bench.tables(), whole);
+}
+
+#[test]
+fn a_budget_of_work_given_as_time_is_converted_once() {
+    let bench = Bench::new(&STUDY.replace("n_trials = 8", "n_trials = 8\nwork = \"10d\""));
+    let run = bench.finish(&[]);
+    assert!(run.contains("giga-operations are spent"), "{run}");
+    let whole = bench.tables();
+    bench.finish(&[]);
+    assert_eq!(bench.count("SELECT count(*) FROM event WHERE kind = 'pace_measured'"), 1);
+    assert_eq!(bench.tables(), whole);
+    let other = Bench::synthetic(2, 0, "[budget]\nn_trials = 1\nwork = 5\n");
+    let refused = other.run(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("cost model"), "{}", text(&refused.stderr));
 }

@@ -47,8 +47,10 @@ pub fn stages(width: f64) -> Vec<StageInfo> {
 /// The cost of stages for one image, without the arithmetic of pools and batch norms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Multiply-adds of all convolutions.
+    /// Multiply-adds of all convolutions, by their definition.
     pub multiply_adds: u64,
+    /// Of these, those of convolutions that are computed by Winograd's minimal filtering on the CPU.
+    pub winograd: u64,
     /// Values in the outputs of convolutions and pools.
     pub activations: u64,
     /// Values in the weights of convolutions.
@@ -58,6 +60,11 @@ pub struct Work {
 /// The work of stages `from..to` at a width for one square image of `side` pixels; `None` if that is too small.
 pub fn work(width: f64, side: usize, from: usize, to: usize) -> Option<Work> {
     Topology::new(width).work(side, from, to)
+}
+
+/// See [`Backbone::side_at`].
+pub fn side_at(width: f64, side: usize, position: usize) -> Option<usize> {
+    Topology::new(width).side_at(side, position)
 }
 
 /// A tensor whose shape is not the network's.
@@ -231,11 +238,7 @@ impl Backbone for InceptionV3 {
     }
 
     fn side_at(&self, position: usize, side: usize) -> Option<usize> {
-        let mut size = [side; 2];
-        for stage in self.topology.stages.get(..position)? {
-            size = self.topology.size_after(stage, size)?;
-        }
-        Some(size[0])
+        self.topology.side_at(side, position)
     }
 
     fn prefix(&self, from: usize, to: usize, x: &Tensor) -> candle_core::Result<Tensor> {

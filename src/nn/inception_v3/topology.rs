@@ -1,7 +1,8 @@
 //! The network as data: which convolutions in which order, at any width (Szegedy et al. 2016; names and details are
 //! torchvision's `inception_v3`).
 
-use crate::nn::kernel::Window;
+use crate::nn::kernel::geometry::ConvShape;
+use crate::nn::kernel::{Window, winograd};
 
 /// Convolution, batch norm, ReLU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,6 +242,12 @@ impl Topology {
         Some(size)
     }
 
+    /// See [`crate::nn::Backbone::side_at`].
+    pub fn side_at(&self, side: usize, position: usize) -> Option<usize> {
+        let after = |size, stage| self.size_after(stage, size);
+        self.stages.get(..position)?.iter().try_fold([side; 2], after).map(|size| size[0])
+    }
+
     /// See [`super::work`].
     pub fn work(&self, side: usize, from: usize, to: usize) -> Option<super::Work> {
         let mut work = super::Work::default();
@@ -251,13 +258,13 @@ impl Topology {
                 let fan = branch.fan.iter().map(|&unit| (Step::Unit(unit), true));
                 for (step, in_fan) in branch.chain.iter().map(|&step| (step, false)).chain(fan) {
                     let window = self.window(step);
-                    let after = [window.positions(0, at[0])?, window.positions(1, at[1])?];
-                    let pixels = (after[0] * after[1]) as u64;
-                    let mut cout = channels;
-                    if let Step::Unit(unit) = step {
-                        cout = self.units[unit].cout;
-                        let weights = (window.taps() * self.units[unit].cin * cout) as u64;
+                    let cout = if let Step::Unit(unit) = step { self.units[unit].cout } else { channels };
+                    let shape = ConvShape::new([1, at[0], at[1], channels], cout, window)?;
+                    let (after, pixels) = (shape.output, shape.output_pixels() as u64);
+                    if let Step::Unit(_) = step {
+                        let weights = (window.taps() * channels * cout) as u64;
                         work.multiply_adds += pixels * weights;
+                        work.winograd += if winograd::pays(&shape) { pixels * weights } else { 0 };
                         work.weights += weights;
                     }
                     work.activations += pixels * cout as u64;

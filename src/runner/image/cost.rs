@@ -1,10 +1,14 @@
-//! What a whole study of images will cost, before it has run.
+//! What a whole study of images will take, in seconds and bytes, before it has run: the cost model's operations, at the
+//! pace of this machine, which is measured on a few of the study's networks.
 
-use super::{Forecast, ImageError, forecast_on, located};
+use super::forecast::IMAGES;
+use super::price::{bank, feature_shape};
+use super::{Forecast, ImageError, ImagePrices, ImageWork, Parts, forecast_on, located};
 use crate::data::DataSummary;
-use crate::engine::{RungTable, planned_trials};
+use crate::data::features::predicted_bytes;
+use crate::engine::{Paid, RungTable, planned_trials};
 use crate::rng::{Purpose, StreamRng};
-use crate::spec::{DataSpec, Device, NetworkKey, StudySpec, TrialSettings, Views};
+use crate::spec::{Device, NetworkKey, StudySpec, TrialSettings};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,120 +16,200 @@ use std::path::Path;
 /// The most configurations drawn for a prediction.
 const DRAWN: u32 = 256;
 /// The most networks measured: each takes a second or two.
-const MEASURED: usize = 6;
+const MEASURED: usize = 4;
 
-/// What determines a trial's cost per image: network, tap, cut, head.
+/// What determines the pace of a trial: network, tap, cut, head.
 type Network = (NetworkKey, usize, usize, &'static str);
 
-/// Predicted time and disk space.
+/// Predicted work, time and disk.
 #[derive(Clone, Debug, Serialize)]
 pub struct StudyCost {
-    /// Where costs were measured, such as `cpu Avx512`.
+    /// What the figures were measured on.
     pub measured_on: String,
-    /// Distinct networks measured, and distinct networks among the drawn trials.
+    /// How many of the networks that the search can draw were measured.
     pub networks_measured: usize,
     pub networks_drawn: usize,
-    /// Seconds of computing in frozen layers: once per cached image and view, in every epoch for fresh views.
+    /// Work of the whole study in giga-operations of the cost model: the unit of `budget.work`.
+    pub giga_operations: u64,
+    /// Computing time through frozen layers for features that are kept.
     pub frozen_seconds: f64,
-    /// Seconds of computing in all epochs, without the frozen layers.
+    /// Computing time of all epochs.
     pub epoch_seconds: f64,
-    /// Bytes of cached features, ignoring the study's limit.
+    /// Seconds of an epoch of the cheapest and of the most expensive of the drawn trials.
+    pub epoch_seconds_range: (f64, f64),
+    /// Bytes of cached features, before the study's limit is applied.
     pub feature_bytes: u64,
     /// Bytes of decoded images.
     pub pixel_bytes: u64,
     /// Bytes of one checkpoint, the largest.
     pub checkpoint_bytes: u64,
-    /// Distinct sets of cached features among the drawn trials.
+    /// Different sets of cached features among the drawn trials.
     pub feature_sets: usize,
-    /// Trials drawn for the prediction.
+    /// Trials drawn for this prediction.
     pub drawn: u32,
 }
 
-/// Draws the study's trials, groups them by network, measures the most frequent and adds up.
+/// Seconds that this machine takes for an operation, in each part of a trial.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    frozen: f64,
+    step: f64,
+    score: f64,
+}
+
+impl Pace {
+    /// From networks that were measured, each with its modelled work. Parts that none of them has go at the pace of the
+    /// others.
+    fn new(measured: &[(Forecast, ImageWork)]) -> Self {
+        let sums = |seconds: fn(&Forecast) -> f64, work: fn(&ImageWork) -> f64| {
+            (measured.iter().map(|(f, _)| seconds(f)).sum::<f64>(), measured.iter().map(|(_, w)| work(w)).sum::<f64>())
+        };
+        let parts = [
+            sums(|f| f.frozen_seconds, |w| w.frozen),
+            sums(|f| f.train_seconds, |w| w.step),
+            sums(|f| f.judge_seconds, |w| w.score),
+        ];
+        let all = parts.iter().map(|p| p.0).sum::<f64>() / parts.iter().map(|p| p.1).sum::<f64>().max(1.0);
+        let [frozen, step, score] = parts.map(|(seconds, work)| if work > 0.0 { seconds / work } else { all });
+        Self { frozen, step, score }
+    }
+
+    fn epoch(&self, parts: &Parts) -> f64 {
+        self.step * parts.training + self.score * parts.judging
+    }
+}
+
+/// A drawn trial.
+struct Drawn {
+    settings: TrialSettings,
+    network: Network,
+    parts: Parts,
+}
+
+/// Draws the study's trials, models each, measures the networks in which most of the work lies, and adds up.
 ///
-/// `base`: the folder at which paths of the study file start.
+/// `base`: the folder against which paths of the study file are resolved.
 ///
 /// # Errors
-/// If a configuration cannot be run, a network cannot be built, or a device is not available.
+/// If a configuration cannot be run, or if a network or device is not available.
 pub fn study_cost(
     spec: &StudySpec,
     base: &Path,
-    data: &DataSpec,
     summary: &DataSummary,
     rungs: &RungTable,
     device: Device,
 ) -> Result<StudyCost, ImageError> {
     crate::nn::cuda::set_precision(spec.run.precision);
-    let drawn = planned_trials(spec).unwrap_or(DRAWN).clamp(1, DRAWN);
-    let mut networks: BTreeMap<Network, (TrialSettings, u32)> = BTreeMap::new();
-    let mut sets = BTreeMap::new();
-    for trial in 0..drawn {
-        let params = spec
-            .space
-            .sample(|name| StreamRng::named(spec.seed, Purpose::Parameter, name, &[u64::from(trial), 0]).unit());
-        let mut settings = spec.runner.settings(&params).map_err(ImageError::Settings)?;
-        settings.network = located(&settings.network, base);
-        let n = &settings.network;
-        let name = (n.key(), n.tap_position(), n.cut(), settings.head.kind.into_str());
-        if n.cut() > 0 {
-            let key = n.frozen_key(&settings.augment);
-            sets.entry(key).or_insert_with(|| (name.clone(), views(&settings)));
-        }
-        networks.entry(name).or_insert((settings, 0)).1 += 1;
-    }
-    let mut order: Vec<(&Network, &(TrialSettings, u32))> = networks.iter().collect();
-    order.sort_by_key(|(name, (_, n))| (std::cmp::Reverse(*n), (*name).clone()));
-    let mut measured: BTreeMap<&Network, Forecast> = BTreeMap::new();
-    for (name, (settings, _)) in order.iter().take(MEASURED) {
-        let cost = forecast_on(settings, data.size as usize, summary.classes.len(), spec.seed, device)?;
-        measured.insert(name, cost);
-    }
-    let sum = |counts: &dyn Fn(&crate::data::FoldCounts) -> u64| summary.folds.iter().map(counts).sum::<u64>() as f64;
-    let train = sum(&|f| f.train.iter().sum());
-    let validation = sum(&|f| f.validation.iter().sum());
-    // Folds share images: features are cached once per image.
-    let development: f64 =
-        summary.folds.first().map_or(0.0, |f| f.train.iter().chain(&f.validation).sum::<u64>() as f64);
-    let weight = |name: &Network| f64::from(networks[name].1);
-    let total: f64 = measured.keys().map(|name| weight(name)).sum();
-    let mean = |each: &dyn Fn(&Forecast) -> f64| {
-        measured.iter().map(|(name, cost)| weight(name) / total * each(cost)).sum::<f64>()
-    };
-    let epoch = mean(&|c| train * c.train_seconds + validation * c.judge_seconds);
-    let (mut frozen_seconds, mut feature_bytes) = (0.0, 0.0);
-    for (name, views) in sets.values() {
-        let (seconds, bytes) = match measured.get(name) {
-            Some(cost) => (cost.frozen_seconds, cost.feature_bytes as f64),
-            None => (mean(&|c| c.frozen_seconds), mean(&|c| c.feature_bytes as f64)),
+    let planned = planned_trials(spec).unwrap_or(DRAWN).max(1);
+    let epochs_each = (rungs.epochs_resuming as f64 / rungs.trials.max(1) as f64).round().max(1.0) as u32;
+    let drawn = draw(spec, base, summary, epochs_each, planned.min(DRAWN))?;
+
+    let measured = measure(&drawn, spec, summary, device)?;
+    let pace = Pace::new(&measured);
+
+    let mean = |each: &dyn Fn(&Drawn) -> f64| drawn.iter().map(each).sum::<f64>() / drawn.len() as f64;
+    let epochs = rungs.epochs_resuming as f64;
+    let frozen = extrapolated(&drawn, planned);
+    let operations = mean(&|d| d.parts.training + d.parts.judging) * epochs + frozen;
+    let range = drawn
+        .iter()
+        .map(|d| pace.epoch(&d.parts))
+        .fold((f64::INFINITY, 0f64), |(low, high), seconds| (low.min(seconds), high.max(seconds)));
+    let mut sets: BTreeMap<_, u64> = BTreeMap::new();
+    for Drawn { settings, .. } in &drawn {
+        let (Some(shape), Some(bank)) = (feature_shape(&settings.network, summary.size), bank(settings)) else {
+            continue;
         };
-        // Fresh views are computed in every epoch and never cached.
-        let kept = development * f64::from(views.unwrap_or(1));
-        frozen_seconds += seconds * kept;
-        feature_bytes += bytes * kept;
-        if views.is_none() {
-            frozen_seconds += seconds * train * rungs.epochs_resuming as f64 / sets.len() as f64;
-        }
+        // Validation images are kept as they are, training images in all views of the bank.
+        let views = bank as usize + usize::from(settings.augment.ranges_key().is_some());
+        let key = settings.network.frozen_key(&settings.augment);
+        sets.entry(key).or_insert_with(|| predicted_bytes(&shape, 1, views, settings.network.cache));
     }
-    let images: u64 = summary.images.iter().sum();
+    let images: u64 = summary.folds.first().map_or(0, |f| f.train.iter().chain(&f.validation).sum());
     Ok(StudyCost {
-        measured_on: measured.values().next().map(|c| c.arithmetic.clone()).unwrap_or_default(),
+        measured_on: measured.first().map(|(f, _)| f.arithmetic.clone()).unwrap_or_default(),
         networks_measured: measured.len(),
-        networks_drawn: networks.len(),
-        frozen_seconds,
-        epoch_seconds: epoch * rungs.epochs_resuming as f64,
-        feature_bytes: feature_bytes as u64,
-        pixel_bytes: images * (summary.size * summary.size * summary.channels) as u64,
-        checkpoint_bytes: measured.values().map(|c| c.checkpoint_bytes).max().unwrap_or(0),
-        feature_sets: sets.keys().collect::<BTreeSet<_>>().len(),
-        drawn,
+        networks_drawn: drawn.iter().map(|d| &d.network).collect::<BTreeSet<_>>().len(),
+        giga_operations: (1e-9 * operations).ceil() as u64,
+        frozen_seconds: pace.frozen * frozen,
+        epoch_seconds: mean(&|d| pace.epoch(&d.parts)) * epochs,
+        epoch_seconds_range: range,
+        feature_bytes: images * sets.values().sum::<u64>(),
+        pixel_bytes: summary.images.iter().sum::<u64>() * (summary.size * summary.size * summary.channels) as u64,
+        checkpoint_bytes: measured.iter().map(|(f, _)| f.checkpoint_bytes).max().unwrap_or(0),
+        feature_sets: sets.len(),
+        drawn: drawn.len() as u32,
     })
 }
 
-/// Cached views of a training image, including the original; `None`: every epoch draws fresh views.
-fn views(settings: &TrialSettings) -> Option<u32> {
-    match settings.augment.views {
-        _ if settings.augment.ranges_key().is_none() => Some(1),
-        Views::Bank(n) => Some(n + 1),
-        Views::Fresh => None,
+/// Mega-operations a second of a machine with one such device, measured on the networks in which most of the study's work
+/// lies.
+///
+/// # Errors
+/// As [`study_cost`].
+pub fn measured_pace(spec: &StudySpec, base: &Path, summary: &DataSummary, device: Device) -> Result<f64, ImageError> {
+    crate::nn::cuda::set_precision(spec.run.precision);
+    let trials = planned_trials(spec).unwrap_or(DRAWN).clamp(1, DRAWN);
+    let drawn = draw(spec, base, summary, spec.runner.epochs(), trials)?;
+    let measured = measure(&drawn, spec, summary, device)?;
+    let seconds: f64 = measured.iter().map(|(f, _)| f.frozen_seconds + f.train_seconds + f.judge_seconds).sum();
+    let operations: f64 = measured.iter().map(|(_, w)| w.frozen + w.step + w.score).sum();
+    Ok(1e-6 * operations / seconds)
+}
+
+/// Measures the networks in which most of the work of these trials lies, each with its modelled work.
+fn measure(
+    drawn: &[Drawn],
+    spec: &StudySpec,
+    summary: &DataSummary,
+    device: Device,
+) -> Result<Vec<(Forecast, ImageWork)>, ImageError> {
+    let mut networks: BTreeMap<&Network, (&TrialSettings, f64)> = BTreeMap::new();
+    for trial in drawn {
+        networks.entry(&trial.network).or_insert((&trial.settings, 0.0)).1 += trial.parts.all();
     }
+    let mut order: Vec<(&TrialSettings, f64)> = networks.into_values().collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let (classes, at_once) = (summary.classes.len(), IMAGES as f64);
+    let cost = |settings: &TrialSettings| {
+        let forecast = forecast_on(settings, summary.size, classes, spec.seed, device)?;
+        Ok((forecast, ImageWork::at_once(settings, summary.size, classes, at_once, at_once)))
+    };
+    order.iter().take(MEASURED).map(|(settings, _)| cost(settings)).collect()
+}
+
+/// The study's first trials if its sampler were random, each trained for `epochs`.
+fn draw(
+    spec: &StudySpec,
+    base: &Path,
+    summary: &DataSummary,
+    epochs: u32,
+    trials: u32,
+) -> Result<Vec<Drawn>, ImageError> {
+    let prices = ImagePrices::new(&spec.runner, summary);
+    let mut paid = Paid::new();
+    (0..trials)
+        .map(|trial| {
+            let params = spec
+                .space
+                .sample(|name| StreamRng::named(spec.seed, Purpose::Parameter, name, &[u64::from(trial), 0]).unit());
+            let mut settings = spec.runner.settings(&params).map_err(ImageError::Settings)?;
+            settings.network = located(&settings.network, base);
+            let n = &settings.network;
+            let network = (n.key(), n.tap_position(), n.cut(), settings.head.kind.into_str());
+            let parts = prices.parts(&settings, epochs, &paid);
+            if n.cut() > 0 {
+                *paid.entry(n.frozen_key(&settings.augment)).or_default() += epochs;
+            }
+            Ok(Drawn { network, parts, settings })
+        })
+        .collect()
+}
+
+/// Operations through frozen layers for features that are kept, of `planned` trials: those that were not drawn take as
+/// much as the later half of those that were, which share with the earlier half.
+fn extrapolated(drawn: &[Drawn], planned: u32) -> f64 {
+    let sum = |trials: &[Drawn]| trials.iter().map(|d| d.parts.frozen).sum::<f64>();
+    let later = &drawn[drawn.len() / 2..];
+    sum(drawn) + (f64::from(planned) - drawn.len() as f64) * sum(later) / later.len().max(1) as f64
 }

@@ -3,7 +3,6 @@
 use super::ImageError;
 use super::feed::arithmetic;
 use super::model::{InitialState, Model};
-use crate::data::features::predicted_bytes;
 use crate::ids::{Epoch, TrialNumber};
 use crate::nn::build::build;
 use crate::nn::{Backbone, head};
@@ -13,7 +12,7 @@ use candle_core::{Device, Tensor};
 use std::time::Instant;
 
 /// Images per measurement.
-const IMAGES: usize = 4;
+pub(super) const IMAGES: usize = 4;
 
 /// Measured costs of one image on this machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +25,6 @@ pub struct Forecast {
     pub train_seconds: f64,
     /// Seconds to score an image, without the frozen layers.
     pub judge_seconds: f64,
-    /// Bytes of cached features per image and view; 0 where nothing is frozen.
-    pub feature_bytes: u64,
     /// Bytes of a checkpoint.
     pub checkpoint_bytes: u64,
 }
@@ -49,7 +46,6 @@ pub fn forecast(
     let built = build(network, seed, device)?;
     let backbone = built.backbone.as_ref();
     let too_small = || ImageError::TooSmall { tap: network.tap.clone(), size };
-    let side = backbone.side_at(cut, size).ok_or_else(too_small)?;
     backbone.side_at(tap, size).ok_or_else(too_small)?;
     let initial = InitialState {
         backbone,
@@ -79,8 +75,6 @@ pub fn forecast(
         model.step(&features, &labels, Epoch(1), 0)?;
         Ok(())
     })?;
-    let channels = cut.checked_sub(1).map_or(3, |stage| backbone.stages()[stage].channels);
-    let shape = if network.head_only() { vec![channels] } else { vec![side, side, channels] };
     let mut tensors = std::collections::BTreeMap::new();
     model.save(&mut tensors)?;
     Ok(Forecast {
@@ -88,7 +82,6 @@ pub fn forecast(
         frozen_seconds,
         train_seconds,
         judge_seconds,
-        feature_bytes: if cut == 0 { 0 } else { predicted_bytes(&shape, 1, 1, network.cache) },
         checkpoint_bytes: tensors.values().map(|t| 4 * t.elem_count() as u64).sum(),
     })
 }

@@ -13,16 +13,18 @@ mod memory;
 mod model;
 mod pieces;
 mod plan;
+mod price;
 mod resident;
 #[cfg(test)]
 mod tests;
 mod training;
 mod watch;
 
-pub use cost::{StudyCost, study_cost};
+pub use cost::{StudyCost, measured_pace, study_cost};
 pub use error::{ImageError, explain};
 pub use forecast::{Forecast, forecast, forecast_on};
 pub use plan::{Planner, Sample};
+pub use price::{Counts, ImagePrices, ImageWork, Parts};
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
 use crate::data::features::FeatureCache;

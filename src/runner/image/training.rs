@@ -21,10 +21,15 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Images scored at once where only a head is trained.
-const SCORED_AT_ONCE: usize = 256;
+pub(super) const SCORED_AT_ONCE: usize = 256;
 /// Images over which batch-norm statistics are computed after an epoch: a quarter of its samples, within these bounds.
 /// Wu and Johnson (2021) found a thousand to be enough for all layers of a network; the head's need fewer.
 const MEASURED: std::ops::RangeInclusive<usize> = 256..=1024;
+
+/// Samples of an epoch of `samples` over which batch-norm statistics are computed.
+pub(super) fn measured(samples: usize) -> usize {
+    samples.div_ceil(4).clamp(*MEASURED.start(), *MEASURED.end()).min(samples)
+}
 
 /// A trial in training.
 pub struct Training<'a> {
@@ -209,8 +214,7 @@ impl<'a> Training<'a> {
         let FoldOfTrial { fold, labels, model } = &self.folds[number];
         let plan = planner(&self.frozen, self.number, number as u32, fold, labels).epoch(epoch);
         let samples = plan.concat();
-        let measured = samples.len().div_ceil(4).clamp(*MEASURED.start(), *MEASURED.end());
-        let samples = &samples[samples.len().saturating_sub(measured)..];
+        let samples = &samples[samples.len() - measured(samples.len())..];
         let plan: Vec<Vec<Sample>> = samples.chunks(self.at_once()).map(<[Sample]>::to_vec).collect();
         let (mut population, mut done) = (model.population(), 0);
         feed.pass(&plan, |step, x| {

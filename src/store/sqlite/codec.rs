@@ -45,6 +45,12 @@ struct Enqueued<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
+struct PaceMeasured {
+    pace: f64,
+    unix_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
 struct OrderFinished<'a> {
     order: OrderId,
     outcome: Cow<'a, Outcome>,
@@ -75,6 +81,9 @@ pub(super) fn encode(event: &Event) -> Result<(&'static str, String), StoreError
         Event::Enqueued { params, unix_ms } => {
             let (params, unix_ms) = (Cow::Borrowed(params), *unix_ms);
             ("enqueued", serde_json::to_string(&Enqueued { params, unix_ms }))
+        }
+        &Event::PaceMeasured { pace, unix_ms } => {
+            ("pace_measured", serde_json::to_string(&PaceMeasured { pace, unix_ms }))
         }
         Event::OrderFinished { order, outcome, unix_ms } => {
             let (order, unix_ms) = (*order, *unix_ms);
@@ -111,6 +120,10 @@ pub(super) fn decode(seq: u64, kind: &str, body: &str) -> Result<Event, StoreErr
         "enqueued" => {
             let Enqueued { params, unix_ms } = parse(seq, body)?;
             Event::Enqueued { params: params.into_owned(), unix_ms }
+        }
+        "pace_measured" => {
+            let PaceMeasured { pace, unix_ms } = parse(seq, body)?;
+            Event::PaceMeasured { pace, unix_ms }
         }
         "order_finished" => {
             let OrderFinished { order, outcome, unix_ms } = parse(seq, body)?;

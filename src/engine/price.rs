@@ -1,0 +1,223 @@
+//! What orders cost, in units that do not depend on the machine, so that a budget of work is spent alike everywhere.
+
+use super::Engine;
+use crate::space::Params;
+use crate::spec::FrozenKey;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// The price of an order, in mega-operations (see [`Prices`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Price {
+    /// Spent once: passes through frozen layers whose output no earlier order has paid for.
+    pub once: u64,
+    /// Of each epoch.
+    pub epoch: u64,
+}
+
+impl Price {
+    /// The price of so many epochs.
+    pub fn of(self, epochs: u32) -> u64 {
+        self.once.saturating_add(self.epoch.saturating_mul(u64::from(epochs)))
+    }
+}
+
+/// Epochs for which each set of frozen features was paid: trials with equal keys share them.
+pub type Paid = BTreeMap<FrozenKey, u32>;
+
+/// Prices of a study's orders. A mega-operation is a million multiply-adds of a plain convolution; other work is
+/// expressed in these by fixed factors.
+pub trait Prices: fmt::Debug + Send + Sync {
+    /// The frozen features that a configuration shares with others; `None` if it shares nothing.
+    fn shared(&self, params: &Params) -> Option<FrozenKey>;
+
+    /// The price of `epochs` epochs of a configuration, given what earlier orders have paid for.
+    fn price(&self, params: &Params, epochs: u32, paid: &Paid) -> Price;
+}
+
+/// Prices and what was paid so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Purse {
+    prices: Option<Arc<dyn Prices>>,
+    paid: Paid,
+    /// Mega-operations of finished orders as trained, of open ones as issued.
+    pub(super) charged: u64,
+    /// Mega-operations a second, as measured when the study began.
+    pub(super) pace: Option<f64>,
+}
+
+impl Purse {
+    /// The price of `epochs` epochs; `None` where the study has no prices.
+    pub(super) fn price(&self, params: &Params, epochs: u32) -> Option<Price> {
+        Some(self.prices.as_ref()?.price(params, epochs, &self.paid))
+    }
+
+    /// Notes what an issued order shares with later ones.
+    pub(super) fn share(&mut self, params: &Params, epochs: u32) {
+        if let Some(shared) = self.prices.as_ref().and_then(|prices| prices.shared(params)) {
+            *self.paid.entry(shared).or_default() += epochs;
+        }
+    }
+}
+
+impl Engine {
+    /// Sets the prices of orders: of those still to be issued, and of those that were issued before the budget counted
+    /// work. Replays and readers do without, because issued orders have their price on record.
+    pub fn set_prices(&mut self, prices: Arc<dyn Prices>) {
+        self.purse.prices = Some(prices);
+        self.purse.paid.clear();
+        for i in 0..self.orders.len() {
+            let order = &self.orders[i];
+            let (params, epochs) = (self.trials[order.trial.0 as usize].params.clone(), order.length());
+            if order.price.is_none()
+                && let Some(price) = self.purse.price(&params, epochs)
+            {
+                let spent = self.spent(&self.orders[i]);
+                self.orders[i].price = Some(price);
+                self.purse.charged += price.of(spent);
+            }
+            self.purse.share(&params, epochs);
+        }
+    }
+
+    /// Mega-operations charged to the budget: those of finished orders as far as they were trained, all of open ones.
+    pub fn charged_work(&self) -> u64 {
+        self.purse.charged
+    }
+
+    /// Mega-operations a second on the machine that began the study, if a budget given as time had it measured.
+    pub fn pace(&self) -> Option<f64> {
+        self.purse.pace
+    }
+
+    /// The budget in mega-operations; `None` if work has no bound, or if the pace of a budget given as time is not on
+    /// record yet.
+    pub fn work_budget(&self) -> Option<u64> {
+        self.spec.budget.work.and_then(|budget| budget.operations(self.purse.pace))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{DoneReason, EpochReport, Event, FailureClass, Outcome, Plan};
+    use crate::ids::Epoch;
+    use crate::space::{Domain, Parameter, SearchSpace, Value};
+    use crate::spec::{SchedulerSpec, StudySpec, WorkBudget};
+
+    /// An epoch costs as many giga-operations as the parameter says; what is once costs 10 for the first trial.
+    #[derive(Debug)]
+    struct ByParameter(FrozenKey);
+
+    impl Prices for ByParameter {
+        fn shared(&self, _: &Params) -> Option<FrozenKey> {
+            Some(self.0.clone())
+        }
+
+        fn price(&self, params: &Params, _: u32, paid: &Paid) -> Price {
+            let once = if paid.contains_key(&self.0) { 0 } else { 10_000 };
+            Price { once, epoch: params.int("x").unwrap() as u64 * 1000 }
+        }
+    }
+
+    fn study(work: WorkBudget) -> StudySpec {
+        let domain = Domain::Fixed { value: Value::Int(3) };
+        let draw = Domain::Float { low: 0.0, high: 1.0, step: None, log: false };
+        let parameter = |name: &str, domain| Parameter { name: name.to_owned(), domain, when: None };
+        let space = SearchSpace { parameters: vec![parameter("x", domain), parameter("y", draw)] };
+        let mut spec = StudySpec::external("priced", space, 4, 100);
+        (spec.scheduler, spec.budget.work) = (SchedulerSpec::None, Some(work));
+        spec
+    }
+
+    fn prices() -> Arc<dyn Prices> {
+        const FILE: &str = "[data]\nsynthetic = {}\n[network]\nweights = \"random\"\n[budget]\nn_trials = 1\n\
+                            [space]\ndropout = { type = \"float\", low = 0.0, high = 0.5 }\n";
+        let settings = crate::config::from_text(FILE).unwrap().spec.runner.fixed().unwrap();
+        Arc::new(ByParameter(settings.network.frozen_key(&settings.augment)))
+    }
+
+    /// Plays the study: trial 1 fails after an epoch, the others train to the end. All events.
+    fn played(engine: &mut Engine) -> (Vec<Event>, DoneReason) {
+        let mut events = Vec::new();
+        let mut tell = |engine: &mut Engine, event: Event| {
+            engine.apply(&event).unwrap();
+            events.push(event);
+        };
+        loop {
+            let order = match engine.plan() {
+                Plan::Issue(order) => order,
+                Plan::Wait => panic!("nothing is open"),
+                Plan::Done(reason) => return (events, reason),
+            };
+            let (id, last) = (order.order, if order.trial.0 == 1 { 1 } else { order.to.0 });
+            tell(engine, Event::OrderIssued { order: order.clone() });
+            tell(engine, Event::AttemptStarted { order: id, attempt: 1, worker: 0, unix_ms: 0 });
+            for epoch in order.from.0 + 1..=last {
+                let report = EpochReport::new(Epoch(epoch), 0.5);
+                tell(engine, Event::EpochReported { order: id, attempt: 1, report, unix_ms: 0 });
+            }
+            let outcome = if last == order.to.0 {
+                Outcome::Reached { value: 0.5 }
+            } else {
+                Outcome::Failed { class: FailureClass::Crashed, reason: "test".to_owned() }
+            };
+            tell(engine, Event::OrderFinished { order: id, outcome, unix_ms: 0 });
+        }
+    }
+
+    #[test]
+    fn a_study_ends_before_the_order_that_does_not_fit() {
+        // 10 once, 12 for each trial but the failed one, which spends 3.
+        let mut engine = Engine::new(&study(WorkBudget::GigaOperations(60)));
+        engine.set_prices(prices());
+        let (events, reason) = played(&mut engine);
+        assert_eq!(
+            (reason, engine.trials().len(), engine.charged_work()),
+            (DoneReason::WorkBudget, 5, 49_000 + 12_000)
+        );
+        let mut more = Engine::new(&study(WorkBudget::GigaOperations(61)));
+        more.set_prices(prices());
+        played(&mut more);
+        assert_eq!(more.charged_work(), 61_000);
+
+        // A replay without prices comes to the same, and goes on alike.
+        let mut replayed = Engine::new(&study(WorkBudget::GigaOperations(60)));
+        events.iter().for_each(|event| replayed.apply(event).unwrap());
+        assert_eq!(replayed.charged_work(), engine.charged_work());
+        replayed.set_prices(prices());
+        assert_eq!((replayed.plan(), replayed.charged_work()), (engine.plan(), engine.charged_work()));
+    }
+
+    #[test]
+    fn orders_issued_before_the_budget_counted_work_are_charged_too() {
+        let mut unpriced = Engine::new(&study(WorkBudget::GigaOperations(1)));
+        let (mut events, _) = played(&mut unpriced);
+        events.truncate(20);
+        let mut engine = Engine::new(&study(WorkBudget::GigaOperations(1)));
+        events.iter().for_each(|event| engine.apply(event).unwrap());
+        assert_eq!(engine.charged_work(), 0);
+        engine.set_prices(prices());
+        let epochs = engine.charged_epochs();
+        assert_eq!(engine.charged_work(), 10_000 + 3000 * epochs);
+        assert!(matches!(engine.plan(), Plan::Done(DoneReason::WorkBudget) | Plan::Wait));
+    }
+
+    #[test]
+    fn a_budget_of_time_is_converted_by_the_pace_on_record() {
+        let mut engine = Engine::new(&study(WorkBudget::Seconds(2.0)));
+        engine.set_prices(prices());
+        assert_eq!(engine.work_budget(), None);
+        engine.apply(&Event::PaceMeasured { pace: 12_500.0, unix_ms: 0 }).unwrap();
+        assert_eq!(engine.work_budget(), Some(25_000));
+        assert!(engine.apply(&Event::PaceMeasured { pace: 1.0, unix_ms: 0 }).is_err());
+        played(&mut engine);
+        assert_eq!(engine.charged_work(), 22_000);
+        for wrong in [0.0, f64::NAN, f64::INFINITY] {
+            let event = Event::PaceMeasured { pace: wrong, unix_ms: 0 };
+            assert!(Engine::new(&study(WorkBudget::Seconds(2.0))).apply(&event).is_err());
+        }
+    }
+}
