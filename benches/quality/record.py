@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Records a table of real trials, on which searches can be played and compared (benches/quality/record.rs).
+
+    cargo build --release --example record
+    python3 benches/quality/record.py --data FOLDER --positive CLASS --weights FILE --scaling unit \\
+        --work STATE [--trials 256] [--size 96] [--minutes 120] [--pack TABLE.json.gz]
+
+FOLDER has {train,test}/CLASS/*. A fifth of train becomes the validation set (every fifth image of each class in the order of a
+digest of its name); test is scored beside it after every epoch and kept apart in the table, for judging methods, never for their
+choices. Run it again to go on where it stopped; --pack writes what there is, figures only.
+"""
+import argparse, csv, gzip, hashlib, json, subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STUDY = """name = "record"
+seed = 1
+[data]
+manifest = "{manifest}"
+positive = "{positive}"
+size = {size}
+[split]
+policy = "keep"
+test = 0
+[network]
+backbone = "inception_v3"
+weights = "{weights}"
+preset = "{preset}"
+scaling = "{scaling}"
+cache = "f16"
+[training]
+epochs = {epochs}
+batch_size = 16
+warmup_epochs = 0.5
+[augment]
+rotation = 10
+views = 3
+[space]
+learning_rate = {{ type = "float", low = 1e-4, high = 3e-3, log = true }}
+backbone_rate = {{ type = "float", low = 0.03, high = 1.0, log = true }}
+weight_decay = {{ type = "float", low = 1e-5, high = 1e-2, log = true }}
+dropout = {{ type = "float", low = 0.0, high = 0.6 }}
+tap = {{ type = "ordinal", choices = ["Mixed_5d", "Mixed_6b", "Mixed_6e", "Mixed_7a", "Mixed_7c"] }}
+freeze = {{ type = "ordinal", choices = ["none", "Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6e", "all"] }}
+strength = {{ type = "float", low = 0.0, high = 1.0, step = 0.5 }}
+head = {{ choices = ["linear", "hidden"] }}
+[objective]
+metric = "roc_auc"
+[budget]
+n_trials = {trials}
+"""
+
+
+def manifest(a):
+    path = a.work / "manifest.csv"
+    with open(path, "w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["path", "label", "split"])
+        for split in ("train", "test"):
+            for folder in sorted(p for p in (a.data / split).iterdir() if p.is_dir()):
+                images = sorted(folder.iterdir(), key=lambda p: hashlib.sha256(p.name.encode()).digest())
+                for i, image in enumerate(images):
+                    name = f"{split}/{folder.name}/{image.name}"
+                    out.writerow([name, folder.name, "val" if split == "test" or i % 5 == 0 else "train"])
+    for split in ("train", "test"):
+        link = a.work / split
+        if not link.exists():
+            link.symlink_to((a.data / split).resolve())
+    return path
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", type=Path, required=True)
+    p.add_argument("--positive", required=True)
+    p.add_argument("--weights", type=Path, required=True)
+    p.add_argument("--preset", default="keras", help="keras: average pools exclude the padding")
+    p.add_argument("--scaling", default="symmetric", choices=["unit", "symmetric"])
+    p.add_argument("--work", type=Path, required=True)
+    p.add_argument("--size", type=int, default=96)
+    p.add_argument("--epochs", type=int, default=8)
+    p.add_argument("--trials", type=int, default=256)
+    p.add_argument("--minutes", type=float, default=1e9)
+    p.add_argument("--binary", type=Path, default=ROOT / "target/release/examples/record")
+    p.add_argument("--pack", type=Path)
+    a = p.parse_args()
+    a.work.mkdir(parents=True, exist_ok=True)
+    a.work = a.work.resolve()
+    table, study = a.work / "table.jsonl", a.work / "study.toml"
+    study.write_text(STUDY.format(manifest=manifest(a), positive=a.positive, size=a.size, weights=a.weights.resolve(),
+                                  preset=a.preset, scaling=a.scaling, epochs=a.epochs, trials=a.trials))
+    if a.minutes > 0:
+        subprocess.run([a.binary, study, table, a.work / "state", str(a.minutes)], check=True)
+    if a.pack:
+        rows = [json.loads(line) for line in open(table)]
+        made = dict(size=a.size, epochs=a.epochs, space=STUDY.split("[space]\n")[1].split("[objective]")[0],
+                    images=a.data.resolve().name)
+        with gzip.GzipFile(a.pack, "wb", mtime=0) as file:
+            file.write(json.dumps(dict(made=made, trials=rows), separators=(",", ":")).encode())
+        print(f"{a.pack}: {len(rows)} trials")
+
+
+main()
