@@ -145,7 +145,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(file, "{row}")?;
         file.sync_data()?;
         let last = &row["epochs"][row["epochs"].as_array().map_or(0, |e| e.len().saturating_sub(1))];
-        eprintln!("trial {trial}: {:.0} s, {}, {}", started.elapsed().as_secs_f64(), last["validation"]["roc_auc"], row["params"]);
+        eprintln!(
+            "trial {trial}: {:.0} s, {}, {}",
+            started.elapsed().as_secs_f64(),
+            last["validation"]["roc_auc"],
+            row["params"]
+        );
         done.insert(u64::from(trial), row);
         for folder in ["checkpoints", "predictions"] {
             for entry in std::fs::read_dir(state.join(folder))? {

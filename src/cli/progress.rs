@@ -3,7 +3,7 @@
 use super::args::Global;
 use crate::clock;
 use crate::data::{Task, Watch};
-use crate::engine::{EpochReport, Outcome};
+use crate::engine::{EpochReport, Outcome, Price};
 use crate::ids::TrialNumber;
 use crate::run::{Observer, Progress, Standing};
 use crate::runner::Phase;
@@ -166,6 +166,30 @@ struct Busy {
     rate: f64,
     wait: Option<f64>,
     within: Option<(Phase, u64, u64)>,
+    price: Price,
+    /// Whether none of the order's epochs is done, so that what it spends once is still to come.
+    fresh: bool,
+}
+
+impl Busy {
+    /// The work that its order still takes.
+    fn left(&self) -> u64 {
+        let epochs = u64::from(self.to.saturating_sub(self.epoch)) * self.price.epoch;
+        epochs + if self.fresh { self.price.once } else { 0 }
+    }
+}
+
+/// The price where there is no cost model: an epoch counts one.
+const UNPRICED: Price = Price { once: 0, epoch: 1 };
+
+/// Work of this run's orders, by the cost model.
+#[derive(Debug, Default)]
+struct Effort {
+    /// Of all orders begun, and the epochs that they train.
+    begun: u64,
+    epochs: u64,
+    /// Of epochs done.
+    done: u64,
 }
 
 /// Follows a run and words its state and events.
@@ -174,13 +198,13 @@ struct Words {
     verbose: u8,
     metric: String,
     began: Instant,
-    epochs_before: u64,
     epochs: u64,
     planned_epochs: Option<u64>,
     finished: u32,
     planned: Option<u32>,
     best: Option<Standing>,
     busy: BTreeMap<u32, Busy>,
+    effort: Effort,
 }
 
 impl Words {
@@ -189,13 +213,13 @@ impl Words {
             verbose,
             metric: String::new(),
             began: Instant::now(),
-            epochs_before: 0,
             epochs: 0,
             planned_epochs: None,
             finished: 0,
             planned: None,
             best: None,
             busy: BTreeMap::new(),
+            effort: Effort::default(),
         }
     }
 
@@ -204,11 +228,14 @@ impl Words {
             Progress::Started { metric, finished, planned, epochs, planned_epochs, best, .. } => {
                 self.metric.clone_from(metric);
                 (self.finished, self.planned, self.best) = (*finished, *planned, *best);
-                (self.epochs_before, self.epochs, self.planned_epochs) = (*epochs, *epochs, *planned_epochs);
+                (self.epochs, self.planned_epochs) = (*epochs, *planned_epochs);
                 self.began = Instant::now();
             }
-            Progress::OrderStarted { worker, trial, from, to, .. } => {
-                let busy = Busy { trial: Some(*trial), epoch: from.0, to: to.0, ..Busy::default() };
+            Progress::OrderStarted { worker, trial, from, to, price, .. } => {
+                let price = price.unwrap_or(UNPRICED);
+                let busy = Busy { trial: Some(*trial), epoch: from.0, to: to.0, price, fresh: true, ..Busy::default() };
+                self.effort.epochs += u64::from(to.0.saturating_sub(from.0));
+                self.effort.begun += busy.left();
                 self.busy.insert(*worker, busy);
             }
             Progress::Working { worker, phase, done, total } => {
@@ -216,6 +243,9 @@ impl Words {
             }
             Progress::Epoch { worker, trial, to, report } => {
                 self.epochs += 1;
+                let before = self.busy.get(worker).filter(|busy| busy.trial == Some(*trial));
+                let (price, fresh) = before.map_or((UNPRICED, false), |busy| (busy.price, busy.fresh));
+                self.effort.done += price.epoch + if fresh { price.once } else { 0 };
                 let within = None;
                 let busy = Busy {
                     trial: Some(*trial),
@@ -225,6 +255,8 @@ impl Words {
                     rate: rate(report),
                     wait: wait(report),
                     within,
+                    price,
+                    fresh: false,
                 };
                 self.busy.insert(*worker, busy);
             }
@@ -240,11 +272,19 @@ impl Words {
         (self.epochs, self.planned_epochs)
     }
 
-    /// Seconds left at the pace of this run; `None` before the first epoch and where the epochs are unbounded.
+    /// Seconds left at the pace of this run, counted in work: what is open, and epochs to come at the mean of those begun.
+    /// `None` before the first epoch and where the epochs are unbounded.
     fn left(&self) -> Option<f64> {
-        let done = self.epochs.checked_sub(self.epochs_before).filter(|&n| n > 0)?;
-        let left = self.planned_epochs?.saturating_sub(self.epochs);
-        Some(self.began.elapsed().as_secs_f64() / done as f64 * left as f64)
+        let Effort { begun, epochs, done } = self.effort;
+        if done == 0 {
+            return None;
+        }
+        let (open_epochs, open) = self.busy.values().fold((0, 0), |(epochs, work), busy| {
+            (epochs + u64::from(busy.to.saturating_sub(busy.epoch)), work + busy.left())
+        });
+        let to_come = self.planned_epochs?.saturating_sub(self.epochs).saturating_sub(open_epochs);
+        let left = open as f64 + to_come as f64 * begun as f64 / epochs.max(1) as f64;
+        Some(self.began.elapsed().as_secs_f64() / done as f64 * left)
     }
 
     /// `trials 12/60 | best roc_auc 0.9312 (trial 4) | 3 min 20 s left`
@@ -282,7 +322,7 @@ impl Words {
                 };
                 format!("study {study} {how}; {} on {device}", counted(*workers, "worker"))
             }
-            Progress::OrderStarted { worker, trial, attempt, from, to, params } => {
+            Progress::OrderStarted { worker, trial, attempt, from, to, params, .. } => {
                 let again = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
                 let params: Vec<String> =
                     params.0.iter().map(|(name, value)| format!("{name}={}", short(value))).collect();
@@ -347,6 +387,8 @@ fn wait(report: &EpochReport) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::ids::Epoch;
+    use crate::space::Params;
+    use std::time::Duration;
 
     #[test]
     fn values_are_shortened() {
@@ -361,6 +403,50 @@ mod tests {
             assert_eq!(short(&Value::Float(x)), text);
         }
         assert_eq!(short(&Value::Text("all".to_owned())), "all");
+    }
+
+    #[test]
+    fn the_time_left_is_counted_in_work() {
+        let mut words = Words::new(0);
+        let started = |planned_epochs| Progress::Started {
+            study: "s".to_owned(),
+            metric: "f1".to_owned(),
+            workers: 1,
+            device: "cpu".to_owned(),
+            finished: 0,
+            planned: Some(3),
+            epochs: 0,
+            planned_epochs: Some(planned_epochs),
+            resumed: false,
+            best: None,
+        };
+        let order = |trial, price| Progress::OrderStarted {
+            worker: 0,
+            trial: TrialNumber(trial),
+            attempt: 1,
+            from: Epoch(0),
+            to: Epoch(2),
+            params: Params::default(),
+            price: Some(price),
+        };
+        let epoch = |trial, epoch| Progress::Epoch {
+            worker: 0,
+            trial: TrialNumber(trial),
+            to: Epoch(2),
+            report: EpochReport::new(Epoch(epoch), 0.5),
+        };
+        words.follow(&started(6));
+        words.follow(&order(0, Price { once: 10, epoch: 5 }));
+        assert_eq!(words.left(), None);
+        words.follow(&epoch(0, 1));
+        words.began = Instant::now() - Duration::from_secs(15);
+        // 15 done in 15 s; 5 open, and four epochs to come at the mean of 20 for two.
+        assert!((words.left().unwrap() - 45.0).abs() < 0.5, "{:?}", words.left());
+        words.follow(&epoch(0, 2));
+        words.follow(&order(1, Price { once: 0, epoch: 100 }));
+        words.began = Instant::now() - Duration::from_secs(20);
+        // 20 done in 20 s; 200 open, two epochs to come at the mean of 220 for four.
+        assert!((words.left().unwrap() - 310.0).abs() < 0.5, "{:?}", words.left());
     }
 
     #[test]

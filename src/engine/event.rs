@@ -29,7 +29,7 @@ pub struct WorkOrder {
     pub rung: Option<u32>,
     /// Trials planned for the study when this was decided: so the log replays exactly after the budget is raised.
     pub planned_trials: u32,
-    /// What it costs, where the budget counts work.
+    /// What it costs, if there is a cost model of such trials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
 }

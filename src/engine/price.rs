@@ -63,8 +63,7 @@ impl Purse {
 }
 
 impl Engine {
-    /// Sets the prices of orders: of those still to be issued, and of those that were issued before the budget counted
-    /// work. Replays and readers do without, because issued orders have their price on record.
+    /// Sets the prices of orders: of those still to be issued, and of those that were issued without one. Replays and readers do without, because issued orders have their price on record.
     pub fn set_prices(&mut self, prices: Arc<dyn Prices>) {
         self.purse.prices = Some(prices);
         self.purse.paid.clear();

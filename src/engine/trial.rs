@@ -126,7 +126,7 @@ pub struct OrderProgress {
     pub rung: Option<u32>,
     /// Trials planned when it was issued.
     pub planned_trials: u32,
-    /// What it costs, where the budget counts work.
+    /// What it costs, if there is a cost model of such trials.
     pub price: Option<Price>,
     /// The number of attempts started: also the number of the latest one.
     pub attempts: u32,

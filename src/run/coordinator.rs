@@ -217,6 +217,7 @@ impl Coordinator<'_> {
             from: start.epoch,
             to: order.to,
             params: order.params.clone(),
+            price: order.price,
         });
         let known = self.study.engine().trial(order.trial);
         let seconds = known.map_or(0.0, |t| t.curve.iter().map(|point| point.seconds).sum());

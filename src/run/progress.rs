@@ -1,6 +1,6 @@
 //! The progress of a run, for those who watch it.
 
-use crate::engine::{Best, DoneReason, EpochReport, FailureClass, Outcome};
+use crate::engine::{Best, DoneReason, EpochReport, FailureClass, Outcome, Price};
 use crate::ids::{Epoch, TrialNumber};
 use crate::runner::Phase;
 use crate::space::Params;
@@ -27,7 +27,17 @@ pub enum Progress {
         best: Option<Standing>,
     },
     /// A worker begins an order.
-    OrderStarted { worker: u32, trial: TrialNumber, attempt: u32, from: Epoch, to: Epoch, params: Params },
+    OrderStarted {
+        worker: u32,
+        trial: TrialNumber,
+        attempt: u32,
+        from: Epoch,
+        to: Epoch,
+        params: Params,
+        /// By the cost model, if it knows such trials.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        price: Option<Price>,
+    },
     /// Within an epoch.
     Working {
         worker: u32,

@@ -45,8 +45,7 @@ pub(super) fn same(on_record: &ImagesOnRecord, now: &DataSummary) -> Result<(), 
 }
 
 impl Study {
-    /// Records which images the study has, or checks that they are still the same, and prices its trials where the budget
-    /// counts work. `base`: the folder at which their
+    /// Records which images the study has, or checks that they are still the same, and prices its trials. `base`: the folder at which their
     /// paths start.
     ///
     /// # Errors
@@ -61,9 +60,7 @@ impl Study {
                 self.store.record_images(&ImagesOnRecord { folder, digest: images.digest, summary })?;
             }
         }
-        if self.spec().budget.work.is_some() {
-            self.history.set_prices(Arc::new(ImagePrices::new(&self.spec().runner, images)));
-        }
+        self.history.set_prices(Arc::new(ImagePrices::new(&self.spec().runner, images)));
         Ok(())
     }
 
