@@ -30,6 +30,25 @@ pub fn write_atomic(target: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// A folder for files that will be renamed into `parent` when they are complete. What is left in it goes when it is dropped.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn draft_folder(parent: &Path) -> io::Result<DraftFolder> {
+    tempfile::Builder::new().prefix(".tmp-").tempdir_in(parent).map(DraftFolder)
+}
+
+/// See [`draft_folder`].
+#[derive(Debug)]
+pub struct DraftFolder(tempfile::TempDir);
+
+impl DraftFolder {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
 /// Makes the names in a folder durable: new files, renamed files.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     // Only Unix lets a folder be opened and synced; elsewhere the rename itself has to suffice.

@@ -12,6 +12,7 @@ pub mod history;
 pub mod ids;
 pub mod ledger;
 pub mod metrics;
+pub mod model;
 pub mod nn;
 pub mod report;
 pub mod rng;

@@ -1,21 +1,50 @@
-//! `hpsearch export`: one row per trial, for other programs.
+//! `hpsearch export`: the trials as a table, or a trial's model, for other programs.
 
 use super::args::Global;
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, Exit, store_exit};
+use crate::engine::FailureClass;
 use crate::history::Tables;
+use crate::ids::TrialNumber;
+use crate::model::{ExportError, ExportOptions, export};
+use crate::runner::DeviceSlot;
+use crate::spec::Device;
 use crate::wording::counted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Export the trials as a table: number, state, value, epochs, parameters, metrics
+/// Export the trials as a table, or a trial's model with its card
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A study file or the name of a study; may be left out where there is only one
     pub study: Option<String>,
-    /// The file to write; `-`: standard output
-    #[arg(long, value_name = "FILE")]
-    pub csv: PathBuf,
+    /// Write a table of all trials to this file: number, state, value, epochs, parameters, metrics; `-`: standard output
+    #[arg(long, value_name = "FILE", required_unless_present = "out")]
+    pub csv: Option<PathBuf>,
+    /// Write a trial's model to this folder: safetensors with torchvision's names, and a card
+    #[arg(long, value_name = "DIR", conflicts_with = "csv")]
+    pub out: Option<PathBuf>,
+    /// The trial whose model is written: `best` or a number
+    #[arg(long, value_name = "N", default_value = "best", requires = "out", value_parser = trial)]
+    pub trial: Chosen,
+}
+
+/// A trial named on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// The first of the ranking.
+    Best,
+    /// This one.
+    Number(TrialNumber),
+}
+
+fn trial(text: &str) -> Result<Chosen, String> {
+    match text {
+        "best" => Ok(Chosen::Best),
+        number => {
+            number.parse().map(|n| Chosen::Number(TrialNumber(n))).map_err(|_| "not `best`, and no number".into())
+        }
+    }
 }
 
 /// Writes the table.
@@ -24,20 +53,69 @@ pub struct Args {
 /// If the study cannot be read or the file cannot be written.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let name = global.find_study(args.study.as_deref())?;
+    let Some(csv) = &args.csv else { return model(&args, &name, global) };
     let tables = global
         .backend()
         .read(&name)
         .and_then(|reader| reader.tables())
         .map_err(|e| CliError::store(format!("read study `{name}`"), e))?;
     let bytes = table(&tables).map_err(|e| CliError::new("make the table", e))?;
-    if args.csv == Path::new("-") {
+    if csv == Path::new("-") {
         std::io::stdout().lock().write_all(&bytes)?;
     } else {
-        let doing = || format!("write `{}`", args.csv.display());
-        crate::fsx::write_atomic(&args.csv, &bytes).map_err(|e| CliError::new(doing(), e))?;
+        let doing = || format!("write `{}`", csv.display());
+        crate::fsx::write_atomic(csv, &bytes).map_err(|e| CliError::new(doing(), e))?;
         if !global.quiet && !global.json {
-            writeln!(std::io::stdout(), "{} in {}", counted(tables.trials.len(), "trial"), args.csv.display())?;
+            writeln!(std::io::stdout(), "{} in {}", counted(tables.trials.len(), "trial"), csv.display())?;
         }
+    }
+    Ok(Exit::Done)
+}
+
+/// Writes a trial's model.
+fn model(args: &Args, name: &str, global: &Global) -> Result<Exit, CliError> {
+    let Some(out) = &args.out else { return Ok(Exit::Usage) };
+    let doing = || format!("export a model of study `{name}`");
+    let reader = global.backend().read(name).map_err(|e| CliError::store(doing(), e))?;
+    let base = match &args.study {
+        Some(file) if file.ends_with(".toml") => Some(global.load(Path::new(file))?.base),
+        _ => None,
+    };
+    let dir = global.study_dir(name);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let slot =
+        DeviceSlot { device: Device::Cpu, threads, study_dir: dir.clone(), cache_dir: global.cache_dir(), worker: 0 };
+    let trial = match args.trial {
+        Chosen::Best => None,
+        Chosen::Number(number) => Some(number),
+    };
+    let exported = export(&*reader, &dir, &ExportOptions { trial, base, slot }, out).map_err(|e| {
+        let exit = match &e {
+            ExportError::NotImages | ExportError::NoTrial { wanted: Some(_) } => Exit::Usage,
+            ExportError::NoTrial { wanted: None } => Exit::NoSuccess,
+            ExportError::NoCheckpoint { .. }
+            | ExportError::Checkpoint { .. }
+            | ExportError::Images(_)
+            | ExportError::NoPredictions { .. } => Exit::Missing,
+            ExportError::Store(e) => store_exit(e),
+            ExportError::Image(e) if e.class() == FailureClass::BadInput => Exit::Missing,
+            _ => Exit::Error,
+        };
+        CliError::new(doing(), e).exit(exit)
+    })?;
+    let mut stdout = std::io::stdout().lock();
+    if global.json {
+        writeln!(stdout, "{}", serde_json::json!({ "folder": out, "files": exported.files, "card": exported.card }))?;
+    } else if !global.quiet {
+        let card = &exported.card;
+        writeln!(
+            stdout,
+            "trial {} in {}; its scores of {} agree with those on record within {:.1e}",
+            card.trial,
+            out.display(),
+            counted(exported.checked, "validation image"),
+            card.largest_difference
+        )?;
     }
     Ok(Exit::Done)
 }

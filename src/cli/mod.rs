@@ -1,12 +1,14 @@
 //! The command line: one file per verb (subcommand).
 
 pub mod args;
+pub mod best;
 pub mod check;
 pub mod enqueue;
 pub mod exit;
 pub mod export;
 pub mod gc;
 pub mod plan;
+pub mod predict;
 pub mod preview;
 pub mod progress;
 pub mod report;
@@ -39,7 +41,9 @@ enum Verb {
     Plan(plan::Args),
     Run(run::Args),
     Status(status::Args),
+    Best(best::Args),
     Export(export::Args),
+    Predict(predict::Args),
     Enqueue(enqueue::Args),
     Gc(gc::Args),
     #[command(hide = true)]
@@ -75,7 +79,9 @@ fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
         Verb::Plan(args) => plan::run(args, global),
         Verb::Run(args) => run::run(args, global),
         Verb::Status(args) => status::run(args, global),
+        Verb::Best(args) => best::run(args, global),
         Verb::Export(args) => export::run(args, global),
+        Verb::Predict(args) => predict::run(args, global),
         Verb::Enqueue(args) => enqueue::run(args, global),
         Verb::Gc(args) => gc::run(args, global),
         Verb::Worker(args) => worker::run(args, global),

@@ -125,7 +125,7 @@ fn warm_starts(reader: &dyn Reader) -> Result<Vec<WarmStart>, StoreError> {
 }
 
 /// A trial as JSON: its row, configuration, latest metrics and failure.
-fn trial_json(tables: &Tables, row: &TrialRow) -> serde_json::Value {
+pub(super) fn trial_json(tables: &Tables, row: &TrialRow) -> serde_json::Value {
     let mut json = serde_json::json!(row);
     json["params"] = serde_json::json!(tables.configurations.get(&row.trial));
     json["metrics"] = serde_json::json!(tables.epochs_of(row.trial).next_back().map(|e| &e.metrics));

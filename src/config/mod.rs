@@ -11,6 +11,7 @@ mod space;
 mod study;
 mod units;
 mod warnings;
+mod write;
 
 pub use diagnostics::Diagnostics;
 

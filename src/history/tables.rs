@@ -65,6 +65,12 @@ impl Tables {
         self.epochs.range((trial, Epoch(0))..=(trial, Epoch(u32::MAX))).map(|(_, row)| row)
     }
 
+    /// A trial's checkpoint after an epoch, if it is kept.
+    pub fn checkpoint_of(&self, trial: TrialNumber, epoch: Epoch) -> Option<&FileRef> {
+        let own = |row: &&FileRow| row.trial == trial && row.kind == FileKind::Checkpoint && row.epoch == epoch;
+        self.files.values().find(own).map(|row| &row.file)
+    }
+
     /// The newest predictions among a trial's epochs on record.
     pub fn predictions_of(&self, trial: TrialNumber) -> Option<&FileRef> {
         let epochs = self.trials.get(&trial)?.epochs;

@@ -1,7 +1,7 @@
 //! Builds a network from its description in a study.
 
 use super::inception_v3::{self, InceptionV3, InceptionV3Error};
-use super::weights::{self, Wanted, WeightError};
+use super::weights::{self, Wanted, WeightError, Weights};
 use super::{Backbone, frozen_backbone};
 use crate::digest::Digest;
 use crate::spec::{BackboneKind, NetworkSpec};
@@ -42,6 +42,20 @@ pub enum BuildError {
 /// # Errors
 /// If the weights cannot be loaded or do not fit, or the network does not exist in this width.
 pub fn build(spec: &NetworkSpec, seed: u64, device: &Device) -> Result<Built, BuildError> {
+    let weights = tensors(spec, seed, device)?;
+    let backbone: Box<dyn Backbone> =
+        match frozen_backbone::FrozenBackbone::new(spec.backbone, &weights.tensors, device)? {
+            Some(network) => Box::new(network),
+            None => Box::new(InceptionV3::new(&weights.tensors, spec.width, spec.pool_padding, device)?),
+        };
+    Ok(Built { backbone, weights: weights.digest })
+}
+
+/// The weights of the network that `spec` describes, by torchvision's (or timm's) names.
+///
+/// # Errors
+/// As [`build`].
+pub fn tensors(spec: &NetworkSpec, seed: u64, device: &Device) -> Result<Weights, BuildError> {
     let wanted = match frozen_backbone::wanted(spec.backbone) {
         Some(_) if spec.width != 1.0 => {
             return Err(BuildError::Width { kind: spec.backbone, width: spec.width });
@@ -50,16 +64,10 @@ pub fn build(spec: &NetworkSpec, seed: u64, device: &Device) -> Result<Built, Bu
         None => Wanted {
             network: format!("InceptionV3 of width {}", spec.width),
             parameters: inception_v3::parameters(spec.width),
-            ignored: &["fc.", "AuxLogits."],
+            ignored: &["fc.", "AuxLogits.", "top."],
         },
     };
-    let weights = weights::load(&spec.weights, &wanted, seed, device)?;
-    let backbone: Box<dyn Backbone> =
-        match frozen_backbone::FrozenBackbone::new(spec.backbone, &weights.tensors, device)? {
-            Some(network) => Box::new(network),
-            None => Box::new(InceptionV3::new(&weights.tensors, spec.width, spec.pool_padding, device)?),
-        };
-    Ok(Built { backbone, weights: weights.digest })
+    Ok(weights::load(&spec.weights, &wanted, seed, device)?)
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub fn wanted(kind: BackboneKind) -> Option<Wanted> {
         BackboneKind::ResNet50 => ("ResNet-50", resnet_parameters(&resnet_of(kind)?)),
         BackboneKind::InceptionV3 => return None,
     };
-    Some(Wanted { network: network.to_owned(), parameters, ignored: &["fc.", "head.fc."] })
+    Some(Wanted { network: network.to_owned(), parameters, ignored: &["fc.", "head.fc.", "top."] })
 }
 
 fn norm(all: &mut Parameters, name: &str, channels: usize, running: bool) {

@@ -96,7 +96,17 @@ pub struct Tested {
     /// The threshold that was fixed on validation images; `None`: undefined there, 0.5 was used.
     pub threshold: Option<f64>,
     /// Recall, specificity, precision, F1, ROC-AUC and average precision: name, value, 95 % interval.
-    pub figures: [(&'static str, Option<f64>, Option<Interval>); 6],
+    pub figures: [NamedFigure; 6],
+}
+
+/// A metric: name, value, 95 % interval.
+pub type NamedFigure = (&'static str, Option<f64>, Option<Interval>);
+
+/// A finalist's metrics on the validation images, with their intervals; empty for another trial.
+pub fn validated(record: &StudyRecord, trial: TrialNumber) -> Vec<NamedFigure> {
+    let evidence = figures::Evidence::validation(record);
+    let entry = evidence.entries.iter().find(|entry| entry.trial == trial);
+    entry.map_or_else(Vec::new, |entry| entry.figures().into())
 }
 
 /// The metrics on the test images as the report shows them, and how their intervals were computed; `None` before the

@@ -7,6 +7,7 @@ mod golden;
 mod image;
 mod layout;
 mod limits;
+mod model;
 mod network;
 mod opening;
 mod pipeline;

@@ -180,3 +180,30 @@ fn a_study_that_a_library_user_trains_can_be_looked_at_but_not_run() {
     let csv = text(&bench.command(&["export", "--csv", "-"]).output().unwrap().stdout);
     assert!(csv.lines().nth(1).is_some_and(|line| line.starts_with("0,complete,0.25,3,")), "{csv}");
 }
+
+#[test]
+fn the_best_configuration_becomes_a_study_of_its_own() {
+    let bench = Bench::synthetic(3, 0, "[scheduler]\nkind = \"none\"\n[budget]\nn_trials = 4\n");
+    let best = |arguments: &[&str]| bench.command(&[&["best"], arguments].concat()).output().unwrap();
+    bench.finish(&[]);
+    let (first, value) = match &bench.ask("SELECT trial, value FROM ranking LIMIT 1")[0][..] {
+        [rusqlite::types::Value::Integer(trial), rusqlite::types::Value::Real(value)] => (*trial, *value),
+        other => panic!("{other:?}"),
+    };
+    let people = text(&best(&[]).stdout);
+    assert!(people.starts_with(&format!("trial {first} of study s: score {value:.4} after 3 of 3 epochs")), "{people}");
+    assert!(people.contains("  dropout        0."), "{people}");
+    let json: serde_json::Value = serde_json::from_slice(&best(&["--json"]).stdout).unwrap();
+    assert_eq!((json["trial"].as_i64(), json["params"].as_object().map(|p| p.len())), (Some(first), Some(2)));
+    assert_eq!(best(&["--trial", "9"]).status.code(), Some(2));
+
+    let alone = Bench::new(&text(&best(&["--toml"]).stdout));
+    alone.finish(&[]);
+    let params = |bench: &Bench, name: &str, trial: i64| {
+        let database = bench.dir().with_file_name(name).join("study.db");
+        crate::program::rows(&database, &format!("SELECT params FROM trial WHERE trial = {trial}"))
+    };
+    assert_eq!(params(&alone, &format!("s-{first}"), 0), params(&bench, "s", first));
+    let none = Bench::synthetic(3, 0, "[budget]\nn_trials = 1\n");
+    assert_eq!(none.command(&["best"]).output().unwrap().status.code(), Some(2));
+}

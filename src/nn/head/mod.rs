@@ -115,6 +115,15 @@ impl Head {
         self.norm.set_statistics(&tensor(mean)?, &tensor(variance)?)
     }
 
+    /// For each row of pooled features `[N, C]` the mean over the channels of the squared distance from the running mean in
+    /// units of the running variance.
+    pub fn distances(&self, pooled: &Tensor) -> Result<Vec<f64>> {
+        let [(_, mean), (_, variance), _] = self.norm.buffers();
+        let centred = pooled.detach().broadcast_sub(&mean.as_detached_tensor())?;
+        let squares = centred.sqr()?.broadcast_div(&(variance.as_detached_tensor() + norm::EPSILON)?)?;
+        Ok(squares.mean(1)?.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
+    }
+
     /// Running statistics by name, in a fixed order.
     pub fn buffers(&self) -> Vec<(String, Var)> {
         self.norm.buffers().map(|(name, var)| (format!("head.norm.{name}"), var.clone())).into()

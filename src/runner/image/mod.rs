@@ -6,6 +6,7 @@
 
 mod cost;
 mod error;
+mod export;
 mod feed;
 mod forecast;
 mod losses;
@@ -15,6 +16,7 @@ mod pieces;
 mod plan;
 mod price;
 mod resident;
+mod scorer;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -22,9 +24,11 @@ mod watch;
 
 pub use cost::{StudyCost, measured_pace, study_cost};
 pub use error::{ImageError, explain};
+pub use export::{ExportedTrial, sets};
 pub use forecast::{Forecast, forecast, forecast_on};
 pub use plan::{Planner, Sample};
 pub use price::{Counts, ImagePrices, ImageWork, Parts};
+pub use scorer::{Scored, Scorer};
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
 use crate::data::features::FeatureCache;

@@ -1,0 +1,151 @@
+//! A trial's model outside its study: exported to a folder with a card, and used on other images.
+
+mod card;
+mod export;
+
+pub use card::{Card, CardError, Figure, Head, Network, Preprocessing, Unlikeness};
+pub use export::{ExportError, ExportOptions, Exported, export};
+
+use crate::data::decode::{channels, decode};
+use crate::digest::Digest;
+use crate::metrics::{Prediction, Predictions};
+use crate::runner::image::{ImageError, Scorer};
+use crate::spec::Device;
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// The card's file.
+pub const CARD: &str = "card.json";
+/// The list of the images that the study has seen: BLAKE3 digest of the file and set.
+pub const IMAGES: &str = "images.csv";
+
+/// The file of a trial's `fold`-th of `folds` models.
+fn file_name(fold: usize, folds: usize) -> String {
+    if folds == 1 { "model.safetensors".to_owned() } else { format!("model-{}.safetensors", fold + 1) }
+}
+
+/// Why an exported model cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The card cannot be used.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// A file cannot be read.
+    #[error("read `{}`", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    /// A file is not the one that the card was written with.
+    #[error("use `{}`: its digest is not the one on the card\nhint: export the model again", path.display())]
+    Changed { path: PathBuf },
+    /// The list of images is damaged.
+    #[error("read `{}`", path.display())]
+    Images { path: PathBuf, source: csv::Error },
+    /// The network cannot be built or fails.
+    #[error(transparent)]
+    Image(Box<ImageError>),
+}
+
+impl From<ImageError> for ModelError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(Box::new(error))
+    }
+}
+
+/// An exported model, ready to score images.
+pub struct Model {
+    /// Its card.
+    pub card: Card,
+    scorer: Scorer,
+    /// By digest, the set to which an image of the study belonged.
+    known: HashMap<Digest, String>,
+}
+
+/// What a model says of an image file.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Opinion {
+    /// Softmax score of each class.
+    pub scores: Vec<f32>,
+    /// The class that is decided for: the positive one from the threshold on; of more than two, the one with the highest
+    /// score.
+    pub decision: String,
+    /// How unlike the training images its features are: see [`Unlikeness`].
+    pub distance: f64,
+    /// Whether `distance` is larger than that of any validation image.
+    pub unlike: bool,
+    /// The set of the study to which the very same file belonged.
+    pub seen: Option<String>,
+}
+
+impl Model {
+    /// Loads a model from the folder that [`export`] wrote. Only files of fixed names in this folder are read.
+    ///
+    /// # Errors
+    /// If a file is missing, damaged, or not the one that the card was written with.
+    pub fn load(folder: &Path, device: Device) -> Result<Self, ModelError> {
+        let card = Card::read(&folder.join(CARD))?;
+        let files: Vec<PathBuf> =
+            (0..card.models.len()).map(|fold| folder.join(file_name(fold, card.models.len()))).collect();
+        for (path, digest) in files.iter().zip(&card.models) {
+            let found = Digest::of_file(path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+            if found != *digest {
+                return Err(ModelError::Changed { path: path.clone() });
+            }
+        }
+        let scorer = Scorer::load(
+            &files,
+            &card.network_spec(),
+            &card.head_spec(),
+            card.classes.len(),
+            (card.preprocessing.size, channels(card.preprocessing.colour)),
+            device,
+        )?;
+        let list = folder.join(IMAGES);
+        let mut known = HashMap::new();
+        let failed = |source| ModelError::Images { path: list.clone(), source };
+        for row in csv::Reader::from_path(&list).map_err(failed)?.deserialize::<(Digest, String)>() {
+            let (digest, set) = row.map_err(failed)?;
+            known.insert(digest, set);
+        }
+        Ok(Self { card, scorer, known })
+    }
+
+    /// Scores image files, decoded by several threads. In the order of `files`; what cannot be read or decoded has its
+    /// reason instead.
+    ///
+    /// # Errors
+    /// If the network fails.
+    pub fn predict(&self, files: &[PathBuf]) -> Result<Vec<Result<Opinion, String>>, ModelError> {
+        let Preprocessing { size, colour, .. } = self.card.preprocessing;
+        let read = |path: &PathBuf| -> Result<(Digest, Vec<u8>), String> {
+            let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+            Ok((Digest::of(&bytes), decode(&bytes, size, colour).map_err(|e| e.to_string())?))
+        };
+        let mut all = Vec::with_capacity(files.len());
+        for part in files.chunks(256) {
+            let decoded: Vec<_> = part.par_iter().map(read).collect();
+            let pixels: Vec<&[u8]> = decoded.iter().flatten().map(|(_, pixels)| pixels.as_slice()).collect();
+            let mut scored = self.scorer.score(&pixels)?.into_iter();
+            for image in decoded {
+                all.push(image.and_then(|(digest, _)| {
+                    let scored = scored.next().ok_or_else(|| "it has no score".to_owned())?;
+                    let decision = self.decision(&scored.scores);
+                    Ok(Opinion {
+                        decision,
+                        distance: scored.distance,
+                        unlike: scored.distance > self.card.unlikeness.largest,
+                        seen: self.known.get(&digest).cloned(),
+                        scores: scored.scores,
+                    })
+                }));
+            }
+        }
+        Ok(all)
+    }
+
+    fn decision(&self, scores: &[f32]) -> String {
+        let Card { classes, positive, threshold, .. } = &self.card;
+        let row = Prediction { image: String::new(), patient: None, label: 0, scores: scores.to_vec() };
+        let shape = Predictions { classes: classes.clone(), positive: *positive, rows: Vec::new() };
+        classes[shape.called(&row, threshold.unwrap_or(0.5))].clone()
+    }
+}
