@@ -108,14 +108,12 @@ fn model(args: &Args, name: &str, global: &Global) -> Result<Exit, CliError> {
         writeln!(stdout, "{}", serde_json::json!({ "folder": out, "files": exported.files, "card": exported.card }))?;
     } else if !global.quiet {
         let card = &exported.card;
-        writeln!(
-            stdout,
-            "trial {} in {}; its scores of {} agree with those on record within {:.1e}",
-            card.trial,
-            out.display(),
-            counted(exported.checked, "validation image"),
-            card.largest_difference
-        )?;
+        write!(stdout, "trial {} in {}", card.trial, out.display())?;
+        if let Some(difference) = card.largest_difference {
+            let images = counted(exported.checked, "validation image");
+            write!(stdout, "; its scores of {images} agree with those on record within {difference:.1e}")?;
+        }
+        writeln!(stdout)?;
     }
     Ok(Exit::Done)
 }

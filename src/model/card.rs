@@ -129,8 +129,9 @@ pub struct Card {
     pub pretrained: Digest,
     /// Digest of the study's images and their split.
     pub images: Digest,
-    /// The largest difference between a score on record and the same score by the exported files.
-    pub largest_difference: f64,
+    /// The largest difference between a score on record and the same score by the exported file; `None` for the models of
+    /// several folds, each of which judged images of its own.
+    pub largest_difference: Option<f64>,
 }
 
 impl Card {

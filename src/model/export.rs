@@ -142,7 +142,8 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
     let (difference, mut distances) = compare(&scorer, images, predictions)?;
     // Features cached in half precision were rounded when the trial was judged.
     let tolerance = if settings.network.cache == CachePrecision::F16 { 0.05 } else { 2e-3 };
-    if difference > tolerance && folds == 1 {
+    let difference = (folds == 1).then_some(difference);
+    if let Some(difference) = difference.filter(|d| *d > tolerance) {
         return Err(ExportError::Differs { trial, difference });
     }
     distances.sort_by(f64::total_cmp);
