@@ -13,9 +13,9 @@ use hpsearch::data::DataSummary;
 use hpsearch::engine::{EpochReport, Paid, Prices, WorkOrder};
 use hpsearch::ids::{Epoch, OrderId, TrialNumber};
 use hpsearch::metrics::{Metrics, Predictions, evaluate, predictions};
-use hpsearch::rng::{Purpose, StreamRng};
 use hpsearch::runner::image::{ImagePrices, ImageRunner};
 use hpsearch::runner::{Continue, DeviceSlot, EpochSink, SinkClosed, Start, TrialRunner};
+use hpsearch::sampler::drawn;
 use hpsearch::spec::Device;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let most = {
         let mut most = 0;
         for trial in 0..trials {
-            most = most.max(prices.price(&drawn(&spec, trial), 1, &Paid::new()).epoch);
+            most = most.max(prices.price(&drawn(&spec.space, spec.seed, TrialNumber(trial), 0), 1, &Paid::new()).epoch);
         }
         most
     };
@@ -112,7 +112,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         if began.elapsed().as_secs_f64() > 60.0 * minutes {
             break;
         }
-        let params = drawn(&spec, trial);
+        let params = drawn(&spec.space, spec.seed, TrialNumber(trial), 0);
         let price = prices.price(&params, epochs, &Paid::new());
         let looks: BTreeMap<u32, Vec<f64>> = LOOKS
             .iter()
@@ -160,8 +160,4 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
-}
-
-fn drawn(spec: &hpsearch::spec::StudySpec, trial: u32) -> hpsearch::space::Params {
-    spec.space.sample(|name| StreamRng::named(spec.seed, Purpose::Parameter, name, &[u64::from(trial), 0]).unit())
 }

@@ -2,6 +2,8 @@
 
 use super::exit::{CliError, Exit};
 use crate::config::{self, Loaded};
+use crate::runner::DeviceSlot;
+use crate::spec::Device;
 use crate::store::{self, Backend};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -32,6 +34,18 @@ impl Global {
     /// The folder of caches that studies share.
     pub fn cache_dir(&self) -> PathBuf {
         self.state.join("cache")
+    }
+
+    /// Where this process computes for a study whose folder is `study_dir`. Without `threads`: on all cores.
+    pub fn slot(&self, device: Device, threads: Option<usize>, study_dir: &Path) -> DeviceSlot {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        DeviceSlot {
+            device,
+            threads: threads.unwrap_or_else(cores),
+            study_dir: study_dir.to_owned(),
+            cache_dir: self.cache_dir(),
+            worker: 0,
+        }
     }
 
     /// Whether to colour standard error: it is a terminal, and the user did not refuse (`NO_COLOR`, no-color.org).

@@ -105,8 +105,7 @@ fn alone(spec: &StudySpec, row: &TrialRow, params: &Params, folder: Option<PathB
     }
     (spec.sampler, spec.scheduler) = (SamplerSpec::Random, SchedulerSpec::None);
     spec.enqueue.clear();
-    spec.budget =
-        crate::spec::Budget { n_trials: Some(1), wall_seconds: None, epochs: None, work: None, max_failures: None };
+    spec.budget = crate::spec::Budget { n_trials: Some(1), ..Default::default() };
     if let (RunnerSpec::Image { data, network, .. }, Some(folder)) = (&mut spec.runner, folder) {
         let absolute = |path: &mut PathBuf| *path = folder.join(Path::new(path));
         match &mut data.source {

@@ -6,7 +6,6 @@ use crate::engine::FailureClass;
 use crate::history::Tables;
 use crate::ids::TrialNumber;
 use crate::model::{ExportError, ExportOptions, export};
-use crate::runner::DeviceSlot;
 use crate::spec::Device;
 use crate::wording::counted;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,9 +81,7 @@ fn model(args: &Args, name: &str, global: &Global) -> Result<Exit, CliError> {
         _ => None,
     };
     let dir = global.study_dir(name);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let slot =
-        DeviceSlot { device: Device::Cpu, threads, study_dir: dir.clone(), cache_dir: global.cache_dir(), worker: 0 };
+    let slot = global.slot(Device::Cpu, None, &dir);
     let trial = match args.trial {
         Chosen::Best => None,
         Chosen::Number(number) => Some(number),

@@ -6,7 +6,7 @@ use super::run::study_exit;
 use crate::clock;
 use crate::engine::FailureClass;
 use crate::report::{self, StudyRecord};
-use crate::runner::{DeviceSlot, device};
+use crate::runner::device;
 use crate::spec::{Change, Device, Devices};
 use crate::study::{self, OpeningError, OpeningOptions, Study, StudyError};
 use std::collections::BTreeMap;
@@ -82,14 +82,8 @@ fn open(args: &Args, name: &str, global: &Global) -> Result<(), CliError> {
     };
     let devices = device::resolve(args.device.as_ref().unwrap_or(&study.spec().run.device))
         .map_err(|e| CliError::new(doing(), e).exit(Exit::Missing))?;
-    let machine = std::thread::available_parallelism().map_or(1, usize::from);
-    let slot = DeviceSlot {
-        device: devices.first().copied().unwrap_or(Device::Cpu),
-        threads: args.threads.map_or(machine, |n| n as usize),
-        study_dir: study.dir().to_owned(),
-        cache_dir: global.cache_dir(),
-        worker: 0,
-    };
+    let device = devices.first().copied().unwrap_or(Device::Cpu);
+    let slot = global.slot(device, args.threads.map(|n| n as usize), study.dir());
     let options = OpeningOptions { finalists: args.finalists as usize, unfinished: args.unfinished, base, slot };
     for note in study.open_test_images(&options).map_err(failed)? {
         complain(&format!("note: {note}\n"));

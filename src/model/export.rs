@@ -9,7 +9,7 @@ use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::{self, Predictions};
 use crate::report::{self, StudyRecord};
 use crate::runner::image::{ExportedTrial, ImageError, ImageRunner, Scored, Scorer, sets};
-use crate::runner::{Continue, DeviceSlot, EpochSink, SinkClosed};
+use crate::runner::{DeviceSlot, Silent};
 use crate::spec::{CachePrecision, Device, RunnerSpec};
 use crate::store::{ImagesOnRecord, Reader, StoreError};
 use crate::study::{self, RecordError};
@@ -272,13 +272,4 @@ fn tested(record: &StudyRecord, trial: TrialNumber) -> Option<BTreeMap<String, F
     let (tested, _) = report::tested(record)?;
     let own = tested.into_iter().find(|tested| tested.trial == trial)?;
     Some(figures(own.figures.into()))
-}
-
-/// Ignores progress: an export takes seconds.
-struct Silent;
-
-impl EpochSink for Silent {
-    fn epoch(&mut self, _: crate::engine::EpochReport) -> Result<Continue, SinkClosed> {
-        Ok(Continue::Go)
-    }
 }

@@ -88,6 +88,16 @@ pub trait EpochSink {
     }
 }
 
+/// A sink that ignores progress and never stops anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Silent;
+
+impl EpochSink for Silent {
+    fn epoch(&mut self, _: EpochReport) -> Result<Continue, SinkClosed> {
+        Ok(Continue::Go)
+    }
+}
+
 /// Whether the trial goes on after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continue {

@@ -8,6 +8,7 @@ mod sobol;
 mod tpe;
 
 pub use lattice::Lattice;
+pub use random::drawn;
 
 use crate::ids::TrialNumber;
 use crate::ledger::Ledger;

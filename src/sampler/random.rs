@@ -9,6 +9,12 @@ use crate::space::{Params, SearchSpace};
 /// Draws before the unused configurations of a finite space are searched one by one.
 const REDRAWS: u64 = 100;
 
+/// The `attempt`-th random draw of a trial, from 0.
+pub fn drawn(space: &SearchSpace, seed: u64, trial: TrialNumber, attempt: u64) -> Params {
+    let counters = [u64::from(trial.0), attempt];
+    space.sample(|name| StreamRng::named(seed, Purpose::Parameter, name, &counters).unit())
+}
+
 #[derive(Debug)]
 pub(super) struct Random {
     seed: u64,
@@ -21,8 +27,7 @@ impl Random {
     }
 
     fn draw(&self, space: &SearchSpace, trial: TrialNumber, attempt: u64) -> Params {
-        let counters = [u64::from(trial.0), attempt];
-        space.sample(|name| StreamRng::named(self.seed, Purpose::Parameter, name, &counters).unit())
+        drawn(space, self.seed, trial, attempt)
     }
 
     /// The first unused configuration at or after a random place in a finite space.

@@ -118,13 +118,7 @@ impl StudySpec {
             sampler: SamplerSpec::Random,
             scheduler: SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 },
             enqueue: Vec::new(),
-            budget: Budget {
-                n_trials: Some(n_trials),
-                wall_seconds: None,
-                epochs: None,
-                work: None,
-                max_failures: None,
-            },
+            budget: Budget { n_trials: Some(n_trials), ..Default::default() },
             limits: Limits::default(),
             failures: FailurePolicies::default(),
             run: RunSpec {

@@ -180,7 +180,7 @@ impl SchedulerSpec {
 }
 
 /// When a study ends. Raising these and running again continues the study.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Budget {
     /// Trials in all. `None`: as many as a finite space or the scheduler's brackets have; study files allow it with grid
     /// and hyperband only.

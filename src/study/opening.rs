@@ -10,7 +10,7 @@ use crate::fsx;
 use crate::ids::TrialNumber;
 use crate::metrics::{self, PredictionsError, predictions};
 use crate::runner::image::{ImageError, ImageRunner};
-use crate::runner::{Continue, DeviceSlot, EpochSink, SinkClosed};
+use crate::runner::{DeviceSlot, Silent};
 use crate::space::Params;
 use crate::spec::RunnerSpec;
 use crate::store::{OpenedTrial, StoreError, in_folder};
@@ -187,14 +187,5 @@ impl Study {
             }
         }
         if candidates.is_empty() { Err(OpeningError::NoFinalists) } else { Ok((candidates, left_out)) }
-    }
-}
-
-/// Ignores progress: an evaluation takes seconds.
-struct Silent;
-
-impl EpochSink for Silent {
-    fn epoch(&mut self, _: crate::engine::EpochReport) -> Result<Continue, SinkClosed> {
-        Ok(Continue::Go)
     }
 }

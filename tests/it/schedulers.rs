@@ -406,7 +406,7 @@ fn too_many_failures_end_a_study() {
 fn hyperbands_brackets_overlap_when_machines_are_idle() {
     let scheduler = SchedulerSpec::Hyperband { min_resource: 1, reduction_factor: 3, algorithm1: false };
     let mut spec = study(line(), SamplerSpec::Random, scheduler, 0, 9);
-    spec.budget = Budget { n_trials: None, wall_seconds: None, epochs: None, work: None, max_failures: None };
+    spec.budget = Budget::default();
     let mut simulation = Simulation::new(&spec, &flat);
     assert_eq!(simulation.run(&Conditions { workers: 8, seed: 1, kills: 0.0, ahead: 0 }), DoneReason::Complete);
     // R = 9, Table 1: 9@1 3@3 1@9, 3@3 1@9, 3@9.

@@ -7,7 +7,8 @@ use super::{Forecast, ImageError, ImagePrices, ImageWork, Parts, forecast_on, lo
 use crate::data::DataSummary;
 use crate::data::features::predicted_bytes;
 use crate::engine::{Paid, RungTable, planned_trials};
-use crate::rng::{Purpose, StreamRng};
+use crate::ids::TrialNumber;
+use crate::sampler::drawn;
 use crate::spec::{Device, NetworkKey, StudySpec, TrialSettings};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,9 +191,7 @@ fn draw(
     let mut paid = Paid::new();
     (0..trials)
         .map(|trial| {
-            let params = spec
-                .space
-                .sample(|name| StreamRng::named(spec.seed, Purpose::Parameter, name, &[u64::from(trial), 0]).unit());
+            let params = drawn(&spec.space, spec.seed, TrialNumber(trial), 0);
             let mut settings = spec.runner.settings(&params).map_err(ImageError::Settings)?;
             settings.network = located(&settings.network, base);
             let n = &settings.network;

@@ -78,7 +78,7 @@ impl ImageRunner {
     /// # Errors
     /// If the images or the device cannot be opened.
     pub fn data(&mut self, slot: &DeviceSlot, sink: &mut dyn EpochSink) -> Result<&DataSummary, ImageError> {
-        self.open_data(slot, sink).map(|opened| opened.data.summary())
+        self.images(slot, sink).map(DataSet::summary)
     }
 
     /// Checks that [`ImageRunner::test`] with the same arguments can score: that network, weights and checkpoint exist

@@ -93,7 +93,7 @@ fn study() -> StudySpec {
         sampler: SamplerSpec::Random,
         scheduler: SchedulerSpec::None,
         enqueue: Vec::new(),
-        budget: Budget { n_trials: Some(1), wall_seconds: None, epochs: None, work: None, max_failures: None },
+        budget: Budget { n_trials: Some(1), ..Default::default() },
         limits: Limits::default(),
         failures: FailurePolicies::default(),
         run: RunSpec {
