@@ -7,7 +7,8 @@ card, t = json.load(open(f"{sys.argv[1]}/card.json")), load_file(f"{sys.argv[1]}
 net = torchvision.models.inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=False)
 net.load_state_dict({k: v for k, v in t.items() if not k.startswith("top.")}, strict=False)  # all but torchvision's own `fc`
 if card["network"]["pool_padding"] == "excluded":
-    torch.nn.functional.avg_pool2d = lambda x, k, stride, padding: torch._C._nn.avg_pool2d(x, k, stride, padding, False, False)
+    torch.nn.functional.avg_pool2d = lambda x, kernel_size, stride, padding: torch._C._nn.avg_pool2d(
+        x, kernel_size, stride, padding, False, False)
 top = lambda x: torch.nn.functional.batch_norm(x, t["top.norm.running_mean"], t["top.norm.running_var"], t["top.norm.weight"],
                                                t["top.norm.bias"])
 dense = lambda x, name: torch.nn.functional.linear(x, t[f"top.{name}.weight"], t[f"top.{name}.bias"])
