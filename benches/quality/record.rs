@@ -65,6 +65,14 @@ impl EpochSink for Recorder<'_> {
     }
 }
 
+/// Seconds of all cores that this process has used: unlike wall time, hardly touched by whatever else the machine does.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let ticks: Vec<f64> = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(2).flat_map(str::parse).collect();
+    // `proc(5)`: user and system time in clock ticks, which are hundredths of a second on Linux.
+    Some(ticks.iter().sum::<f64>() / 100.0)
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     hpsearch::nn::memory::keep_pages();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -136,11 +144,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             planned_trials: trials,
             price: Some(price),
         };
-        let started = Instant::now();
+        let (started, cpu) = (Instant::now(), cpu_seconds());
         let failure = runner.run(&order, &Start::default(), &slot, &mut recorder).err().map(|e| e.reason);
         let row = json!({
             "trial": trial, "params": params, "price": price, "seconds": started.elapsed().as_secs_f64(),
-            "failure": failure, "thinned": recorder.thinned, "epochs": recorder.rows,
+            "cpu_seconds": cpu_seconds().zip(cpu).map(|(now, then)| now - then), "failure": failure, "thinned": recorder.thinned, "epochs": recorder.rows,
         });
         writeln!(file, "{row}")?;
         file.sync_data()?;
