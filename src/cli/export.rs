@@ -23,6 +23,9 @@ pub struct Args {
     /// Write a trial's model to this folder: safetensors with torchvision's names, and a card
     #[arg(long, value_name = "DIR", conflicts_with = "csv")]
     pub out: Option<PathBuf>,
+    /// Write the model as ONNX too: from 8-bit pixels to scores
+    #[arg(long, requires = "out")]
+    pub onnx: bool,
     /// The trial whose model is written: `best` or a number
     #[arg(long, value_name = "N", default_value = "best", requires = "out", value_parser = trial)]
     pub trial: Chosen,
@@ -86,7 +89,7 @@ fn model(args: &Args, name: &str, global: &Global) -> Result<Exit, CliError> {
         Chosen::Best => None,
         Chosen::Number(number) => Some(number),
     };
-    let exported = export(&*reader, &dir, &ExportOptions { trial, base, slot }, out).map_err(|e| {
+    let exported = export(&*reader, &dir, &ExportOptions { trial, base, slot, onnx: args.onnx }, out).map_err(|e| {
         let exit = match &e {
             ExportError::NotImages | ExportError::NoTrial { wanted: Some(_) } => Exit::Usage,
             ExportError::NoTrial { wanted: None } => Exit::NoSuccess,

@@ -125,6 +125,9 @@ pub struct Card {
     pub unlikeness: Unlikeness,
     /// Digests of the model files: one, or one for each fold, whose mean score counts.
     pub models: Vec<Digest>,
+    /// Digest of `model.onnx`, which has all models in one; `None`: there is no such file.
+    #[serde(default)]
+    pub onnx: Option<Digest>,
     /// Digest of the weights that training began with.
     pub pretrained: Digest,
     /// Digest of the study's images and their split.
@@ -245,6 +248,7 @@ impl Card {
         }
         line(format_args!("\n## Digests (BLAKE3)\n"));
         self.models.iter().for_each(|digest| line(format_args!("- model: {digest}")));
+        self.onnx.iter().for_each(|digest| line(format_args!("- ONNX: {digest}")));
         line(format_args!("- weights before training: {}\n- images and split: {}", self.pretrained, self.images));
         text
     }

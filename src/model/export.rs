@@ -1,7 +1,7 @@
 //! Export: a trial's checkpoint as a model that other programs can load, checked against the scores on record.
 
 use super::card::{Card, Figure, Head, Network, Preprocessing, Unlikeness};
-use super::{CARD, IMAGES, file_name};
+use super::{CARD, IMAGES, ONNX, file_name};
 use crate::data::PixelSource;
 use crate::digest::Digest;
 use crate::fsx;
@@ -74,6 +74,8 @@ pub struct ExportOptions {
     pub base: Option<PathBuf>,
     /// Where to compute.
     pub slot: DeviceSlot,
+    /// Whether the model is written as ONNX too.
+    pub onnx: bool,
 }
 
 /// What was exported.
@@ -150,6 +152,13 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
     let list = drafts.path().join(IMAGES);
     write_list(&list, images)?;
     files.push(list);
+    let onnx = drafts.path().join(ONNX);
+    if options.onnx {
+        let about = about(&record, trial, predictions);
+        let bytes = exported.onnx((images.size(), images.channels()), predictions.classes.len(), &about)?;
+        std::fs::write(&onnx, bytes).map_err(|source| ExportError::Io { path: onnx.clone(), source })?;
+        files.push(onnx.clone());
+    }
     let digest =
         |path: &PathBuf| Digest::of_file(path).map_err(|source| ExportError::Io { path: path.clone(), source });
     let card = Card {
@@ -179,6 +188,7 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
             largest: distances.last().copied().unwrap_or(f64::INFINITY),
         },
         models: files[..folds].iter().map(digest).collect::<Result<_, _>>()?,
+        onnx: options.onnx.then(|| digest(&onnx)).transpose()?,
         pretrained: exported.weights,
         images: on_record.digest,
         largest_difference: difference,
@@ -200,6 +210,17 @@ fn check_images(on_record: &ImagesOnRecord, now: Digest) -> Result<(), ExportErr
     } else {
         Err(ExportError::Images("they differ from those on record".to_owned()))
     }
+}
+
+/// What an ONNX file says of itself.
+fn about(record: &StudyRecord, trial: TrialNumber, predictions: &Predictions) -> BTreeMap<String, String> {
+    let facts = [
+        ("study", record.spec.name.clone()),
+        ("trial", trial.to_string()),
+        ("classes", serde_json::json!(predictions.classes).to_string()),
+        ("positive", predictions.classes[predictions.positive as usize].clone()),
+    ];
+    facts.map(|(key, value)| (key.to_owned(), value)).into()
 }
 
 fn network_of(exported: &ExportedTrial) -> Network {

@@ -20,6 +20,9 @@ pub const CARD: &str = "card.json";
 /// The list of the images that the study has seen: BLAKE3 digest of the file and set.
 pub const IMAGES: &str = "images.csv";
 
+/// The model as ONNX.
+pub const ONNX: &str = "model.onnx";
+
 /// The file of a trial's `fold`-th of `folds` models.
 fn file_name(fold: usize, folds: usize) -> String {
     if folds == 1 { "model.safetensors".to_owned() } else { format!("model-{}.safetensors", fold + 1) }

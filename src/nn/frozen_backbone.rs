@@ -24,12 +24,12 @@ pub struct FrozenBackbone {
 }
 
 /// The number of blocks in each stage of a ResNet, and their kind.
-struct ResNet {
-    blocks: [usize; 4],
-    bottleneck: bool,
+pub(super) struct ResNet {
+    pub blocks: [usize; 4],
+    pub bottleneck: bool,
 }
 
-fn resnet_of(kind: BackboneKind) -> Option<ResNet> {
+pub(super) fn resnet_of(kind: BackboneKind) -> Option<ResNet> {
     match kind {
         BackboneKind::ResNet18 => Some(ResNet { blocks: [2, 2, 2, 2], bottleneck: false }),
         BackboneKind::ResNet50 => Some(ResNet { blocks: [3, 4, 6, 3], bottleneck: true }),
@@ -37,9 +37,9 @@ fn resnet_of(kind: BackboneKind) -> Option<ResNet> {
     }
 }
 
-const CONVNEXT_BLOCKS: [usize; 4] = [3, 3, 9, 3];
-const CONVNEXT_CHANNELS: [usize; 4] = [96, 192, 384, 768];
-const CONVNEXT_EPSILON: f64 = 1e-6;
+pub(super) const CONVNEXT_BLOCKS: [usize; 4] = [3, 3, 9, 3];
+pub(super) const CONVNEXT_CHANNELS: [usize; 4] = [96, 192, 384, 768];
+pub(super) const CONVNEXT_EPSILON: f64 = 1e-6;
 
 /// Names and shapes of a network's tensors; `None` if it is not one of these networks.
 pub fn wanted(kind: BackboneKind) -> Option<Wanted> {

@@ -10,6 +10,7 @@ pub mod cuda;
 #[cfg(test)]
 pub(crate) mod figures;
 pub mod frozen_backbone;
+pub mod graph;
 pub mod head;
 pub mod hub;
 pub mod inception_v3;
@@ -17,6 +18,7 @@ pub mod init;
 pub mod kernel;
 pub mod loss;
 pub mod memory;
+pub mod onnx;
 mod operation;
 pub mod optimiser;
 pub mod pool;

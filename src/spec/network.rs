@@ -73,6 +73,17 @@ pub enum PixelScaling {
     Imagenet,
 }
 
+impl PixelScaling {
+    /// Divisor, means and standard deviations by channel, in this order: `(x / divisor - mean) / deviation`.
+    pub fn constants(self) -> (f32, [f32; 3], [f32; 3]) {
+        match self {
+            Self::Unit => (255.0, [0.0; 3], [1.0; 3]),
+            Self::Symmetric => (127.5, [1.0; 3], [1.0; 3]),
+            Self::Imagenet => (255.0, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        }
+    }
+}
+
 /// Whether average pooling divides by the full window.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumString, IntoStaticStr, VariantNames,

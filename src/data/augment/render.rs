@@ -63,13 +63,8 @@ struct Scale {
 
 impl Scale {
     fn of(scaling: PixelScaling) -> Self {
-        match scaling {
-            PixelScaling::Unit => Self { divisor: 255.0, mean: [0.0; 3], deviation: [1.0; 3] },
-            PixelScaling::Symmetric => Self { divisor: 127.5, mean: [1.0; 3], deviation: [1.0; 3] },
-            PixelScaling::Imagenet => {
-                Self { divisor: 255.0, mean: [0.485, 0.456, 0.406], deviation: [0.229, 0.224, 0.225] }
-            }
-        }
+        let (divisor, mean, deviation) = scaling.constants();
+        Self { divisor, mean, deviation }
     }
 
     #[inline(always)]

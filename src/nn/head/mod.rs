@@ -4,7 +4,7 @@ mod dropout;
 mod norm;
 
 pub use dropout::{DropoutKey, mask};
-pub use norm::BatchNorm1d;
+pub use norm::{BatchNorm1d, EPSILON as NORM_EPSILON};
 
 use super::{Mode, init};
 use crate::ids::TrialNumber;
@@ -120,7 +120,7 @@ impl Head {
     pub fn distances(&self, pooled: &Tensor) -> Result<Vec<f64>> {
         let [(_, mean), (_, variance), _] = self.norm.buffers();
         let centred = pooled.detach().broadcast_sub(&mean.as_detached_tensor())?;
-        let squares = centred.sqr()?.broadcast_div(&(variance.as_detached_tensor() + norm::EPSILON)?)?;
+        let squares = centred.sqr()?.broadcast_div(&(variance.as_detached_tensor() + NORM_EPSILON)?)?;
         Ok(squares.mean(1)?.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
     }
 

@@ -5,7 +5,8 @@ use crate::nn::operation::{Host, Operation, apply3};
 use crate::nn::tensor::with_elements;
 use candle_core::{Device, Result, Shape, Tensor, Var};
 
-pub(super) const EPSILON: f64 = 1e-5;
+/// Added to a variance before the square root.
+pub const EPSILON: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
 
 /// Batch norm of `[N, C]` (Ioffe and Szegedy 2015): PyTorch's `BatchNorm1d`, with one difference. Over the first ten

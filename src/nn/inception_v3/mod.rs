@@ -2,6 +2,7 @@
 //! frozen and the trained part are one operation each, on a GPU sequences of operations.
 
 mod frozen;
+mod graph;
 mod init;
 mod on_device;
 mod pass;
@@ -11,6 +12,7 @@ mod topology;
 mod trained;
 mod unit;
 
+pub(super) use graph::add_stages;
 pub use init::random;
 
 use super::conv::Conv;

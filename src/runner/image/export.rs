@@ -6,7 +6,7 @@ use crate::data::{DataSet, PixelSource};
 use crate::digest::Digest;
 use crate::engine::FileRef;
 use crate::ids::{Epoch, TrialNumber};
-use crate::nn::build;
+use crate::nn::{build, graph, onnx};
 use crate::runner::{DeviceSlot, EpochSink};
 use crate::space::Params;
 use crate::spec::TrialSettings;
@@ -38,6 +38,32 @@ impl ExportedTrial {
         let Some(model) = self.models.get(fold) else { return Err(ImageError::NotImages) };
         let tensors: HashMap<String, Tensor> = model.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
         Ok(candle_core::safetensors::save(&tensors, path)?)
+    }
+
+    /// The models of all folds as one ONNX file: from pixels, u8 `[N, channels, side, side]`, to scores `[N, classes]`.
+    /// `image`: side and channels. `about`: what the file says of itself.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read.
+    pub fn onnx(
+        &self,
+        image: (usize, usize),
+        classes: usize,
+        about: &BTreeMap<String, String>,
+    ) -> Result<Vec<u8>, ImageError> {
+        let network = &self.settings.network;
+        let nodes = graph::graph(network.backbone, network.width, network.pool_padding, &network.tap);
+        let description = onnx::Description {
+            name: "hpsearch",
+            metadata: about,
+            producer: ("hpsearch", env!("CARGO_PKG_VERSION")),
+            nodes: &nodes.unwrap_or_default(),
+            models: &self.models,
+            image,
+            scaling: network.scaling.constants(),
+            classes,
+        };
+        Ok(onnx::bytes(&description)?)
     }
 }
 
