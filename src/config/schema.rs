@@ -150,6 +150,20 @@ pub static TABLES: &[Table] = &[
                 "One luminance channel, repeated for the network's three, or three channels.",
             ),
             key("size", "whole number", "`299`", "Side of the square image in pixels; at least 75 for InceptionV3."),
+            key(
+                "window",
+                "`file`, `range` or table",
+                "`file`",
+                "Which values of a DICOM file or of a grey 16-bit PNG become black and white: as the file says, from the smallest to the largest of each image, or the same for all: `{ center = -600, width = 1500 }`. See above.",
+            ),
+        ],
+    },
+    Table {
+        name: "data.window",
+        about: "The same window for all images, in the unit of the modality, such as Hounsfield units.",
+        keys: &[
+            key("center", "number", "required", "The value that becomes medium grey."),
+            key("width", "number", "required", "From black to white; at least 1."),
         ],
     },
     Table {

@@ -2,30 +2,41 @@
 //!
 //! The whole image is scaled to the square, whatever its aspect ratio. Grey is Pillow's `convert("L")` (Rec. 601 in
 //! 16-bit fixed point) and resizing Pillow's `BILINEAR` (a triangle filter as wide as the reduction), so that the input
-//! agrees with that of networks trained with Pillow. 16-bit values are reduced to 8 bits after resizing, over their
-//! full range. Alpha is ignored, as in Pillow.
+//! agrees with that of networks trained with Pillow. 16-bit values, after their window, are reduced to 8 bits after
+//! resizing. Alpha is ignored, as in Pillow.
 
+mod dicom;
 mod jpeg;
 mod pace;
+mod probe;
 mod resize;
+mod window;
 
-use crate::spec::ColourMode;
+pub use dicom::{DicomError, Header};
+pub use probe::{Kind, Salt, is_dicom};
+pub(super) use probe::{probe, wide_range};
+
+use crate::spec::{ColourMode, Window};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use pace::MEMORY;
 use std::io::Cursor;
-use std::path::Path;
+use window::{Curve, grey16};
 
 /// Raised whenever the same bytes would give other pixels: part of the key of all cached pixels and features.
-pub const DECODER_VERSION: u32 = 1;
+pub const DECODER_VERSION: u32 = 2;
 
 /// Images of more pixels than this are refused as decompression bombs: Pillow's limit, twice 2^30 / 4 / 3 pixels.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// Decodes a JPEG or PNG file, recognised by content, into `size * size` pixels of one (grey) or three channels.
+/// Decodes a JPEG, PNG or DICOM file, recognised by content, into `size * size` pixels of one (grey) or three channels.
+/// `window` says which values of more than 8 bits become black and white.
 ///
 /// # Errors
 /// The reason why the bytes are not a usable image. Never panics, whatever the bytes.
-pub fn decode(bytes: &[u8], size: usize, colour: ColourMode) -> Result<Vec<u8>, DecodeError> {
+pub fn decode(bytes: &[u8], size: usize, colour: ColourMode, window: Window) -> Result<Vec<u8>, DecodeError> {
+    if dicom::recognised(bytes) {
+        return Ok(resize::to_square(dicom::decode(bytes, window)?, size, colour));
+    }
     let format = recognise(bytes)?;
     if format == ImageFormat::Jpeg {
         jpeg::check_complete(bytes)?;
@@ -46,14 +57,25 @@ pub fn decode(bytes: &[u8], size: usize, colour: ColourMode) -> Result<Vec<u8>, 
     let orientation = decoder.orientation().map_err(broken)?;
     let _permit = MEMORY.wait_for(decoder.total_bytes());
     let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    let square = resize::to_square(image, size, colour);
+    let square = resize::to_square(windowed(image, window), size, colour);
     // A square can be oriented after resizing as well as before, and then has fewer pixels.
     Ok(resize::oriented(square, size, colour, orientation))
 }
 
-/// Width and height in pixels, from the file's header; `None` if it cannot be read as an image.
-pub fn dimensions(file: &Path) -> Option<(u32, u32)> {
-    ImageReader::open(file).ok()?.with_guessed_format().ok()?.into_dimensions().ok()
+/// A grey picture of 16 bits with its window applied; any other as it is.
+fn windowed(image: DynamicImage, window: Window) -> DynamicImage {
+    let curve = match window {
+        Window::File => return image,
+        Window::Range => None,
+        Window::Level { center, width } => Some(Curve::Linear { center, width }),
+    };
+    if !matches!(image, DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA16(_)) {
+        return image;
+    }
+    let mut grey = image.into_luma16();
+    let pixels = grey16(grey.as_raw(), 16, |code| Some(code.into()), curve, false);
+    grey.copy_from_slice(&pixels);
+    grey.into()
 }
 
 /// Channels per pixel in this colour mode.
@@ -71,7 +93,6 @@ fn recognise(bytes: &[u8]) -> Result<ImageFormat, DecodeError> {
     match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png)) => Ok(format),
         Ok(other) => Err(DecodeError::OtherFormat { format: name(other) }),
-        Err(_) if bytes.get(128..132) == Some(b"DICM") => Err(DecodeError::OtherFormat { format: "DICOM" }),
         Err(_) => Err(DecodeError::NotAnImage),
     }
 }
@@ -90,7 +111,7 @@ pub enum DecodeError {
     /// No bytes.
     #[error("is empty")]
     Empty,
-    /// Neither JPEG nor PNG nor anything known, whatever its name.
+    /// Neither JPEG nor PNG nor DICOM nor anything known, whatever its name.
     #[error("is not an image")]
     NotAnImage,
     /// A known format that is not supported.
@@ -105,6 +126,9 @@ pub enum DecodeError {
     /// The JPEG stream ends early.
     #[error("is a truncated JPEG: {0}")]
     Truncated(&'static str),
+    /// A DICOM file that cannot be read, or should not be.
+    #[error(transparent)]
+    Dicom(#[from] DicomError),
     /// The decoder failed.
     #[error("is a broken {format}: {source}")]
     Broken { format: &'static str, source: image::ImageError },
