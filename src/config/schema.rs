@@ -121,7 +121,7 @@ pub static TABLES: &[Table] = &[
                 "folder",
                 "path",
                 "-",
-                "A tree `{train,val,test}/{CLASS}/*` or `{CLASS}/*` of JPEG and PNG files, relative to the study file.",
+                "A tree `{train,val,test}/{CLASS}/*` or `{CLASS}/*` of JPEG, PNG and DICOM files, relative to the study file.",
             ),
             key("manifest", "path", "-", "A CSV file with columns `path`, `label` and, if known, `patient`, `split`."),
             key("synthetic", "table", "-", "A data set made by this program."),
@@ -134,8 +134,8 @@ pub static TABLES: &[Table] = &[
             key(
                 "patient",
                 "text",
-                "none",
-                "A regular expression over the file name whose first group, or whole match, names the patient. `kermany`: one for the chest X-rays of Kermany et al. 2018.",
+                "none; DICOM's Patient ID",
+                "A regular expression over the file name whose first group, or whole match, names the patient; without it the Patient ID of DICOM files does. `kermany`: one for the chest X-rays of Kermany et al. 2018.",
             ),
             key(
                 "bad_files",

@@ -17,8 +17,9 @@ pub use probe::{Kind, Salt, is_dicom};
 pub(super) use probe::{probe, wide_range};
 
 use crate::spec::{ColourMode, Window};
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
-use pace::MEMORY;
+use pace::{MEMORY, Permit};
 use std::io::Cursor;
 use window::{Curve, grey16};
 
@@ -34,8 +35,28 @@ pub const MAX_PIXELS: u64 = 178_956_970;
 /// # Errors
 /// The reason why the bytes are not a usable image. Never panics, whatever the bytes.
 pub fn decode(bytes: &[u8], size: usize, colour: ColourMode, window: Window) -> Result<Vec<u8>, DecodeError> {
+    let (image, orientation, _permit) = picture(bytes, window)?;
+    let square = resize::resize(image, (size as u32, size as u32), colour);
+    // A square can be oriented after resizing as well as before, and then has fewer pixels.
+    Ok(resize::oriented(square, size, colour, orientation))
+}
+
+/// The same in the image's own size and, for JPEG, without its orientation: width, height and pixels, to compare with other
+/// decoders.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_whole(bytes: &[u8], colour: ColourMode, window: Window) -> Result<(u32, u32, Vec<u8>), DecodeError> {
+    let (image, _, _permit) = picture(bytes, window)?;
+    let (width, height) = (image.width(), image.height());
+    Ok((width, height, resize::resize(image, (width, height), colour)))
+}
+
+/// The picture in its own size, how it must be turned, and its share of memory.
+fn picture(bytes: &[u8], window: Window) -> Result<(DynamicImage, Orientation, Permit<'static>), DecodeError> {
     if dicom::recognised(bytes) {
-        return Ok(resize::to_square(dicom::decode(bytes, window)?, size, colour));
+        let (image, permit) = dicom::decode(bytes, window)?;
+        return Ok((image, Orientation::NoTransforms, permit));
     }
     let format = recognise(bytes)?;
     if format == ImageFormat::Jpeg {
@@ -55,11 +76,9 @@ pub fn decode(bytes: &[u8], size: usize, colour: ColourMode, window: Window) -> 
         return Err(DecodeError::TooLarge { width, height });
     }
     let orientation = decoder.orientation().map_err(broken)?;
-    let _permit = MEMORY.wait_for(decoder.total_bytes());
+    let permit = MEMORY.wait_for(decoder.total_bytes());
     let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    let square = resize::to_square(windowed(image, window), size, colour);
-    // A square can be oriented after resizing as well as before, and then has fewer pixels.
-    Ok(resize::oriented(square, size, colour, orientation))
+    Ok((windowed(image, window), orientation, permit))
 }
 
 /// A grey picture of 16 bits with its window applied; any other as it is.

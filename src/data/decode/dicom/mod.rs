@@ -19,7 +19,7 @@ mod shade;
 pub use error::DicomError;
 pub use header::Header;
 
-use super::pace::MEMORY;
+use super::pace::{MEMORY, Permit};
 use crate::spec::Window;
 use image::DynamicImage;
 
@@ -28,16 +28,16 @@ pub(super) fn recognised(head: &[u8]) -> bool {
     head.get(128..132) == Some(b"DICM")
 }
 
-/// The picture in a DICOM file: 16-bit grey, or RGB.
-pub(super) fn decode(bytes: &[u8], window: Window) -> Result<DynamicImage, DicomError> {
+/// The picture in a DICOM file, 16-bit grey or RGB, and its share of memory.
+pub(super) fn decode(bytes: &[u8], window: Window) -> Result<(DynamicImage, Permit<'static>), DicomError> {
     let object = object::open(bytes)?;
     let layout = samples::Layout::of(&object)?;
     // Codes, and 16-bit output or its equal in 8-bit colours, beside the file's values.
-    let _permit = MEMORY.wait_for(bytes.len() as u64 + layout.pixels() as u64 * layout.samples as u64 * 6);
+    let permit = MEMORY.wait_for(bytes.len() as u64 + layout.pixels() as u64 * layout.samples as u64 * 6);
     let samples = pixels::decoded(&object, &layout)?;
     if layout.samples == 3 {
-        return Ok(colour::image(&samples, &layout));
+        return Ok((colour::image(&samples, &layout), permit));
     }
     let shading = shade::Shading::of(&object, &layout, &samples)?;
-    Ok(shading.image(&samples, &layout, window))
+    Ok((shading.image(&samples, &layout, window), permit))
 }
