@@ -255,7 +255,14 @@ impl Found {
             skipped: self.bad,
             notes: self.notes,
         };
-        Ok(DataSet { records: self.records, slots: self.slots, pixels: self.pixels, window: spec.window, split, summary })
+        Ok(DataSet {
+            records: self.records,
+            slots: self.slots,
+            pixels: self.pixels,
+            window: spec.window,
+            split,
+            summary,
+        })
     }
 }
 

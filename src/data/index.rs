@@ -51,8 +51,7 @@ struct Now<'a> {
 /// index file `index` was written, and updates it; failing to do so is no error.
 pub(super) fn contents(files: &[PathBuf], index: &Path, watch: &dyn Watch) -> Vec<Result<Contents, io::Error>> {
     let known: Option<Known> = std::fs::read(index).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let Known { salt, files: known } =
-        known.unwrap_or_else(|| Known { salt: Salt::fresh(), files: HashMap::new() });
+    let Known { salt, files: known } = known.unwrap_or_else(|| Known { salt: Salt::fresh(), files: HashMap::new() });
     let done = AtomicU64::new(0);
     let total = files.len() as u64;
     let seen: Vec<io::Result<(Seen, bool)>> = files

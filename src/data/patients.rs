@@ -43,7 +43,8 @@ pub(super) fn identify(images: &mut [(Listed, Contents)]) -> Result<(), PatientE
     let headers = headers.filter_map(|(image, contents)| Some((image.name.as_str(), contents.kind.header()?)));
     check(&headers.collect::<Vec<_>>())?;
     let mut first: HashMap<Digest, Digest> = HashMap::new();
-    let patient = |image: &Listed, contents: &Contents| contents.kind.header()?.patient.filter(|_| image.patient.is_none());
+    let patient =
+        |image: &Listed, contents: &Contents| contents.kind.header()?.patient.filter(|_| image.patient.is_none());
     for (image, contents) in images.iter() {
         if let Some(patient) = patient(image, contents) {
             let least = first.entry(patient).or_insert(contents.digest);

@@ -214,11 +214,7 @@ impl Card {
         line(format_args!(
             "- Input: the whole image resized to {0} x {0} ({1}), {2}, window of DICOM and 16-bit files `{3}`, \
              pixel scaling `{4}`",
-            preprocessing.size,
-            preprocessing.resize,
-            preprocessing.colour,
-            preprocessing.window,
-            preprocessing.scaling
+            preprocessing.size, preprocessing.resize, preprocessing.colour, preprocessing.window, preprocessing.scaling
         ));
         let threshold = self.threshold.map_or_else(|| "undefined, 0.5".to_owned(), |t| format!("{t:.4}"));
         line(format_args!("- Threshold: {threshold}, fixed on validation images (`{}`)\n", self.operating_point));

@@ -26,6 +26,9 @@ WIDTH, HEIGHT = 16, 12
 def shown(ds, window="file"):
     """What a viewer shows: grey as floats from 0 to 255, or RGB of 8 bits. `window`: file, range, or [center, width]."""
     stored = pixel_array(ds, raw=False)
+    if ds.HighBit != ds.BitsStored - 1:  # pydicom leaves the value where it is
+        stored = np.frombuffer(ds.PixelData, "<u2").reshape(stored.shape) >> (ds.HighBit + 1 - ds.BitsStored)
+        stored &= 2**ds.BitsStored - 1
     if ds.SamplesPerPixel == 3:
         top = 2 ** ds.BitsStored - 1
         return stored.astype(float) * 255 / top
@@ -165,10 +168,10 @@ def readable():
     yield "big_endian", file(twelve, 12, syntax=ExplicitVRBigEndian, **level)
     yield "deflated", file(twelve, 12, syntax=DeflatedExplicitVRLittleEndian, **level)
     rle = file(twelve, 12, **level)
-    rle.compress(RLELossless)
+    rle.compress(RLELossless, generate_instance_uid=False)
     yield "rle_12", rle
     rle = file(rgb, 8, "RGB")
-    rle.compress(RLELossless)
+    rle.compress(RLELossless, generate_instance_uid=False)
     yield "rle_rgb", rle
     lossless = imagecodecs.jpeg_encode(twelve.astype("u2"), bitspersample=12, lossless=True)
     yield "jpeg_lossless_12", compressed(file(twelve, 12, **level), JPEGLosslessSV1, lossless)
@@ -227,7 +230,7 @@ def refused():
     tall.Rows = HEIGHT + 1
     yield "j2k_other_size", tall, "JPEG 2000 stream: its size is not that of the header"
     cut = file(twelve, 12)
-    cut.compress(RLELossless)
+    cut.compress(RLELossless, generate_instance_uid=False)
     stream = cut.PixelData
     cut.PixelData = encapsulate([stream[16:-60]])
     yield "rle_cut", cut, "broken RLE stream"

@@ -25,7 +25,9 @@ pub enum DicomError {
     #[error("is a DICOM file with {0} bits a sample: 8 and 16 are read")]
     Bits(i64),
     /// A transfer syntax that is not read.
-    #[error("is a DICOM file compressed as {0}, which is not read: convert it (dcmtk: dcmdjpls, dcmdjpeg; gdcm: gdcmconv -w)")]
+    #[error(
+        "is a DICOM file compressed as {0}, which is not read: convert it (dcmtk: dcmdjpls, dcmdjpeg; gdcm: gdcmconv -w)"
+    )]
     Syntax(String),
     /// Fewer values than rows times columns.
     #[error("is a truncated DICOM file: it has {found} bytes of pixels of {wanted}")]

@@ -1,11 +1,12 @@
 //! What the header of a DICOM file says, without its pixels.
 
+use super::guarded;
 use super::object::{self, Object, printable, text, whole};
 use super::samples::{is_read, syntax_name};
 use crate::digest::Digest;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{BufReader, Seek, SeekFrom};
+use std::io::BufReader;
 
 /// Attributes by which films differ in ways that matter to training. Nothing in it names a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +37,7 @@ fn described(uid: &str) -> String {
 impl Header {
     /// The header of an open file; `None` if it cannot be read.
     pub(in crate::data) fn read(file: &mut File, salt: &Digest) -> Option<Self> {
-        file.seek(SeekFrom::Start(0)).ok()?;
-        object::open_header(BufReader::new(file)).ok().map(|object| Self::of(&object, salt))
+        guarded(|| object::open_header(BufReader::new(file)).map(|object| Self::of(&object, salt))).ok()
     }
 
     fn of(object: &Object, salt: &Digest) -> Self {

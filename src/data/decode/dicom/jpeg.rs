@@ -35,7 +35,8 @@ pub(super) fn decoded(stream: &[u8], layout: &Layout, ycc: bool) -> Result<Sampl
         return Err(broken("it has more than 8 bits, unlike the header".to_owned()));
     }
     let lossless = info.coding_process == jpeg_decoder::CodingProcess::Lossless;
-    decoder.set_color_transform(if samples == 1 { ColorTransform::Grayscale } else { ColorTransform::None });
+    // As they are: `RGB` transforms nothing (`None` does not even interleave them).
+    decoder.set_color_transform(if samples == 1 { ColorTransform::Grayscale } else { ColorTransform::RGB });
     let bytes = decoder.decode().map_err(failed)?;
     let codes: Vec<u16> = if wide {
         bytes.chunks_exact(2).map(|b| layout.code(u16::from_ne_bytes([b[0], b[1]]))).collect()

@@ -8,7 +8,7 @@ use jpeg2k::{DecodeParameters, Image};
 /// stream does not know of.
 pub(super) fn decoded(stream: &[u8], layout: &Layout, ycc: bool) -> Result<Samples, DicomError> {
     let broken = |what: String| DicomError::Stream { format: "JPEG 2000", what };
-    check_size(stream, layout).map_err(|what| broken(what.to_owned()))?;
+    check(stream, layout).map_err(|what| broken(what.to_owned()))?;
     // Strict: a truncated stream is an error, not a picture with holes.
     let parameters = DecodeParameters::new().strict(true);
     let image = Image::from_bytes_with(stream, parameters).map_err(|e| broken(e.to_string()))?;
@@ -31,8 +31,9 @@ pub(super) fn decoded(stream: &[u8], layout: &Layout, ycc: bool) -> Result<Sampl
     Ok(Samples { codes, bits, signed: signed || layout.signed, ycc })
 }
 
-/// Checks the size in the codestream's SIZ segment, before the decoder allocates for it.
-fn check_size(stream: &[u8], layout: &Layout) -> Result<(), &'static str> {
+/// Checks, before the decoder allocates for it, the size in the codestream's SIZ segment; and the numbers of tile-parts,
+/// because where they are wrong the decoder leaves out the last ones and says nothing.
+fn check(stream: &[u8], layout: &Layout) -> Result<(), &'static str> {
     let start = stream.windows(4).position(|w| w == [0xFF, 0x4F, 0xFF, 0x51]).ok_or("it has no codestream")?;
     let number = |at: usize| -> Result<u32, &str> {
         let bytes = stream.get(start + at..start + at + 4).ok_or("its header is cut off")?;
@@ -42,6 +43,18 @@ fn check_size(stream: &[u8], layout: &Layout) -> Result<(), &'static str> {
     let side = |far: usize, near: usize| Ok::<u32, &str>(number(far)?.wrapping_sub(number(near)?));
     if (side(8, 16)?, side(12, 20)?) != (layout.width, layout.height) {
         return Err("its size is not that of the header");
+    }
+    // SOT: marker, length, tile, length of the tile-part from the marker on, its number, how many there are or 0.
+    let mut at = start + stream[start..].windows(4).position(|w| w == [0xFF, 0x90, 0, 10]).ok_or("it has no tiles")?;
+    while let Some(&[0xFF, 0x90, _, _, _, _, a, b, c, d, number, of]) = stream.get(at..at + 12) {
+        if of != 0 && number >= of {
+            return Err("it has more tile-parts than it says");
+        }
+        // 0: the tile-part lasts until the end.
+        match u32::from_be_bytes([a, b, c, d]) as usize {
+            length @ 12.. => at += length,
+            _ => break,
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 
 mod colour;
 mod error;
+mod guard;
 mod header;
 mod jpeg;
 mod jpeg2000;
@@ -28,8 +29,21 @@ pub(super) fn recognised(head: &[u8]) -> bool {
     head.get(128..132) == Some(b"DICM")
 }
 
+/// Runs what reads a file with other people's code: should it panic, that is an error of the file.
+fn guarded<T>(read: impl FnOnce() -> Result<T, DicomError>) -> Result<T, DicomError> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+    caught.unwrap_or_else(|_| Err(DicomError::Broken(UNFORESEEN.to_owned())))
+}
+
+/// In the reason of a file that made a decoder panic.
+const UNFORESEEN: &str = "it is damaged in an unforeseen way";
+
 /// The picture in a DICOM file, 16-bit grey or RGB, and its share of memory.
 pub(super) fn decode(bytes: &[u8], window: Window) -> Result<(DynamicImage, Permit<'static>), DicomError> {
+    guarded(|| decode_any(bytes, window))
+}
+
+fn decode_any(bytes: &[u8], window: Window) -> Result<(DynamicImage, Permit<'static>), DicomError> {
     let object = object::open(bytes)?;
     let layout = samples::Layout::of(&object)?;
     // Codes, and 16-bit output or its equal in 8-bit colours, beside the file's values.

@@ -1,8 +1,8 @@
 //! Attributes of a DICOM data set.
 
-use super::DicomError;
+use super::{DicomError, guard};
 use dicom_object::{FileDicomObject, InMemDicomObject, OpenFileOptions, Tag};
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 
 pub(super) type Object = FileDicomObject<InMemDicomObject>;
 
@@ -39,11 +39,16 @@ pub(super) const WINDOW_WIDTH: Tag = Tag(0x0028, 0x1051);
 
 /// Reads a whole file.
 pub(super) fn open(bytes: &[u8]) -> Result<Object, DicomError> {
+    guard::check(bytes, false)?;
     OpenFileOptions::new().from_reader(bytes).map_err(broken)
 }
 
-/// Reads all that precedes the pixels.
-pub(super) fn open_header(file: impl Read) -> Result<Object, DicomError> {
+/// Reads all that precedes the pixels, from the beginning of a file.
+pub(super) fn open_header(mut file: impl Read + Seek) -> Result<Object, DicomError> {
+    let start = |file: &mut dyn Seek| file.seek(SeekFrom::Start(0)).map_err(|e| DicomError::Broken(e.to_string()));
+    start(&mut file)?;
+    guard::check(&mut file, true)?;
+    start(&mut file)?;
     OpenFileOptions::new().read_until(FLOAT_PIXELS).from_reader(file).map_err(broken)
 }
 
