@@ -10,7 +10,7 @@ use hpsearch::data::features::{FeatureCache, FeatureRequest};
 use hpsearch::data::{ImageRecord, PixelSource, Quiet};
 use hpsearch::digest::Digest;
 use hpsearch::nn::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
-use hpsearch::spec::{AugmentSpec, CachePrecision, PixelScaling, Views};
+use hpsearch::spec::{AugmentSpec, CachePrecision, PixelScaling, Views, Window};
 use std::hint::black_box;
 
 const IMAGES: usize = 256;
@@ -51,6 +51,9 @@ impl PixelSource for Dots {
     }
     fn channels(&self) -> usize {
         1
+    }
+    fn window(&self) -> Window {
+        Window::File
     }
     fn pixels(&self, _: usize) -> &[u8] {
         &[7]

@@ -4,7 +4,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use hpsearch::data::augment::{ViewDraw, render};
 use hpsearch::data::decode::decode;
-use hpsearch::spec::{ColourMode, PixelScaling};
+use hpsearch::spec::{ColourMode, PixelScaling, Window};
 use image::{GrayImage, Luma, codecs::jpeg::JpegEncoder};
 use std::hint::black_box;
 
@@ -24,7 +24,7 @@ fn decoding(c: &mut Criterion) {
     let place = concat!(env!("CARGO_TARGET_TMPDIR"), "/radiograph.jpg");
     std::fs::write(place, &jpeg).expect("the folder for temporary files can be written");
     c.bench_function("decode and resize a grey JPEG of 1500 px to 299", |b| {
-        b.iter(|| decode(black_box(&jpeg), 299, ColourMode::Grey))
+        b.iter(|| decode(black_box(&jpeg), 299, ColourMode::Grey, Window::File))
     });
 }
 

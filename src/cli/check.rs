@@ -3,7 +3,9 @@
 use super::args::Global;
 use super::exit::{CliError, Exit};
 use crate::config::Loaded;
+use crate::data::{Survey, survey};
 use crate::engine::WarmStart;
+use crate::spec::RunnerSpec;
 use crate::study;
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,25 +20,40 @@ pub struct Args {
     pub strict: bool,
 }
 
-/// Prints one line about a valid study, with warnings on standard error.
+/// Prints one line about a valid study, with warnings on standard error, and what the headers of its images say, if they
+/// are there.
 ///
 /// # Errors
-/// With every mistake of the file.
+/// With every mistake of the file, or if images that are there cannot be listed.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let loaded = global.load(&args.study)?;
     let warm = warm_starts(&loaded, global)?;
+    let images = images(&loaded)?;
     let mut out = std::io::stdout().lock();
     if global.json {
         let warnings: Vec<_> = loaded.warnings.to_json();
-        let json = serde_json::json!({ "study": loaded.spec.name, "warnings": warnings, "warm_start": warm, "spec": loaded.spec });
+        let json = serde_json::json!({ "study": loaded.spec.name, "warnings": warnings, "warm_start": warm, "images": images, "spec": loaded.spec });
         writeln!(out, "{json}")?;
     } else {
         writeln!(out, "{}: {}", args.study.display(), loaded.summary())?;
         for warm in &warm {
             writeln!(out, "  {}", warm.to_string().replace('\n', "\n  "))?;
         }
+        for line in images.iter().flat_map(Survey::lines) {
+            writeln!(out, "  {line}")?;
+        }
+        for remark in images.iter().flat_map(|images| &images.remarks) {
+            writeln!(out, "warning: {remark}")?;
+        }
     }
-    Ok(if args.strict && !loaded.warnings.is_empty() { Exit::Usage } else { Exit::Done })
+    let warned = !loaded.warnings.is_empty() || images.is_some_and(|images| !images.remarks.is_empty());
+    Ok(if args.strict && warned { Exit::Usage } else { Exit::Done })
+}
+
+/// What the headers of the study's images say; `None` if they are not there, or if there are none.
+fn images(loaded: &Loaded) -> Result<Option<Survey>, CliError> {
+    let RunnerSpec::Image { data, .. } = &loaded.spec.runner else { return Ok(None) };
+    survey(data, &loaded.base).map_err(|e| CliError::new("list the images", e).exit(Exit::Missing))
 }
 
 /// The results of earlier studies from which the sampler will start (`warm_start`).

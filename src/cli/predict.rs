@@ -2,6 +2,7 @@
 
 use super::args::{Global, complain};
 use super::exit::{CliError, Exit};
+use crate::data::decode;
 use crate::fsx;
 use crate::model::{Model, Opinion};
 use crate::runner::device;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// The folder with the model and its card
     pub model: PathBuf,
-    /// Images (JPEG or PNG), or folders of them, searched through
+    /// Images (JPEG, PNG or DICOM), or folders of them, searched through
     #[arg(required = true)]
     pub images: Vec<PathBuf>,
     /// Write a table: image, decision, a score for each class, remarks, error
@@ -40,7 +41,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let model = Model::load(&args.model, device).map_err(|e| CliError::new(doing(), e).exit(Exit::Missing))?;
     let files = found(&args.images)?;
     if files.is_empty() {
-        let why = "there are no .jpg, .jpeg or .png files";
+        let why = "there are no .jpg, .jpeg, .png or DICOM files";
         return Err(CliError::new("find images", why).exit(Exit::Missing));
     }
     let opinions = model.predict(&files).map_err(|e| CliError::new(doing(), e))?;
@@ -89,7 +90,9 @@ fn search(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
         let kind = std::fs::metadata(&path);
         let is_image = || {
             let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-            matches!(extension.as_deref(), Some("jpg" | "jpeg" | "png"))
+            // DICOM files often have another ending or none; the index of a medium is no image.
+            matches!(extension.as_deref(), Some("jpg" | "jpeg" | "png" | "dcm" | "dicom"))
+                || (path.file_name().is_some_and(|name| name != "DICOMDIR") && decode::is_dicom(&path))
         };
         match kind {
             Ok(kind) if kind.is_dir() && !path.is_symlink() => search(&path, files)?,

@@ -5,7 +5,7 @@ use super::search::SHARE;
 use crate::spec::{
     AugmentSpec, BackboneKind, BadFilePolicy, BatchNormMode, Bounds, CachePrecision, ColourMode, DataSource, DataSpec,
     FreezeTo, HeadKind, HeadSpec, NetworkSpec, PixelScaling, PoolPadding, RunnerSpec, Setting, SplitSpec,
-    SyntheticSpec, TrainingSpec, TrialSettings, ValidationPolicy, Views, WeightSource,
+    SyntheticSpec, TrainingSpec, TrialSettings, ValidationPolicy, Views, WeightSource, Window,
 };
 use std::path::PathBuf;
 
@@ -91,7 +91,32 @@ fn data(top: &Section<'_>) -> DataSpec {
         bad_files: section.one_of("bad_files").unwrap_or(BadFilePolicy::Fail),
         colour: section.one_of("colour").unwrap_or(ColourMode::Grey),
         size: section.whole("size", 1, 4096).unwrap_or(299) as u32,
+        window: window(&section),
         split: split(&top.section("split")),
+    }
+}
+
+fn window(section: &Section<'_>) -> Window {
+    let Some(item) = section.get("window") else { return Window::File };
+    if item.value.is_table() {
+        let table = section.section("window");
+        let bounds = Bounds::below(-1e9, 1e9);
+        let center = table.real("center", bounds);
+        let width = table.real("width", Bounds { low: 1.0, ..bounds });
+        for key in ["center", "width"] {
+            if table.get(key).is_none() {
+                section.log.error(&item.place, format!("the window has no `{key}`"), "write both");
+            }
+        }
+        return Window::Level { center: center.unwrap_or(0.0), width: width.unwrap_or(1.0) };
+    }
+    match item.value.as_str() {
+        Some("file") => Window::File,
+        Some("range") => Window::Range,
+        other => {
+            suggest(item.wanted("`file`, `range` or `{ center = .., width = .. }`"), other, ["file", "range"]);
+            Window::File
+        }
     }
 }
 

@@ -258,7 +258,10 @@ impl<'a> Section<'a> {
     /// Records every unknown key and every value that should be a table, in this table and in those inside it.
     pub fn check(&self) {
         for item in self.items() {
+            // Some keys take a text instead of a table.
+            let takes_text = self.schema.keys.iter().any(|k| k.name == item.key && k.kind.starts_with('`'));
             if let Some(schema) = self.schema_of(item.key)
+                && (item.value.is_table() || !takes_text)
                 && let Some(section) = item.table(schema)
             {
                 section.check();

@@ -121,7 +121,7 @@ pub static TABLES: &[Table] = &[
                 "folder",
                 "path",
                 "-",
-                "A tree `{train,val,test}/{CLASS}/*` or `{CLASS}/*` of JPEG and PNG files, relative to the study file.",
+                "A tree `{train,val,test}/{CLASS}/*` or `{CLASS}/*` of JPEG, PNG and DICOM files, relative to the study file.",
             ),
             key("manifest", "path", "-", "A CSV file with columns `path`, `label` and, if known, `patient`, `split`."),
             key("synthetic", "table", "-", "A data set made by this program."),
@@ -134,8 +134,8 @@ pub static TABLES: &[Table] = &[
             key(
                 "patient",
                 "text",
-                "none",
-                "A regular expression over the file name whose first group, or whole match, names the patient. `kermany`: one for the chest X-rays of Kermany et al. 2018.",
+                "none; DICOM's Patient ID",
+                "A regular expression over the file name whose first group, or whole match, names the patient; without it the Patient ID of DICOM files does. `kermany`: one for the chest X-rays of Kermany et al. 2018.",
             ),
             key(
                 "bad_files",
@@ -150,6 +150,20 @@ pub static TABLES: &[Table] = &[
                 "One luminance channel, repeated for the network's three, or three channels.",
             ),
             key("size", "whole number", "`299`", "Side of the square image in pixels; at least 75 for InceptionV3."),
+            key(
+                "window",
+                "`file`, `range` or table",
+                "`file`",
+                "Which values of a DICOM file or of a grey 16-bit PNG become black and white: as the file says, from the smallest to the largest of each image, or the same for all: `{ center = -600, width = 1500 }`. See above.",
+            ),
+        ],
+    },
+    Table {
+        name: "data.window",
+        about: "The same window for all images, in the unit of the modality, such as Hounsfield units.",
+        keys: &[
+            key("center", "number", "required", "The value that becomes medium grey."),
+            key("width", "number", "required", "From black to white; at least 1."),
         ],
     },
     Table {

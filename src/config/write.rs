@@ -4,7 +4,7 @@ use crate::space::{Domain, Parameter, Value};
 use crate::spec::{
     AugmentSpec, Budget, CommandSpec, DataSource, DataSpec, FailurePolicies, FreezeTo, HeadSpec, Limits, NetworkSpec,
     Objective, OperatingPoint, RunSpec, RunnerSpec, SamplerSpec, SchedulerSpec, SplitSpec, StudySpec, SyntheticSpec,
-    TrainingSpec, Views, WeightSource, WorkBudget,
+    TrainingSpec, Views, WeightSource, Window, WorkBudget,
 };
 use toml::{Table, Value as Toml};
 
@@ -155,7 +155,7 @@ fn put_runner(top: &mut Table, runner: &RunnerSpec) {
 }
 
 fn data_table(data: &DataSpec) -> Table {
-    let DataSpec { source, positive, patient, bad_files, colour, size, split: _ } = data;
+    let DataSpec { source, positive, patient, bad_files, colour, size, window, split: _ } = data;
     let mut table = Table::new();
     match source {
         DataSource::Folder(path) => put(&mut table, "folder", path.display().to_string()),
@@ -174,6 +174,16 @@ fn data_table(data: &DataSpec) -> Table {
     put(&mut table, "bad_files", bad_files.into_str());
     put(&mut table, "colour", colour.into_str());
     put(&mut table, "size", *size);
+    match window {
+        Window::File => {}
+        Window::Range => put(&mut table, "window", "range"),
+        Window::Level { center, width } => {
+            let mut inner = Table::new();
+            put(&mut inner, "center", *center);
+            put(&mut inner, "width", *width);
+            put(&mut table, "window", inner);
+        }
+    }
     table
 }
 
@@ -365,7 +375,7 @@ mod tests {
     /// Everything that the shipped studies do not say.
     const MORE: [&str; 3] = [
         "seed = 9\n[data]\nmanifest = \"a \\\"b\\\".csv\"\npositive = \"x\"\npatient = \"kermany\"\nbad_files = \"skip\"\n\
-         colour = \"rgb\"\nsize = 75\n[split]\nfolds = 3\ntest = 0.1\npolicy = \"merge\"\n[network]\nweights = \"hub:a/b@c\"\n\
+         colour = \"rgb\"\nsize = 75\nwindow = { center = -600.5, width = 1500.0 }\n[split]\nfolds = 3\ntest = 0.1\npolicy = \"merge\"\n[network]\nweights = \"hub:a/b@c\"\n\
          preset = \"keras\"\nbatch_norm = \"train\"\ncache = \"f16\"\n[augment]\nviews = \"fresh\"\n[objective]\n\
          metric = \"recall@specificity>=0.9\"\noperating_point = \"specificity>=0.95\"\n[sampler]\nkind = \"tpe\"\n\
          warm_start = [\"s\"]\n[scheduler]\nkind = \"hyperband\"\nbrackets = \"algorithm1\"\n[budget]\nwall_time = \"1h30m\"\n\

@@ -3,6 +3,7 @@
 use super::decode::{self, DECODER_VERSION};
 use super::index::{Contents, contents};
 use super::manifest::{GivenSet, Listed, ManifestError, list};
+use super::patients::{self, PatientError};
 use super::split::{Split, SplitError, split};
 use super::store::{PixelFile, StoreError, Wanted};
 use super::summary::{self, DataSummary, FoldCounts, SkippedFile};
@@ -10,7 +11,7 @@ use super::synthetic;
 use super::watch::{Task, Watch};
 use super::{ImageRecord, PixelSource};
 use crate::digest::Digest;
-use crate::spec::{BadFilePolicy, ColourMode, DataSource, DataSpec, SyntheticSpec};
+use crate::spec::{BadFilePolicy, ColourMode, DataSource, DataSpec, SyntheticSpec, Window};
 use crate::wording::counted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,6 +23,7 @@ pub struct DataSet {
     /// Position of each record's pixels in the pixel file; images with equal bytes share one.
     slots: Vec<usize>,
     pixels: PixelFile,
+    window: Window,
     split: Split,
     summary: DataSummary,
 }
@@ -88,6 +90,9 @@ impl PixelSource for DataSet {
     fn channels(&self) -> usize {
         self.summary.channels
     }
+    fn window(&self) -> Window {
+        self.window
+    }
     fn pixels(&self, index: usize) -> &[u8] {
         self.pixels.pixels(self.slots[index])
     }
@@ -115,24 +120,31 @@ impl Found {
         let paths: Vec<_> = listing.images.iter().map(|i| i.file.clone()).collect();
         let index = folder.join(format!("files-{}.json", Digest::of(place.as_os_str().as_encoded_bytes()).short()));
         let mut bad = Vec::new();
-        let mut readable: Vec<(Listed, Digest)> = Vec::new();
+        let mut readable: Vec<(Listed, Contents)> = Vec::new();
         let mut tiny: Vec<(String, (u32, u32))> = Vec::new();
         for (image, contents) in listing.images.into_iter().zip(contents(&paths, &index, watch)) {
             match contents {
-                Ok(Contents { digest, dimensions }) => {
+                Ok(contents) => {
                     let small = |&(w, h): &(u32, u32)| w.min(h).saturating_mul(ENLARGED) < spec.size;
-                    tiny.extend(dimensions.filter(small).map(|d| (image.name.clone(), d)));
-                    readable.push((image, digest));
+                    tiny.extend(contents.kind.dimensions().filter(small).map(|d| (image.name.clone(), d)));
+                    readable.push((image, contents));
                 }
                 Err(e) => bad.push(SkippedFile { path: image.name, reason: format!("cannot be read: {e}") }),
             }
         }
+        patients::identify(&mut readable)?;
+        let burned_in = readable.iter().filter(|(_, contents)| contents.kind.says_burned_in()).count();
+        let readable: Vec<(Listed, Digest)> = readable.into_iter().map(|(i, contents)| (i, contents.digest)).collect();
         // One picture per distinct content, in the order of digests, so that the same images give the same pixel file.
         let different: BTreeMap<Digest, &Path> = readable.iter().map(|(i, d)| (*d, i.file.as_path())).collect();
         let sources: Vec<(Digest, &Path)> = different.into_iter().collect();
         let pixels = decoded(spec, &sources, folder, watch)?;
         let slot_of = |digest: &Digest| sources.partition_point(|(d, _)| d < digest);
         let mut notes = listing.notes;
+        if burned_in > 0 {
+            let files = counted(burned_in, "DICOM file");
+            notes.push(format!("{files} with annotations burned into the picture, which a network may learn to read"));
+        }
         if let Some((name, (width, height))) = tiny.first() {
             let images = counted(tiny.len(), "image");
             let times = format!("more than {ENLARGED}-fold");
@@ -243,7 +255,14 @@ impl Found {
             skipped: self.bad,
             notes: self.notes,
         };
-        Ok(DataSet { records: self.records, slots: self.slots, pixels: self.pixels, split, summary })
+        Ok(DataSet {
+            records: self.records,
+            slots: self.slots,
+            pixels: self.pixels,
+            window: spec.window,
+            split,
+            summary,
+        })
     }
 }
 
@@ -257,9 +276,10 @@ fn decoded(
     let contents: Vec<u8> = sources.iter().flat_map(|(digest, _)| *digest.as_bytes()).collect();
     let format = [DECODER_VERSION, spec.size, matches!(spec.colour, ColourMode::Rgb).into()];
     let format: Vec<u8> = format.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let window = serde_json::to_vec(&spec.window).expect("a plain window becomes JSON");
     let wanted = Wanted {
         folder,
-        key: Digest::of_parts([("decoded", &format[..]), ("contents", &contents)]),
+        key: Digest::of_parts([("decoded", &format[..]), ("window", &window), ("contents", &contents)]),
         count: sources.len(),
         slot: size * size * channels,
         task: Task::Decoding,
@@ -270,7 +290,7 @@ fn decoded(
         if Digest::of(&bytes) != digest {
             return Err("changed while it was being read".to_owned());
         }
-        decode::decode(&bytes, size, spec.colour).map_err(|e| e.to_string())
+        decode::decode(&bytes, size, spec.colour, spec.window).map_err(|e| e.to_string())
     })
 }
 
@@ -326,6 +346,9 @@ pub enum DataError {
     /// The images cannot be divided.
     #[error(transparent)]
     Split(#[from] SplitError),
+    /// Patients of DICOM files cannot be told apart.
+    #[error(transparent)]
+    Patient(#[from] PatientError),
     /// Decoded images could not be kept.
     #[error(transparent)]
     Store(#[from] StoreError),

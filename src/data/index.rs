@@ -1,7 +1,7 @@
-//! Index of file digests and image dimensions, keyed by path, length and modification time, so that a worker need not
-//! read every image again to know that nothing has changed.
+//! Index of file digests and headers, keyed by path, length and modification time, so that a worker need not read every
+//! image again to know that nothing has changed.
 
-use super::decode;
+use super::decode::{Kind, Salt, probe};
 use super::watch::{Task, Watch};
 use crate::digest::Digest;
 use rayon::prelude::*;
@@ -25,39 +25,54 @@ struct Seen {
 }
 
 /// What is known of a file before it is decoded.
-#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Contents {
     pub digest: Digest,
-    /// Width and height in pixels, if the file begins like an image.
-    pub dimensions: Option<(u32, u32)>,
+    /// What its header says.
+    pub kind: Kind,
 }
 
-/// The digest and dimensions of each file, or why it cannot be read. Reads only files that are new or changed since the
+/// The index file.
+#[derive(Deserialize)]
+struct Known {
+    /// Under which patients of DICOM files are known.
+    salt: Salt,
+    files: HashMap<PathBuf, Seen>,
+}
+
+/// The same, borrowed for writing.
+#[derive(Serialize)]
+struct Now<'a> {
+    salt: Salt,
+    files: HashMap<&'a PathBuf, &'a Seen>,
+}
+
+/// The digest and header of each file, or why it cannot be read. Reads only files that are new or changed since the
 /// index file `index` was written, and updates it; failing to do so is no error.
 pub(super) fn contents(files: &[PathBuf], index: &Path, watch: &dyn Watch) -> Vec<Result<Contents, io::Error>> {
-    let known: HashMap<PathBuf, Seen> =
-        std::fs::read(index).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let known: Option<Known> = std::fs::read(index).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let Known { salt, files: known } = known.unwrap_or_else(|| Known { salt: Salt::fresh(), files: HashMap::new() });
     let done = AtomicU64::new(0);
     let total = files.len() as u64;
     let seen: Vec<io::Result<(Seen, bool)>> = files
         .par_iter()
         .map(|file| {
-            let found = look(file, known.get(file));
+            let found = look(file, known.get(file), &salt);
             watch.progress(Task::Reading, done.fetch_add(1, Ordering::Relaxed) + 1, total);
             found
         })
         .collect();
     let settled = files.iter().zip(&seen).filter_map(|(f, s)| s.as_ref().ok().filter(|s| s.1).map(|s| (f, &s.0)));
-    let now: HashMap<&PathBuf, &Seen> = settled.collect();
-    if now.len() != known.len() || now.iter().any(|(file, seen)| known.get(*file) != Some(*seen)) {
+    let now = Now { salt, files: settled.collect() };
+    if now.files.len() != known.len() || now.files.iter().any(|(file, seen)| known.get(*file) != Some(*seen)) {
         // Failing to write it only means reading the images again.
         let _ = remember(&now, index);
     }
     seen.into_iter().map(|s| s.map(|(seen, _)| seen.contents)).collect()
 }
 
-/// The file's digest and dimensions, and whether they may be stored in the index.
-fn look(file: &Path, known: Option<&Seen>) -> io::Result<(Seen, bool)> {
+/// The file's digest and header, and whether they may be stored in the index.
+fn look(file: &Path, known: Option<&Seen>, salt: &Salt) -> io::Result<(Seen, bool)> {
     let meta = std::fs::metadata(file)?;
     if !meta.is_file() {
         // Opening a pipe would block until another process writes to it.
@@ -69,11 +84,11 @@ fn look(file: &Path, known: Option<&Seen>) -> io::Result<(Seen, bool)> {
         return Ok((seen.clone(), true));
     }
     let settled = changed.elapsed().is_ok_and(|age| age > SETTLED);
-    let contents = Contents { digest: Digest::of_file(file)?, dimensions: decode::dimensions(file) };
+    let contents = Contents { digest: Digest::of_file(file)?, kind: probe(file, salt)? };
     Ok((Seen { bytes: meta.len(), changed_ns, contents }, settled))
 }
 
-fn remember(now: &HashMap<&PathBuf, &Seen>, index: &Path) -> io::Result<()> {
+fn remember(now: &Now<'_>, index: &Path) -> io::Result<()> {
     let folder = index.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     // A temporary name per process, as several workers may write at once; the last rename wins, and all contents agree.

@@ -1,6 +1,7 @@
 //! What the training loop needs to know about images.
 
 use crate::digest::Digest;
+use crate::spec::Window;
 
 /// One usable image of a data set.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -9,7 +10,8 @@ pub struct ImageRecord {
     pub path: String,
     /// Index of its class.
     pub class: u32,
-    /// Its patient, where known.
+    /// Its patient, where known: a name from the manifest or the file name, or for DICOM a digest that says only which
+    /// files have the same patient.
     pub patient: Option<String>,
     /// Digest of the file's bytes (synthetic images: of the pixels).
     pub digest: Digest,
@@ -23,6 +25,8 @@ pub trait PixelSource: Send + Sync {
     fn size(&self) -> usize;
     /// 1 (grey) or 3.
     fn channels(&self) -> usize;
+    /// Which values of images of more than 8 bits became black and white.
+    fn window(&self) -> Window;
     /// The pixels of image `index`, row-major, channels last.
     fn pixels(&self, index: usize) -> &[u8];
 }

@@ -5,7 +5,7 @@ use crate::ids::{Epoch, TrialNumber};
 use crate::space::Params;
 use crate::spec::{
     BackboneKind, BatchNormMode, CachePrecision, ColourMode, FreezeTo, HeadKind, HeadSpec, NetworkSpec, PixelScaling,
-    PoolPadding, WeightSource,
+    PoolPadding, WeightSource, Window,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -39,6 +39,9 @@ pub struct Preprocessing {
     pub size: usize,
     /// Grey (Rec. 601 luminance, Pillow's `convert("L")`, repeated for the network's three channels) or RGB.
     pub colour: ColourMode,
+    /// Which values of DICOM files and grey PNG files of 16 bits become black and white, before resizing.
+    #[serde(default)]
+    pub window: Window,
     /// How resizing interpolates.
     pub resize: String,
     /// How pixel values are scaled: see [`PixelScaling`].
@@ -212,8 +215,9 @@ impl Card {
             network.backbone, network.tap, head.kind
         ));
         line(format_args!(
-            "- Input: the whole image resized to {0} x {0} ({1}), {2}, pixel scaling `{3}`",
-            preprocessing.size, preprocessing.resize, preprocessing.colour, preprocessing.scaling
+            "- Input: the whole image resized to {0} x {0} ({1}), {2}, window of DICOM and 16-bit files `{3}`, \
+             pixel scaling `{4}`",
+            preprocessing.size, preprocessing.resize, preprocessing.colour, preprocessing.window, preprocessing.scaling
         ));
         let threshold = self.threshold.map_or_else(|| "undefined, 0.5".to_owned(), |t| format!("{t:.4}"));
         line(format_args!("- Threshold: {threshold}, fixed on validation images (`{}`)\n", self.operating_point));

@@ -174,6 +174,7 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
         preprocessing: Preprocessing {
             size: images.size(),
             colour: data.colour,
+            window: data.window,
             resize: "Pillow's BILINEAR: a triangle filter as wide as the reduction".to_owned(),
             scaling: settings.network.scaling,
         },

@@ -118,10 +118,10 @@ impl Model {
     /// # Errors
     /// If the network fails.
     pub fn predict(&self, files: &[PathBuf]) -> Result<Vec<Result<Opinion, String>>, ModelError> {
-        let Preprocessing { size, colour, .. } = self.card.preprocessing;
+        let Preprocessing { size, colour, window, .. } = self.card.preprocessing;
         let read = |path: &PathBuf| -> Result<(Digest, Vec<u8>), String> {
             let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-            Ok((Digest::of(&bytes), decode(&bytes, size, colour).map_err(|e| e.to_string())?))
+            Ok((Digest::of(&bytes), decode(&bytes, size, colour, window).map_err(|e| e.to_string())?))
         };
         let mut all = Vec::with_capacity(files.len());
         for part in files.chunks(256) {

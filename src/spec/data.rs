@@ -19,6 +19,10 @@ pub struct DataSpec {
     pub colour: ColourMode,
     /// Side of the square image in pixels, at least 75 for InceptionV3.
     pub size: u32,
+    /// Which values of images of more than 8 bits become black and white.
+    // Serialised only if it is not the default, so that studies from before it keep their digest.
+    #[serde(default, skip_serializing_if = "Window::is_file")]
+    pub window: Window,
     /// How images become training, validation and test sets.
     pub split: SplitSpec,
 }
@@ -72,6 +76,38 @@ pub enum ColourMode {
     Grey,
     /// Three channels.
     Rgb,
+}
+
+/// Which of the values of a DICOM file, or of a grey PNG of 16 bits, become black and white. 8-bit PNG and JPEG and colour
+/// are taken as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Window {
+    /// As the file says: its lookup table, or its first window. Without one, values of up to 8 bits are taken as they are,
+    /// and those of more from the smallest to the largest. In a PNG, the full range of its 16 bits.
+    #[default]
+    File,
+    /// From the smallest to the largest value of each image.
+    Range,
+    /// The same window for all images, in the unit of the modality (Hounsfield units; in a PNG, its values).
+    Level { center: f64, width: f64 },
+}
+
+impl Window {
+    /// Whether it is the default.
+    pub fn is_file(&self) -> bool {
+        *self == Self::File
+    }
+}
+
+impl std::fmt::Display for Window {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File => f.write_str("file"),
+            Self::Range => f.write_str("range"),
+            Self::Level { center, width } => write!(f, "center {center}, width {width}"),
+        }
+    }
 }
 
 /// How images are divided. All images of a patient, and files with equal bytes, end up in the same set.

@@ -22,7 +22,7 @@ mod trial;
 
 pub use augment::{AugmentSpec, Views};
 pub use command::{FillError, ORDER_FIELDS};
-pub use data::{BadFilePolicy, ColourMode, DataSource, DataSpec, SplitSpec, SyntheticSpec, ValidationPolicy};
+pub use data::{BadFilePolicy, ColourMode, DataSource, DataSpec, SplitSpec, SyntheticSpec, ValidationPolicy, Window};
 pub use device::{Device, Devices, UnknownDevice};
 pub use identity::{Change, Difference};
 pub use keys::{FrozenKey, NetworkKey};

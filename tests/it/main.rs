@@ -3,6 +3,7 @@
 mod command;
 mod crash;
 mod determinism;
+mod dicom;
 mod golden;
 mod image;
 mod layout;

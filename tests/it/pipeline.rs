@@ -2,7 +2,7 @@
 
 use hpsearch::data::augment::{ViewDraw, render};
 use hpsearch::data::decode::decode;
-use hpsearch::spec::{ColourMode, PixelScaling};
+use hpsearch::spec::{ColourMode, PixelScaling, Window};
 use image::{DynamicImage, ImageFormat};
 use serde::Deserialize;
 use std::io::Cursor;
@@ -61,7 +61,7 @@ fn resizing_agrees_with_pillow() {
         let (w, h) = (case.width, case.height);
         let grey = DynamicImage::from(image::GrayImage::from_raw(w, h, picture(w, h, 1)).unwrap());
         let rgb = DynamicImage::from(image::RgbImage::from_raw(w, h, picture(w, h, 3)).unwrap());
-        let decoded = |image: &DynamicImage, colour| decode(&png(image), case.size, colour).unwrap();
+        let decoded = |image: &DynamicImage, colour| decode(&png(image), case.size, colour, Window::File).unwrap();
         // Both round twice, in 8-bit intermediates whose order and precision differ: one level of 256.
         assert!(farthest(&decoded(&grey, ColourMode::Grey), &case.grey) <= 1, "{w} x {h} grey");
         assert!(farthest(&decoded(&rgb, ColourMode::Grey), &case.luminance) <= 1, "{w} x {h} luminance");
@@ -74,7 +74,7 @@ fn sixteen_bits_are_scaled_over_their_full_range() {
     for case in figures().resized {
         let wide: Vec<u16> = picture(case.width, case.height, 1).into_iter().map(|v| u16::from(v) * 257).collect();
         let image = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(case.width, case.height, wide).unwrap();
-        let decoded = decode(&png(&image.into()), case.size, ColourMode::Grey).unwrap();
+        let decoded = decode(&png(&image.into()), case.size, ColourMode::Grey, Window::File).unwrap();
         assert!(farthest(&decoded, &case.grey) <= 1, "{} x {}", case.width, case.height);
     }
 }

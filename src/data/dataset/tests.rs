@@ -1,6 +1,6 @@
 use super::*;
 use crate::data::{KERMANY_PATIENT, Quiet};
-use crate::spec::{SplitSpec, ValidationPolicy};
+use crate::spec::{SplitSpec, ValidationPolicy, Window};
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, RgbImage, RgbaImage};
 use std::fs;
@@ -68,6 +68,7 @@ fn spec() -> DataSpec {
         bad_files: BadFilePolicy::Fail,
         colour: ColourMode::Grey,
         size: 8,
+        window: Window::File,
         split: SplitSpec { validation: 0.25, test: 0.2, policy: ValidationPolicy::Auto, folds: None },
     }
 }
@@ -92,7 +93,7 @@ fn class_folders_become_records_in_the_order_of_names() {
     assert_eq!(data.summary().folds[0], FoldCounts { train: vec![6, 6], validation: vec![2, 2] });
     let record = data.records().iter().position(|r| r.path == "SICK/s3.png").unwrap();
     let bytes = fs::read(place.file("SICK/s3.png")).unwrap();
-    assert_eq!(data.pixels(record), decode::decode(&bytes, 8, ColourMode::Grey).unwrap());
+    assert_eq!(data.pixels(record), decode::decode(&bytes, 8, ColourMode::Grey, Window::File).unwrap());
 }
 
 #[test]
@@ -267,10 +268,10 @@ fn exif_orientation_is_applied() {
     let mut exif = b"\xFF\xE1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0".to_vec();
     exif.extend(b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0");
     bytes.splice(2..2, exif);
-    let pixels = decode::decode(&bytes, 8, ColourMode::Grey).unwrap();
+    let pixels = decode::decode(&bytes, 8, ColourMode::Grey, Window::File).unwrap();
     assert!(pixels[..24].iter().all(|&v| v < 60), "{pixels:?}");
     assert!(pixels[40..].iter().all(|&v| v > 180), "{pixels:?}");
-    let rgb = decode::decode(&bytes, 8, ColourMode::Rgb).unwrap();
+    let rgb = decode::decode(&bytes, 8, ColourMode::Rgb, Window::File).unwrap();
     assert!(rgb[..72].iter().all(|&v| v < 60));
 }
 
@@ -431,7 +432,7 @@ fn grey_pictures_stored_as_rgb_decode_alike_in_both_modes() {
     let mut bytes = std::io::Cursor::new(Vec::new());
     rgb.write_to(&mut bytes, ImageFormat::Png).unwrap();
     let bytes = bytes.into_inner();
-    let grey = decode::decode(&bytes, 8, ColourMode::Grey).unwrap();
-    let colour = decode::decode(&bytes, 8, ColourMode::Rgb).unwrap();
+    let grey = decode::decode(&bytes, 8, ColourMode::Grey, Window::File).unwrap();
+    let colour = decode::decode(&bytes, 8, ColourMode::Rgb, Window::File).unwrap();
     assert!(colour.chunks(3).zip(&grey).all(|(c, &g)| c == [g; 3]));
 }

@@ -2,30 +2,62 @@
 //!
 //! The whole image is scaled to the square, whatever its aspect ratio. Grey is Pillow's `convert("L")` (Rec. 601 in
 //! 16-bit fixed point) and resizing Pillow's `BILINEAR` (a triangle filter as wide as the reduction), so that the input
-//! agrees with that of networks trained with Pillow. 16-bit values are reduced to 8 bits after resizing, over their
-//! full range. Alpha is ignored, as in Pillow.
+//! agrees with that of networks trained with Pillow. 16-bit values, after their window, are reduced to 8 bits after
+//! resizing. Alpha is ignored, as in Pillow.
 
+mod dicom;
 mod jpeg;
 mod pace;
+mod probe;
 mod resize;
+mod window;
 
-use crate::spec::ColourMode;
+pub use dicom::{DicomError, Header};
+pub use probe::{Kind, Salt, is_dicom};
+pub(super) use probe::{probe, wide_range};
+
+use crate::spec::{ColourMode, Window};
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
-use pace::MEMORY;
+use pace::{MEMORY, Permit};
 use std::io::Cursor;
-use std::path::Path;
+use window::{Curve, grey16};
 
 /// Raised whenever the same bytes would give other pixels: part of the key of all cached pixels and features.
-pub const DECODER_VERSION: u32 = 1;
+pub const DECODER_VERSION: u32 = 2;
 
 /// Images of more pixels than this are refused as decompression bombs: Pillow's limit, twice 2^30 / 4 / 3 pixels.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// Decodes a JPEG or PNG file, recognised by content, into `size * size` pixels of one (grey) or three channels.
+/// Decodes a JPEG, PNG or DICOM file, recognised by content, into `size * size` pixels of one (grey) or three channels.
+/// `window` says which values of more than 8 bits become black and white.
 ///
 /// # Errors
 /// The reason why the bytes are not a usable image. Never panics, whatever the bytes.
-pub fn decode(bytes: &[u8], size: usize, colour: ColourMode) -> Result<Vec<u8>, DecodeError> {
+pub fn decode(bytes: &[u8], size: usize, colour: ColourMode, window: Window) -> Result<Vec<u8>, DecodeError> {
+    let (image, orientation, _permit) = picture(bytes, window)?;
+    let square = resize::resize(image, (size as u32, size as u32), colour);
+    // A square can be oriented after resizing as well as before, and then has fewer pixels.
+    Ok(resize::oriented(square, size, colour, orientation))
+}
+
+/// The same in the image's own size and, for JPEG, without its orientation: width, height and pixels, to compare with other
+/// decoders.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_whole(bytes: &[u8], colour: ColourMode, window: Window) -> Result<(u32, u32, Vec<u8>), DecodeError> {
+    let (image, _, _permit) = picture(bytes, window)?;
+    let (width, height) = (image.width(), image.height());
+    Ok((width, height, resize::resize(image, (width, height), colour)))
+}
+
+/// The picture in its own size, how it must be turned, and its share of memory.
+fn picture(bytes: &[u8], window: Window) -> Result<(DynamicImage, Orientation, Permit<'static>), DecodeError> {
+    if dicom::recognised(bytes) {
+        let (image, permit) = dicom::decode(bytes, window)?;
+        return Ok((image, Orientation::NoTransforms, permit));
+    }
     let format = recognise(bytes)?;
     if format == ImageFormat::Jpeg {
         jpeg::check_complete(bytes)?;
@@ -44,16 +76,25 @@ pub fn decode(bytes: &[u8], size: usize, colour: ColourMode) -> Result<Vec<u8>, 
         return Err(DecodeError::TooLarge { width, height });
     }
     let orientation = decoder.orientation().map_err(broken)?;
-    let _permit = MEMORY.wait_for(decoder.total_bytes());
+    let permit = MEMORY.wait_for(decoder.total_bytes());
     let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    let square = resize::to_square(image, size, colour);
-    // A square can be oriented after resizing as well as before, and then has fewer pixels.
-    Ok(resize::oriented(square, size, colour, orientation))
+    Ok((windowed(image, window), orientation, permit))
 }
 
-/// Width and height in pixels, from the file's header; `None` if it cannot be read as an image.
-pub fn dimensions(file: &Path) -> Option<(u32, u32)> {
-    ImageReader::open(file).ok()?.with_guessed_format().ok()?.into_dimensions().ok()
+/// A grey picture of 16 bits with its window applied; any other as it is.
+fn windowed(image: DynamicImage, window: Window) -> DynamicImage {
+    let curve = match window {
+        Window::File => return image,
+        Window::Range => None,
+        Window::Level { center, width } => Some(Curve::Linear { center, width }),
+    };
+    if !matches!(image, DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA16(_)) {
+        return image;
+    }
+    let mut grey = image.into_luma16();
+    let pixels = grey16(grey.as_raw(), 16, |code| Some(code.into()), curve, false);
+    grey.copy_from_slice(&pixels);
+    grey.into()
 }
 
 /// Channels per pixel in this colour mode.
@@ -71,7 +112,6 @@ fn recognise(bytes: &[u8]) -> Result<ImageFormat, DecodeError> {
     match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png)) => Ok(format),
         Ok(other) => Err(DecodeError::OtherFormat { format: name(other) }),
-        Err(_) if bytes.get(128..132) == Some(b"DICM") => Err(DecodeError::OtherFormat { format: "DICOM" }),
         Err(_) => Err(DecodeError::NotAnImage),
     }
 }
@@ -90,7 +130,7 @@ pub enum DecodeError {
     /// No bytes.
     #[error("is empty")]
     Empty,
-    /// Neither JPEG nor PNG nor anything known, whatever its name.
+    /// Neither JPEG nor PNG nor DICOM nor anything known, whatever its name.
     #[error("is not an image")]
     NotAnImage,
     /// A known format that is not supported.
@@ -105,6 +145,9 @@ pub enum DecodeError {
     /// The JPEG stream ends early.
     #[error("is a truncated JPEG: {0}")]
     Truncated(&'static str),
+    /// A DICOM file that cannot be read, or should not be.
+    #[error(transparent)]
+    Dicom(#[from] DicomError),
     /// The decoder failed.
     #[error("is a broken {format}: {source}")]
     Broken { format: &'static str, source: image::ImageError },

@@ -13,8 +13,8 @@ thread_local! {
     static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
 }
 
-/// The image as `size * size` pixels of one or three channels.
-pub(super) fn to_square(image: DynamicImage, size: usize, colour: ColourMode) -> Vec<u8> {
+/// The image resized to `width * height` pixels of one or three channels.
+pub(super) fn resize(image: DynamicImage, size: (u32, u32), colour: ColourMode) -> Vec<u8> {
     use image::ColorType::{L16, La16, Rgb16, Rgba16};
     let wide = matches!(image.color(), L16 | La16 | Rgb16 | Rgba16);
     match (colour, wide) {
@@ -60,20 +60,20 @@ where
 
 fn resized<P: PixelTrait + Default, const N: usize>(
     image: &DynamicImage,
-    size: usize,
+    size: (u32, u32),
     finish: impl Fn(&P) -> [u8; N],
 ) -> Vec<u8> {
-    let (width, height, side) = (image.width(), image.height(), size as u32);
+    let (width, height) = (image.width(), image.height());
     let source = TypedImageRef::<P>::from_buffer(width, height, image.as_bytes()).expect("pixels of this very type");
-    if (width, height) == (side, side) {
+    if (width, height) == size {
         return source.pixels().iter().flat_map(finish).collect();
     }
-    let mut square = TypedImage::<P>::new(side, side);
+    let mut target = TypedImage::<P>::new(size.0, size.1);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
     RESIZER.with_borrow_mut(|resizer| {
-        resizer.resize_typed(&source, &mut square, &options).expect("whole images have no crop box to be wrong")
+        resizer.resize_typed(&source, &mut target, &options).expect("whole images have no crop box to be wrong")
     });
-    square.pixels().iter().flat_map(finish).collect()
+    target.pixels().iter().flat_map(finish).collect()
 }
 
 /// The square rotated and mirrored according to its EXIF orientation.

@@ -6,7 +6,7 @@ use crate::data::decode::DECODER_VERSION;
 use crate::data::{ImageRecord, PixelSource};
 use crate::digest::Digest;
 use crate::nn::Backbone;
-use crate::spec::{AugmentSpec, CachePrecision, NetworkSpec, PixelScaling};
+use crate::spec::{AugmentSpec, CachePrecision, NetworkSpec, PixelScaling, Window};
 use candle_core::Device;
 use serde::Serialize;
 
@@ -75,6 +75,9 @@ pub struct Shelved {
     pub size: usize,
     /// Their channels.
     pub channels: usize,
+    /// Which of their values became black and white.
+    #[serde(default, skip_serializing_if = "Window::is_file")]
+    pub window: Window,
     /// Scaling of their pixels.
     pub scaling: PixelScaling,
     /// Seed, number of the view, and strength, flip, rotation, brightness, edges as exact bits; `None` for the
@@ -123,6 +126,7 @@ impl FeatureRequest<'_> {
             precision: self.precision,
             size: self.source.size(),
             channels: self.source.channels(),
+            window: self.source.window(),
             scaling: self.scaling,
             view,
         })

@@ -118,8 +118,9 @@ fn name_of(entry: &DirEntry) -> String {
     entry.file_name().to_string_lossy().into_owned()
 }
 
-/// Whether this is a hidden file or one that an operating system left: `.DS_Store`, `__MACOSX`, thumbnails.
+/// Whether this is a hidden file, one that an operating system left (`.DS_Store`, `__MACOSX`, thumbnails), or the index of a
+/// DICOM medium.
 fn hidden(entry: &DirEntry) -> bool {
     let name = name_of(entry);
-    name.starts_with('.') || ["__MACOSX", "Thumbs.db", "desktop.ini"].contains(&name.as_str())
+    name.starts_with('.') || ["__MACOSX", "Thumbs.db", "desktop.ini", "DICOMDIR"].contains(&name.as_str())
 }

@@ -41,7 +41,7 @@ pub struct Listed {
     pub name: String,
     /// Its class.
     pub label: String,
-    /// Its patient, from the manifest or the study's pattern.
+    /// Its patient, from the manifest or the study's pattern; that of a DICOM header comes later.
     pub patient: Option<String>,
     /// The set the data put it in.
     pub set: Option<GivenSet>,

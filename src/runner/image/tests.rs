@@ -43,6 +43,7 @@ fn study() -> StudySpec {
         bad_files: BadFilePolicy::Fail,
         colour: ColourMode::Grey,
         size: 75,
+        window: Window::File,
         split: SplitSpec { validation: 0.3, test: 0.2, policy: ValidationPolicy::Auto, folds: None },
     };
     let network = NetworkSpec {

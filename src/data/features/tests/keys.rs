@@ -4,13 +4,14 @@ use super::*;
 use crate::ids::{Epoch, TrialNumber};
 use crate::spec::{
     BackboneKind, BatchNormMode, FreezeTo, HeadKind, HeadSpec, ImbalancePolicy, LossKind, NetworkSpec, OptimiserKind,
-    PoolPadding, ScheduleKind, TrainingSpec, TrialSettings, WeightSource,
+    PoolPadding, ScheduleKind, TrainingSpec, TrialSettings, WeightSource, Window,
 };
 
 /// A source of images of another size or number of channels.
 struct Seen {
     size: usize,
     channels: usize,
+    window: Window,
 }
 
 impl PixelSource for Seen {
@@ -23,6 +24,9 @@ impl PixelSource for Seen {
     fn channels(&self) -> usize {
         self.channels
     }
+    fn window(&self) -> Window {
+        self.window
+    }
     fn pixels(&self, _: usize) -> &[u8] {
         &[]
     }
@@ -32,7 +36,10 @@ impl PixelSource for Seen {
 fn every_part_of_the_key_counts() {
     let bench = Bench::new(0);
     let base = FeatureRequest { view: View::Bank { view: 1 }, ..bench.request() };
-    let (large, rgb) = (Seen { size: SIDE + 1, channels: 1 }, Seen { size: SIDE, channels: 3 });
+    let seen = |size, channels, window| Seen { size, channels, window };
+    let (large, rgb) = (seen(SIDE + 1, 1, Window::File), seen(SIDE, 3, Window::File));
+    let level = |center| seen(SIDE, 1, Window::Level { center, width: 100.0 });
+    let (range, lung, bone) = (seen(SIDE, 1, Window::Range), level(-600.0), level(400.0));
     let with = |change: fn(&mut AugmentSpec)| {
         let mut augment = bench.augment.clone();
         change(&mut augment);
@@ -52,6 +59,9 @@ fn every_part_of_the_key_counts() {
         FeatureRequest { precision: CachePrecision::F16, ..base },
         FeatureRequest { source: &large, ..base },
         FeatureRequest { source: &rgb, ..base },
+        FeatureRequest { source: &range, ..base },
+        FeatureRequest { source: &lung, ..base },
+        FeatureRequest { source: &bone, ..base },
         FeatureRequest { scaling: PixelScaling::Unit, ..base },
         FeatureRequest { view: View::Original, ..base },
         FeatureRequest { view: View::Bank { view: 2 }, ..base },

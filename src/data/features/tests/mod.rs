@@ -11,7 +11,7 @@ use crate::data::augment::View;
 use crate::data::{ImageRecord, PixelSource, Quiet};
 use crate::digest::Digest;
 use crate::nn::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
-use crate::spec::{AugmentSpec, CachePrecision, PixelScaling, Views};
+use crate::spec::{AugmentSpec, CachePrecision, PixelScaling, Views, Window};
 use candle_core::{Device, Tensor};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -157,6 +157,9 @@ impl PixelSource for Images {
     }
     fn channels(&self) -> usize {
         1
+    }
+    fn window(&self) -> Window {
+        Window::File
     }
     fn pixels(&self, index: usize) -> &[u8] {
         &self.0[index].1
