@@ -7,7 +7,7 @@
 
 FOLDER has {train,test}/CLASS/*. A fifth of train becomes the validation set (every fifth image of each class in the order of a
 digest of its name); test is scored beside it after every epoch and kept apart in the table, for judging methods, never for their
-choices. Run it again to go on where it stopped; --pack writes what there is, figures only.
+choices. Run it again to go on where it stopped; --pack writes what there is, figures only, and a new STATE begins from it.
 """
 import argparse, csv, gzip, hashlib, json, subprocess
 from pathlib import Path
@@ -90,11 +90,14 @@ def main():
     table, study = a.work / "table.jsonl", a.work / "study.toml"
     study.write_text(STUDY.format(manifest=manifest(a), positive=a.positive, size=a.size, weights=a.weights.resolve(),
                                   preset=a.preset, scaling=a.scaling, epochs=a.epochs, trials=a.trials))
+    if not table.exists() and a.pack and a.pack.exists():
+        with gzip.open(a.pack) as file:
+            table.write_text("".join(json.dumps(row) + "\n" for row in json.load(file)["trials"]))
     if a.minutes > 0:
         subprocess.run([a.binary, study, table, a.work / "state", str(a.minutes)], check=True)
     if a.pack:
         rows = [json.loads(line) for line in open(table)]
-        made = dict(size=a.size, epochs=a.epochs, space=STUDY.split("[space]\n")[1].split("[objective]")[0],
+        made = dict(size=a.size, epochs=a.epochs, space=study.read_text().split("[space]\n")[1].split("[objective]")[0],
                     images=a.data.resolve().name)
         with gzip.GzipFile(a.pack, "wb", mtime=0) as file:
             file.write(json.dumps(dict(made=made, trials=rows), separators=(",", ":")).encode())
