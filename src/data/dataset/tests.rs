@@ -186,7 +186,7 @@ fn broken(place: &Place) -> Vec<(&'static str, &'static str)> {
         ("SICK/cut.png", "is a broken PNG"),
         ("SICK/empty.png", "is empty"),
         ("SICK/photo.png", "is a gif file: convert it"),
-        ("SICK/scan.dcm", "is a DICOM file: convert it"),
+        ("SICK/scan.dcm", "is a broken or truncated DICOM file"),
         ("SICK/text.png", "is not an image"),
     ]
 }
