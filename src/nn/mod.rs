@@ -11,6 +11,7 @@ pub mod cuda;
 pub(crate) mod figures;
 pub mod frozen_backbone;
 pub mod graph;
+pub mod graphs;
 pub mod head;
 pub mod hub;
 pub mod inception_v3;

@@ -26,7 +26,7 @@ pub struct Description<'a> {
     pub metadata: &'a BTreeMap<String, String>,
     /// The program that writes it, and its version.
     pub producer: (&'a str, &'a str),
-    /// From the scaled image to the pooled features: [`super::graph::graph`].
+    /// From the scaled image to the pooled features: [`super::graphs::graph`].
     pub nodes: &'a [Node],
     /// The tensors of each of the models whose mean score counts: of the network, and under `top.` of the head.
     pub models: &'a [BTreeMap<String, Tensor>],
@@ -244,7 +244,7 @@ fn with_kernel(window: &Window) -> Vec<Attribute> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::graph::graph;
+    use crate::nn::graphs::graph;
     use crate::nn::inception_v3;
     use crate::spec::{BackboneKind, PoolPadding};
     use candle_core::Device;

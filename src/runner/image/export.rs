@@ -6,7 +6,7 @@ use crate::data::{DataSet, PixelSource};
 use crate::digest::Digest;
 use crate::engine::FileRef;
 use crate::ids::{Epoch, TrialNumber};
-use crate::nn::{build, graph, onnx};
+use crate::nn::{build, graphs, onnx};
 use crate::runner::{DeviceSlot, EpochSink};
 use crate::space::Params;
 use crate::spec::TrialSettings;
@@ -52,7 +52,7 @@ impl ExportedTrial {
         about: &BTreeMap<String, String>,
     ) -> Result<Vec<u8>, ImageError> {
         let network = &self.settings.network;
-        let nodes = graph::graph(network.backbone, network.width, network.pool_padding, &network.tap);
+        let nodes = graphs::graph(network.backbone, network.width, network.pool_padding, &network.tap);
         let description = onnx::Description {
             name: "hpsearch",
             metadata: about,

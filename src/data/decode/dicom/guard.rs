@@ -3,7 +3,6 @@
 //! for a flipped bit), and recurses into sequences.
 
 use super::DicomError;
-use super::object;
 use dicom_object::Tag;
 use flate2::read::DeflateDecoder;
 use std::io::{self, Read};
@@ -18,6 +17,9 @@ const UNDEFINED: u32 = u32::MAX;
 const ITEM: Tag = Tag(0xFFFE, 0xE000);
 const ITEM_END: Tag = Tag(0xFFFE, 0xE00D);
 const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
+/// The first of the three elements that may hold pixels, which come last in a file.
+pub(super) const FLOAT_PIXELS: Tag = Tag(0x7FE0, 0x0008);
+pub(super) const PIXELS: Tag = Tag(0x7FE0, 0x0010);
 
 /// Walks a file from its preamble to its end, or to its pixels. Only excesses are errors here: whatever else is wrong, the
 /// reader names.
@@ -79,7 +81,7 @@ impl<R: Read> Walk<R> {
 
     fn run(&mut self, to_pixels: bool) -> Result<(), DicomError> {
         while let Some(tag) = self.tag() {
-            if to_pixels && self.scopes.is_empty() && tag >= object::FLOAT_PIXELS {
+            if to_pixels && self.scopes.is_empty() && tag >= FLOAT_PIXELS {
                 return Ok(());
             }
             // A header that is cut off, or an error of reading: the reader will say so.
@@ -108,7 +110,7 @@ impl<R: Read> Walk<R> {
             _ if length == UNDEFINED => {
                 // Unknown sequences are implicit inside (PS3.5 6.2.2, note 2).
                 let coding = if &vr == b"UN" { Coding::Implicit } else { coding };
-                self.scopes.push(Scope { end: None, fragments: tag == object::PIXELS, coding });
+                self.scopes.push(Scope { end: None, fragments: tag == PIXELS, coding });
             }
             _ if &vr == b"SQ" => self.scopes.push(Scope { end, fragments: false, coding }),
             _ => return self.value(tag, length, coding).map(Some),

@@ -1,5 +1,6 @@
 //! Attributes of a DICOM data set.
 
+pub(super) use super::guard::{FLOAT_PIXELS, PIXELS};
 use super::{DicomError, guard};
 use dicom_object::{FileDicomObject, InMemDicomObject, OpenFileOptions, Tag};
 use std::io::{Read, Seek, SeekFrom};
@@ -11,7 +12,6 @@ pub(super) const BITS_ALLOCATED: Tag = Tag(0x0028, 0x0100);
 pub(super) const BITS_STORED: Tag = Tag(0x0028, 0x0101);
 pub(super) const COLUMNS: Tag = Tag(0x0028, 0x0011);
 pub(super) const DOUBLE_PIXELS: Tag = Tag(0x7FE0, 0x0009);
-pub(super) const FLOAT_PIXELS: Tag = Tag(0x7FE0, 0x0008);
 pub(super) const FRAMES: Tag = Tag(0x0028, 0x0008);
 pub(super) const HIGH_BIT: Tag = Tag(0x0028, 0x0102);
 pub(super) const ISSUER: Tag = Tag(0x0010, 0x0021);
@@ -23,7 +23,6 @@ pub(super) const PADDING: Tag = Tag(0x0028, 0x0120);
 pub(super) const PADDING_LIMIT: Tag = Tag(0x0028, 0x0121);
 pub(super) const PATIENT: Tag = Tag(0x0010, 0x0020);
 pub(super) const PHOTOMETRIC: Tag = Tag(0x0028, 0x0004);
-pub(super) const PIXELS: Tag = Tag(0x7FE0, 0x0010);
 pub(super) const PLANAR: Tag = Tag(0x0028, 0x0006);
 pub(super) const PRESENTATION_SHAPE: Tag = Tag(0x2050, 0x0020);
 pub(super) const REPRESENTATION: Tag = Tag(0x0028, 0x0103);
