@@ -47,11 +47,8 @@ pub fn journal(spec: &StudySpec, tables: &Tables) -> String {
         })
         .to_string(),
     );
-    let about = [
-        (MARK, json!(env!("CARGO_PKG_VERSION"))),
-        ("seed", json!(spec.seed)),
-        ("epochs", json!(spec.runner.epochs())),
-    ];
+    let about =
+        [(MARK, json!(env!("CARGO_PKG_VERSION"))), ("seed", json!(spec.seed)), ("epochs", json!(spec.runner.epochs()))];
     for (name, value) in about {
         let line = json!({
             "op_code": operation::SET_STUDY_USER_ATTR, "worker_id": WORKER, "study_id": 0, "user_attr": { name: value },
@@ -109,7 +106,10 @@ fn trial(space: &SearchSpace, tables: &Tables, row: &TrialRow) -> String {
 }
 
 /// Distributions as JSON texts and internal values, of the parameters that exist in a configuration.
-fn parameters(space: &SearchSpace, params: &Params) -> (Map<String, serde_json::Value>, Map<String, serde_json::Value>) {
+fn parameters(
+    space: &SearchSpace,
+    params: &Params,
+) -> (Map<String, serde_json::Value>, Map<String, serde_json::Value>) {
     let (mut distributions, mut internal) = (Map::new(), Map::new());
     for parameter in &space.parameters {
         let Some(value) = params.get(&parameter.name) else { continue };

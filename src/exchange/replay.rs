@@ -104,9 +104,9 @@ impl Replayed {
                 }
                 Ok(())
             }
-            operation::SET_TRIAL_PARAM | operation::SET_TRIAL_STATE_VALUES | operation::SET_TRIAL_INTERMEDIATE_VALUE => {
-                self.change_trial(record)
-            }
+            operation::SET_TRIAL_PARAM
+            | operation::SET_TRIAL_STATE_VALUES
+            | operation::SET_TRIAL_INTERMEDIATE_VALUE => self.change_trial(record),
             // Attributes of trials, and trials that other storages no longer keep.
             8..=10 => Ok(()),
             unknown => Err(format!("no operation has the number {unknown}")),

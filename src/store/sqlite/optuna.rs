@@ -34,14 +34,18 @@ fn rows<T>(
 }
 
 fn study(connection: &Connection, id: i64, name: String) -> Result<OptunaStudy, Fault> {
-    let directions =
-        rows(connection, "SELECT direction FROM study_directions WHERE study_id = ? ORDER BY objective", [id], |row| {
+    let directions = rows(
+        connection,
+        "SELECT direction FROM study_directions WHERE study_id = ? ORDER BY objective",
+        [id],
+        |row| {
             Ok(match row.get_ref(0)?.as_str()? {
                 "MINIMIZE" => Some(Direction::Minimize),
                 "MAXIMIZE" => Some(Direction::Maximize),
                 _ => None,
             })
-        })?;
+        },
+    )?;
     let attributes = |table: &str| {
         let sql = format!("SELECT key, value_json FROM {table} WHERE study_id = ?");
         rows(connection, &sql, [id], |row| {
@@ -52,10 +56,11 @@ fn study(connection: &Connection, id: i64, name: String) -> Result<OptunaStudy, 
     let system: BTreeMap<String, serde_json::Value> = attributes("study_system_attributes")?.into_iter().collect();
     let metric_names = system.get(METRIC_NAMES).and_then(|names| serde_json::from_value(names.clone()).ok());
     let mut trials = Vec::new();
-    let ids = rows(connection, "SELECT trial_id, state FROM trials WHERE study_id = ? ORDER BY trial_id", [id], |row| {
-        let state: OptunaState = row.get_ref(1)?.as_str()?.parse().map_err(|e| misfit(1, e))?;
-        Ok((row.get::<_, i64>(0)?, state))
-    })?;
+    let ids =
+        rows(connection, "SELECT trial_id, state FROM trials WHERE study_id = ? ORDER BY trial_id", [id], |row| {
+            let state: OptunaState = row.get_ref(1)?.as_str()?.parse().map_err(|e| misfit(1, e))?;
+            Ok((row.get::<_, i64>(0)?, state))
+        })?;
     for (id, state) in ids {
         trials.push(trial(connection, id, state)?);
     }
