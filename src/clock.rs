@@ -14,6 +14,13 @@ pub fn utc(unix_ms: u64) -> String {
     moment.map_or_else(|| format!("{unix_ms} ms"), |moment| moment.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
+/// `2026-03-01T14:05:09.120000+00:00`, as Python's `datetime.isoformat` writes it, from milliseconds since 1970; the
+/// latest moment of the calendar if it is beyond its range.
+pub fn iso(unix_ms: u64) -> String {
+    let moment = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    moment.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00").to_string()
+}
+
 /// A duration for people: `4.2 s`, `3 min 20 s`, `2 h 05 min`.
 pub fn span(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
@@ -42,6 +49,8 @@ mod tests {
         assert_eq!(utc(1_798_761_599_999), "2026-12-31 23:59:59 UTC");
         assert_eq!(utc(4_107_542_400_000), "2100-03-01 00:00:00 UTC");
         assert_eq!(utc(u64::MAX), "18446744073709551615 ms");
+        // From Python's datetime.fromtimestamp(951782400.12, timezone.utc).isoformat(timespec="microseconds").
+        assert_eq!(iso(951_782_400_120), "2000-02-29T00:00:00.120000+00:00");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod crash;
 pub mod data;
 pub mod digest;
 pub mod engine;
+pub mod exchange;
 pub mod fsx;
 pub mod history;
 pub mod ids;

@@ -3,6 +3,7 @@
 use super::args::Global;
 use super::exit::{CliError, Exit, store_exit};
 use crate::engine::FailureClass;
+use crate::exchange::{is_export, journal};
 use crate::history::Tables;
 use crate::ids::TrialNumber;
 use crate::model::{ExportError, ExportOptions, export};
@@ -14,14 +15,18 @@ use std::path::{Path, PathBuf};
 
 /// Export the trials as a table, or a trial's model with its card
 #[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
 pub struct Args {
     /// A study file or the name of a study; may be left out where there is only one
     pub study: Option<String>,
     /// Write a table of all trials to this file: number, state, value, epochs, parameters, metrics; `-`: standard output
-    #[arg(long, value_name = "FILE", required_unless_present = "out")]
+    #[arg(long, value_name = "FILE", group = "what")]
     pub csv: Option<PathBuf>,
+    /// Write the study as a journal file of Optuna (`optuna.storages.journal.JournalFileBackend`); `-`: standard output
+    #[arg(long, value_name = "FILE", group = "what")]
+    pub optuna: Option<PathBuf>,
     /// Write a trial's model to this folder: safetensors with torchvision's names, and a card
-    #[arg(long, value_name = "DIR", conflicts_with = "csv")]
+    #[arg(long, value_name = "DIR", group = "what")]
     pub out: Option<PathBuf>,
     /// Write the model as ONNX too: from 8-bit pixels to scores
     #[arg(long, requires = "out")]
@@ -49,29 +54,62 @@ fn trial(text: &str) -> Result<Chosen, String> {
     }
 }
 
-/// Writes the table.
+/// Writes what was asked for.
 ///
 /// # Errors
 /// If the study cannot be read or the file cannot be written.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let name = global.find_study(args.study.as_deref())?;
-    let Some(csv) = &args.csv else { return model(&args, &name, global) };
-    let tables = global
-        .backend()
-        .read(&name)
-        .and_then(|reader| reader.tables())
-        .map_err(|e| CliError::store(format!("read study `{name}`"), e))?;
-    let bytes = table(&tables).map_err(|e| CliError::new("make the table", e))?;
-    if csv == Path::new("-") {
+    let Some(file) = args.csv.as_ref().or(args.optuna.as_ref()) else { return model(&args, &name, global) };
+    let doing = || format!("read study `{name}`");
+    let reader = global.backend().read(&name).map_err(|e| CliError::store(doing(), e))?;
+    let tables = reader.tables().map_err(|e| CliError::store(doing(), e))?;
+    let bytes = if args.optuna.is_some() {
+        may_become_a_journal(file)?;
+        let spec = reader.spec().map_err(|e| CliError::store(doing(), e))?;
+        journal(&spec, &tables).into_bytes()
+    } else {
+        table(&tables).map_err(|e| CliError::new("make the table", e))?
+    };
+    if file == Path::new("-") {
         std::io::stdout().lock().write_all(&bytes)?;
     } else {
-        let doing = || format!("write `{}`", csv.display());
-        crate::fsx::write_atomic(csv, &bytes).map_err(|e| CliError::new(doing(), e))?;
+        let doing = || format!("write `{}`", file.display());
+        crate::fsx::write_atomic(file, &bytes).map_err(|e| CliError::new(doing(), e))?;
         if !global.quiet && !global.json {
-            writeln!(std::io::stdout(), "{} in {}", counted(tables.trials.len(), "trial"), csv.display())?;
+            writeln!(std::io::stdout(), "{} in {}", counted(tables.trials.len(), "trial"), file.display())?;
         }
     }
     Ok(Exit::Done)
+}
+
+/// Why a file does not become a journal of Optuna.
+#[derive(Debug, thiserror::Error)]
+enum NoJournal {
+    #[error(
+        "the name is that of a database, and a journal file is written\nhint: name it FILE.log; in Optuna, `optuna.copy_study` copies a study from one storage to another"
+    )]
+    Database,
+    #[error(
+        "it exists, and is not such an export as it was written: it may hold studies of Optuna\nhint: choose another name, or delete it"
+    )]
+    Others,
+}
+
+/// Refuses the name of a database, and to replace a file in which Optuna keeps studies of its own.
+fn may_become_a_journal(file: &Path) -> Result<(), CliError> {
+    let refused = |why| Err(CliError::new(format!("write `{}` for Optuna", file.display()), why).exit(Exit::Usage));
+    let ending = file.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    if ["db", "sqlite", "sqlite3"].contains(&ending.as_str()) {
+        return refused(NoJournal::Database);
+    }
+    let there = file.is_file().then(|| std::fs::read(file));
+    match there {
+        Some(Ok(bytes)) if !bytes.is_empty() && !is_export(&String::from_utf8_lossy(&bytes)) => {
+            refused(NoJournal::Others)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes a trial's model.

@@ -158,8 +158,12 @@ pub fn study_exit(error: &StudyError) -> Exit {
 /// The exit code of a study that cannot start warm.
 pub fn warm_start_exit(error: &WarmStartError) -> Exit {
     match error {
-        WarmStartError::Missing { .. } => Exit::Missing,
-        WarmStartError::Itself(_) | WarmStartError::Objective { .. } | WarmStartError::NothingFits(_) => Exit::Usage,
+        WarmStartError::Missing { .. } | WarmStartError::NoFile { .. } => Exit::Missing,
+        WarmStartError::Itself(_)
+        | WarmStartError::Objective { .. }
+        | WarmStartError::Objectives { .. }
+        | WarmStartError::WhichStudy { .. }
+        | WarmStartError::NothingFits(_) => Exit::Usage,
         _ => Exit::Error,
     }
 }

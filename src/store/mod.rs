@@ -19,6 +19,7 @@ pub use error::StoreError;
 pub use record::{ImagesOnRecord, OpenedTrial, Opening, RunEnd, RunRow, RunStart};
 
 use crate::engine::Event;
+use crate::exchange::OptunaStudy;
 use crate::fsx::Holder;
 use crate::history::{FileRow, Row, Tables};
 use crate::spec::StudySpec;
@@ -35,6 +36,14 @@ pub fn in_folder(state: &Path) -> Box<dyn Backend> {
 /// If there is none, or it cannot be read.
 pub fn read_file(database: &Path) -> Result<Box<dyn Reader>, StoreError> {
     Ok(Box::new(sqlite::SqliteReader::open(database)?))
+}
+
+/// The studies in a SQLite database of Optuna (`RDBStorage`), oldest first.
+///
+/// # Errors
+/// If the file cannot be read, or is no such database.
+pub fn optuna_studies(database: &Path) -> Result<Vec<OptunaStudy>, StoreError> {
+    sqlite::optuna_studies(database)
 }
 
 /// Studies in memory, lost when the last handle is dropped.

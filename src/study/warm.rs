@@ -3,9 +3,12 @@
 //! They are copied once, as events, before the first order: later changes to the earlier study do not matter, and a
 //! resumed study knows the same results.
 
+mod optuna;
+
 use super::{Study, StudyError};
 use crate::clock::unix_ms;
 use crate::engine::{Engine, Event, Inconsistent, WarmStart};
+use crate::exchange::JournalError;
 use crate::ids::Epoch;
 use crate::ledger::EarlierResult;
 use crate::space::{NotInSpace, Params, SearchSpace};
@@ -23,6 +26,34 @@ pub enum WarmStartError {
         list(sought)
     )]
     Missing { source_name: String, sought: Vec<PathBuf> },
+    /// No such file of Optuna.
+    #[error(
+        "start warm from `{source_name}`: there is no such file\nhint: sought as {}; `optuna:FILE` takes a journal file or a SQLite database of Optuna, relative to the study file",
+        list(sought)
+    )]
+    NoFile { source_name: String, sought: Vec<PathBuf> },
+    /// It is not clear which study of a file is meant.
+    #[error(
+        "start warm from `{}`: {}\nhint: name one as `optuna:FILE#STUDY`",
+        path.display(),
+        if known.is_empty() { "it holds no study".to_owned() } else { format!("which study? It holds {}", known.join(", ")) }
+    )]
+    WhichStudy { path: PathBuf, known: Vec<String> },
+    /// A study of Optuna with several objectives.
+    #[error("start warm from study {study}: it has {n} objectives\nhint: a study here has one")]
+    Objectives { study: String, n: usize },
+    /// A file cannot be read.
+    #[error("read `{}`", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    /// A journal cannot be read.
+    #[error("read `{}`", path.display())]
+    Journal { path: PathBuf, source: JournalError },
+    /// A database of Optuna cannot be read.
+    #[error(
+        "read the studies of Optuna in `{}`\nhint: `optuna storage upgrade` brings a database of an older Optuna up to date; a study of hpsearch is named without `optuna:`",
+        path.display()
+    )]
+    Database { path: PathBuf, source: StoreError },
     /// A study cannot learn from itself.
     #[error(
         "start warm from `{0}`: that is this very study\nhint: name an earlier one, or give this one another `name`"
@@ -79,7 +110,15 @@ pub fn warm_starts(state: &Path, base: &Path, spec: &StudySpec) -> Result<Vec<Wa
             return Ok(recorded);
         }
     }
-    spec.sampler.warm_start().iter().map(|source| read(source, state, base, spec)).collect()
+    let found = |source: &String| {
+        let warm = if source.starts_with(optuna::PREFIX) {
+            optuna::read(source, base, spec)?
+        } else {
+            read(source, state, base, spec)?
+        };
+        if warm.results.is_empty() { Err(WarmStartError::NothingFits(Box::new(warm))) } else { Ok(warm) }
+    };
+    spec.sampler.warm_start().iter().map(found).collect()
 }
 
 fn read(source_name: &str, state: &Path, base: &Path, spec: &StudySpec) -> Result<WarmStart, WarmStartError> {
@@ -104,8 +143,7 @@ fn read(source_name: &str, state: &Path, base: &Path, spec: &StudySpec) -> Resul
     if let Some(source) = fault {
         return Err(WarmStartError::Inconsistent { path, source });
     }
-    let warm = fitting(source_name, &engine, spec);
-    if warm.results.is_empty() { Err(WarmStartError::NothingFits(Box::new(warm))) } else { Ok(warm) }
+    Ok(fitting(source_name, &engine, spec))
 }
 
 /// The database that a name or path refers to.

@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 17] = [
     &["engine"],
     &["history", "nn"],
     &["data"],
-    &["report"],
+    &["report", "exchange"],
     &["store"],
     &["runner"],
     &["study"],

@@ -7,11 +7,13 @@ mod codec;
 mod folder;
 mod format;
 mod once;
+mod optuna;
 mod read;
 mod reader;
 mod write;
 
 pub(super) use folder::Folder;
+pub(super) use optuna::optuna_studies;
 pub(super) use reader::SqliteReader;
 
 use super::{ImagesOnRecord, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError};

@@ -219,6 +219,6 @@ fn json(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<Params> {
     serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|e| misfit(column, e))
 }
 
-fn misfit(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(super) fn misfit(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
