@@ -10,6 +10,7 @@ mod limits;
 mod model;
 mod network;
 mod opening;
+mod optuna;
 mod pipeline;
 mod program;
 mod quality;
