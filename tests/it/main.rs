@@ -1,8 +1,10 @@
 //! Integration tests, in one binary.
 
 mod command;
+mod compare;
 mod crash;
 mod determinism;
+mod export;
 mod golden;
 mod image;
 mod layout;
