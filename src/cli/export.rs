@@ -3,7 +3,7 @@
 use super::args::Global;
 use super::exit::{CliError, Exit, store_exit};
 use crate::engine::FailureClass;
-use crate::exchange::{is_export, journal};
+use crate::exchange::{is_export, journal, json_lines};
 use crate::history::Tables;
 use crate::ids::TrialNumber;
 use crate::model::{ExportError, ExportOptions, export};
@@ -22,6 +22,10 @@ pub struct Args {
     /// Write a table of all trials to this file: number, state, value, epochs, parameters, metrics; `-`: standard output
     #[arg(long, value_name = "FILE", group = "what")]
     pub csv: Option<PathBuf>,
+    /// Write all that is on record of the trials to this file, a JSON object a line: parameters, epochs, metrics; `-`:
+    /// standard output
+    #[arg(long, value_name = "FILE", group = "what")]
+    pub jsonl: Option<PathBuf>,
     /// Write the study as a journal file of Optuna (`optuna.storages.journal.JournalFileBackend`); `-`: standard output
     #[arg(long, value_name = "FILE", group = "what")]
     pub optuna: Option<PathBuf>,
@@ -60,7 +64,9 @@ fn trial(text: &str) -> Result<Chosen, String> {
 /// If the study cannot be read or the file cannot be written.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let name = global.find_study(args.study.as_deref())?;
-    let Some(file) = args.csv.as_ref().or(args.optuna.as_ref()) else { return model(&args, &name, global) };
+    let Some(file) = args.csv.as_ref().or(args.jsonl.as_ref()).or(args.optuna.as_ref()) else {
+        return model(&args, &name, global);
+    };
     let doing = || format!("read study `{name}`");
     let reader = global.backend().read(&name).map_err(|e| CliError::store(doing(), e))?;
     let tables = reader.tables().map_err(|e| CliError::store(doing(), e))?;
@@ -68,6 +74,8 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         may_become_a_journal(file)?;
         let spec = reader.spec().map_err(|e| CliError::store(doing(), e))?;
         journal(&spec, &tables).into_bytes()
+    } else if args.jsonl.is_some() {
+        json_lines(&tables).into_bytes()
     } else {
         table(&tables).map_err(|e| CliError::new("make the table", e))?
     };

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod best;
 pub mod check;
+pub mod compare;
 pub mod enqueue;
 pub mod exit;
 pub mod export;
@@ -42,6 +43,7 @@ enum Verb {
     Run(run::Args),
     Status(status::Args),
     Best(best::Args),
+    Compare(compare::Args),
     Export(export::Args),
     Predict(predict::Args),
     Enqueue(enqueue::Args),
@@ -80,6 +82,7 @@ fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
         Verb::Run(args) => run::run(args, global),
         Verb::Status(args) => status::run(args, global),
         Verb::Best(args) => best::run(args, global),
+        Verb::Compare(args) => compare::run(args, global),
         Verb::Export(args) => export::run(args, global),
         Verb::Predict(args) => predict::run(args, global),
         Verb::Enqueue(args) => enqueue::run(args, global),

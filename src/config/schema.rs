@@ -386,7 +386,7 @@ pub static TABLES: &[Table] = &[
                 "warm_start",
                 "text or array of texts",
                 "none",
-                "`tpe`: earlier studies whose results it knows from the start: names in the state folder, or paths of their `study.db`. See above.",
+                "`tpe`: earlier studies whose results it knows from the start: names in the state folder, or paths of their `study.db`, or `optuna:FILE`. See above.",
             ),
         ],
     },

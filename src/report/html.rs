@@ -16,9 +16,23 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 /// Rows shown on the page; the CSV has all.
 const ROWS: usize = 60;
 
-/// The whole page.
+/// The whole page of a study.
 pub fn page(record: &StudyRecord, sections: &[Section]) -> Result<String, DrawError> {
     let name = printable(&record.spec.name);
+    let about = Some(("study", "The study", study(record)));
+    document(&name, header(record, &name), sections, about, "report.json", &record.program)
+}
+
+/// A page: header, sections, and a last part that is no section (anchor, title, itself). `json`: the name of the file
+/// that holds what the page shows.
+pub fn document(
+    name: &str,
+    header: Markup,
+    sections: &[Section],
+    last: Option<(&str, &str, Markup)>,
+    json: &str,
+    program: &str,
+) -> Result<String, DrawError> {
     let mut articles = Vec::new();
     for section in sections {
         articles.push(section.exhibits.iter().map(exhibit).collect::<Result<Vec<_>, _>>()?);
@@ -34,11 +48,11 @@ pub fn page(record: &StudyRecord, sections: &[Section]) -> Result<String, DrawEr
                 style { (PreEscaped(include_str!("page.css"))) }
             }
             body {
-                (header(record, &name))
+                (header)
                 nav aria-label="Sections" {
                     ul {
                         @for section in sections { li { a href={ "#" (section.id) } { (section.title) } } }
-                        li { a href="#study" { "The study" } }
+                        @if let Some((id, title, _)) = &last { li { a href={ "#" (id) } { (title) } } }
                     }
                 }
                 main {
@@ -49,13 +63,13 @@ pub fn page(record: &StudyRecord, sections: &[Section]) -> Result<String, DrawEr
                             @for article in articles { (article) }
                         }
                     }
-                    (study(record))
+                    @if let Some((_, _, part)) = &last { (part) }
                 }
                 footer {
                     p {
-                        "Made by " (record.program) ". The same record gives the same bytes. Charts as SVG and PNG lie in "
+                        "Made by " (program) ". The same record gives the same bytes. Charts as SVG and PNG lie in "
                         code { "charts/" } ", their figures as CSV in " code { "data/" } ", the record in "
-                        code { "report.json" } "."
+                        code { (json) } "."
                     }
                 }
             }
@@ -183,7 +197,8 @@ fn interval_words(record: &StudyRecord, e: &Entry) -> Option<String> {
     Some(format!("95 %: {:.3} to {:.3}.", i.low, i.high))
 }
 
-fn tile(head: &str, value: &str, note: Markup, class: &str) -> Markup {
+/// A figure of the header with its heading and a note.
+pub fn tile(head: &str, value: &str, note: Markup, class: &str) -> Markup {
     html! {
         div class={ "tile " (class) } {
             p.head { (head) }

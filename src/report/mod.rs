@@ -4,6 +4,7 @@
 //! `charts/NAME.svg` and `.png`, `data/NAME.csv` (the numbers behind each chart, unrounded) and
 //! `report.json`. The same record gives the same bytes: nothing here reads a clock.
 
+pub mod comparison;
 mod draw;
 mod exhibit;
 mod figures;
@@ -56,6 +57,17 @@ pub struct Written {
 pub fn write(record: &StudyRecord, out: &Path) -> Result<Written, ReportError> {
     let sections = figures::sections(record);
     let page = html::page(record, &sections)?;
+    let summary = StudyRecord { pictures: Vec::new(), thumbnails: Default::default(), ..record.clone() };
+    publish(&page, &sections, ("report.json", &serde_json::to_vec_pretty(&summary)?), out)
+}
+
+/// Writes a page with the charts and tables of its sections, and what it was made from as JSON.
+fn publish(
+    page: &str,
+    sections: &[exhibit::Section],
+    (name, json): (&str, &[u8]),
+    out: &Path,
+) -> Result<Written, ReportError> {
     let (charts, data) = (out.join("charts"), out.join("data"));
     for folder in [out, &charts, &data] {
         std::fs::create_dir_all(folder).map_err(|source| ReportError::Io { path: folder.to_owned(), source })?;
@@ -77,8 +89,7 @@ pub fn write(record: &StudyRecord, out: &Path) -> Result<Written, ReportError> {
         }
         Ok(())
     })?;
-    let summary = StudyRecord { pictures: Vec::new(), thumbnails: Default::default(), ..record.clone() };
-    save(out.join("report.json"), &serde_json::to_vec_pretty(&summary)?)?;
+    save(out.join(name), json)?;
     let index = out.join("index.html");
     save(index.clone(), page.as_bytes())?;
     Ok(Written {

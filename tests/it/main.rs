@@ -1,9 +1,11 @@
 //! Integration tests, in one binary.
 
 mod command;
+mod compare;
 mod crash;
 mod determinism;
 mod dicom;
+mod export;
 mod golden;
 mod image;
 mod layout;
@@ -11,6 +13,7 @@ mod limits;
 mod model;
 mod network;
 mod opening;
+mod optuna;
 mod pipeline;
 mod program;
 mod quality;

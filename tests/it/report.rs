@@ -1,7 +1,7 @@
 //! Reports: their content, that the same record gives the same bytes, and studies with little in them.
 
 #[path = "../../examples/report_demo/study.rs"]
-mod study;
+pub mod study;
 
 use hpsearch::engine::{FailureClass, TrialState};
 use hpsearch::history::OutcomeKind;

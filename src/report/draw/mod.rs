@@ -14,6 +14,6 @@ pub(super) use canvas::{Chart, Colour};
 pub use contact::contact_sheet;
 pub(super) use fit::{Panel, ReliabilityBand, confusion, curves, reliability, sweep};
 pub(super) use hyperparameters::{Axis, parallel, slice_grid};
-pub(super) use progress::{Ladder, Lane, history, ladder, learning, timeline};
+pub(super) use progress::{Ladder, Lane, history, ladder, learning, races, timeline};
 pub use render::DrawError;
 pub(super) use spread::{bars, luck, whiskers};

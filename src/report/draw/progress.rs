@@ -27,20 +27,50 @@ pub fn history(panels: &[(&str, Vec<(f64, f64)>, Vec<(f64, f64)>)], value: &str)
         for p in dots {
             chart.dot(frame.px(p.0), frame.py(p.1), r, Colour::BLUE.alpha(0.5));
         }
-        let mut stairs = Vec::new();
-        for (k, p) in best.iter().enumerate() {
-            if k > 0 {
-                stairs.push(frame.at((p.0, best[k - 1].1)));
-            }
-            stairs.push(frame.at(*p));
-        }
-        if let Some(last) = best.last() {
-            stairs.push(frame.at((end, last.1)));
-        }
-        chart.path(stairs, 2.2, Colour::VERMILLION);
+        chart.path(staircase(&frame, best, end), 2.2, Colour::VERMILLION);
     }
     let keys = [("value of a trial".to_owned(), Colour::BLUE), ("best so far".to_owned(), Colour::VERMILLION)];
     legend(&mut chart, 62.0, 312.0, 700.0, &keys);
+    chart
+}
+
+/// A step line through points, drawn on to `end`.
+fn staircase(frame: &Frame, points: &[(f64, f64)], end: f64) -> Vec<(f64, f64)> {
+    let mut stairs = Vec::new();
+    for (k, p) in points.iter().enumerate() {
+        if k > 0 {
+            stairs.push(frame.at((p.0, points[k - 1].1)));
+        }
+        stairs.push(frame.at(*p));
+    }
+    stairs.extend(points.last().map(|last| frame.at((end, last.1))));
+    stairs
+}
+
+/// The best so far of several studies as step lines, against several measures of effort. Each line ends with its study.
+pub fn races(panels: &[(&str, Vec<Vec<(f64, f64)>>)], value: &str, names: &[(String, Colour)]) -> Chart {
+    let mut chart = Chart::new(860.0, 366.0);
+    let each = (860.0 - 50.0) / panels.len().max(1) as f64;
+    let y = Span::around(panels.iter().flat_map(|p| p.1.iter().flatten()).map(|p| p.1));
+    for (i, (name, lines)) in panels.iter().enumerate() {
+        let end = lines.iter().flatten().map(|p| p.0).fold(0.0, f64::max);
+        let x = Span::linear(0.0, if end > 0.0 { end * 1.02 } else { 1.0 });
+        let frame = Frame { left: 62.0 + each * i as f64, top: 16.0, w: each - 22.0, h: 254.0, x, y };
+        if i == 0 {
+            frame.y_axis(&mut chart, value);
+        } else {
+            for (v, _) in y.ticks(5) {
+                chart.line((frame.left, frame.py(v)), (frame.right(), frame.py(v)), 1.0, Colour::GRID);
+            }
+        }
+        frame.x_axis(&mut chart, name);
+        for (line, (_, colour)) in lines.iter().zip(names) {
+            let Some(last) = line.last() else { continue };
+            chart.path(staircase(&frame, line, last.0), 2.2, *colour);
+            chart.dot(frame.px(last.0), frame.py(last.1), 3.2, *colour);
+        }
+    }
+    legend(&mut chart, 62.0, 332.0, 780.0, names);
     chart
 }
 

@@ -142,23 +142,18 @@ pub fn band(
         .collect()
 }
 
-fn intervals(
-    p: &Predictions,
-    threshold: f64,
-    metrics: &Metrics,
-    resampling: &Resampling,
-    seed: u64,
-) -> [Option<Interval>; 6] {
+/// Bootstrap draws of recall, F1, ROC-AUC, average precision, specificity and precision. Draws of models on the same
+/// images with the same `resampling` and seed are paired: their differences are draws of the difference.
+pub fn draws(p: &Predictions, threshold: f64, resampling: &Resampling, seed: u64) -> Vec<[Option<f64>; 6]> {
     let classes = classes_of(p);
     let ranked: Vec<Ranked> = classes.iter().map(|&c| p.ranked(c)).collect();
-    let called: Vec<usize> = p.rows.iter().map(|r| p.called(r, threshold)).collect();
-    let labels: Vec<usize> = p.rows.iter().map(|r| r.label as usize).collect();
+    let (called, labels) = decisions(p, threshold);
     let k = p.classes.len();
     let mean = |parts: Vec<Option<f64>>| -> Option<f64> {
         let n = parts.len() as f64;
         parts.into_iter().sum::<Option<f64>>().map(|s| s / n)
     };
-    let draws: Vec<[Option<f64>; 6]> = resampling.run(seed, 0, DRAWS, |times| {
+    resampling.run(seed, 0, DRAWS, |times| {
         // For each class: true positives, images of the class, images called so.
         let (mut hit, mut truth, mut call) = (vec![0u64; k], vec![0u64; k], vec![0u64; k]);
         for ((&t, &c), &l) in times.iter().zip(&called).zip(&labels) {
@@ -180,7 +175,25 @@ fn intervals(
             mean(classes.iter().map(|&c| ratio(all + hit[c] - truth[c] - call[c], all - truth[c])).collect()),
             mean(classes.iter().map(|&c| ratio(hit[c], call[c])).collect()),
         ]
-    });
+    })
+}
+
+/// The called class of every image, and the true one.
+fn decisions(p: &Predictions, threshold: f64) -> (Vec<usize>, Vec<usize>) {
+    p.rows.iter().map(|r| (p.called(r, threshold), r.label as usize)).unzip()
+}
+
+fn intervals(
+    p: &Predictions,
+    threshold: f64,
+    metrics: &Metrics,
+    resampling: &Resampling,
+    seed: u64,
+) -> [Option<Interval>; 6] {
+    let classes = classes_of(p);
+    let (called, labels) = decisions(p, threshold);
+    let k = p.classes.len();
+    let draws = draws(p, threshold, resampling, seed);
     let estimates =
         [metrics.recall, metrics.f1, metrics.roc_auc, metrics.pr_auc, metrics.specificity, metrics.precision];
     let mut out = [None; 6];

@@ -1,13 +1,15 @@
 //! Turns a record into exhibits: pure computation, without files or clock.
 
 mod answer;
+mod course;
 mod evidence;
 mod hyperparameters;
 mod machine;
 mod search;
 mod winner;
 
-pub use evidence::{Entry, Evidence};
+pub use course::{HOW_COUNTED, Point, course};
+pub use evidence::{DRAWS, Entry, Evidence, draws, resampling};
 pub use winner::pictured;
 
 use super::exhibit::Section;

@@ -1,5 +1,6 @@
 //! The section on the search: history, rungs, learning curves.
 
+use super::course::{HOW_COUNTED, course};
 use super::evidence::name;
 use crate::engine::TrialState;
 use crate::history::OutcomeKind;
@@ -25,14 +26,6 @@ pub fn section(record: &StudyRecord) -> Section {
     }
 }
 
-/// A finished epoch, for the history.
-struct Moment {
-    trial: u32,
-    unix_ms: u64,
-    last: bool,
-    value: Option<f64>,
-}
-
 /// The best value so far, with notes on the warm starts.
 fn progress(record: &StudyRecord) -> Exhibit {
     record.warm_starts.iter().fold(best_so_far(record), |exhibit, (study, results)| {
@@ -43,51 +36,31 @@ fn progress(record: &StudyRecord) -> Exhibit {
 
 fn best_so_far(record: &StudyRecord) -> Exhibit {
     let (slug, title, question) = ("history", "Best so far", "Is it still paying?");
-    let mut moments: Vec<Moment> = Vec::new();
-    for t in record.trials.iter().filter(|t| t.state != TrialState::Failed) {
-        let n = t.epochs.len();
-        moments.extend(t.epochs.iter().enumerate().map(|(i, e)| Moment {
-            trial: t.number.0,
-            unix_ms: e.unix_ms,
-            last: i + 1 == n,
-            value: e.value.filter(|v| v.is_finite()),
-        }));
-    }
-    moments.sort_by_key(|m| (m.unix_ms, m.trial));
-    let Some(start) = moments.first().map(|m| {
-        record.orders.iter().flat_map(|o| &o.attempts).map(|a| a.started_ms).min().unwrap_or(m.unix_ms).min(m.unix_ms)
-    }) else {
-        return Exhibit::missing(slug, title, question, "No epoch is finished yet.");
+    let course = match course(record) {
+        Ok(course) => course,
+        Err(why) => return Exhibit::missing(slug, title, question, why),
     };
     let mut table = Table::new(["trials measured", "epochs", "hours", "trial", "value", "best so far"]);
     let (mut dots, mut stairs) = (vec![Vec::new(); 3], vec![Vec::new(); 3]);
-    let (mut best, mut trials) = (None::<f64>, 0u64);
-    for (epochs, m) in moments.iter().enumerate().filter(|(_, m)| m.last) {
-        let Some(value) = m.value else { continue };
-        trials += 1;
-        best = Some(best.map_or(value, |b| if record.better(value, b) { value } else { b }));
-        let hours = m.unix_ms.saturating_sub(start) as f64 / 3.6e6;
-        for (i, x) in [trials as f64, (epochs + 1) as f64, hours].into_iter().enumerate() {
-            dots[i].push((x, value));
-            stairs[i].extend(best.map(|b| (x, b)));
+    for point in &course {
+        for (i, x) in [point.trials as f64, point.epochs as f64, point.hours].into_iter().enumerate() {
+            dots[i].push((x, point.value));
+            stairs[i].push((x, point.best));
         }
         table.push([
-            trials.into(),
-            (epochs + 1).into(),
-            Cell::Number(hours, 3),
-            m.trial.into(),
-            Cell::Number(value, 4),
-            Cell::number(best, 4),
+            point.trials.into(),
+            point.epochs.into(),
+            Cell::Number(point.hours, 3),
+            point.trial.0.into(),
+            Cell::Number(point.value, 4),
+            Cell::Number(point.best, 4),
         ]);
-    }
-    if trials == 0 {
-        return Exhibit::missing(slug, title, question, "No epoch has a defined value yet.");
     }
     let mut names = ["trials measured", "epochs trained", "hours"].into_iter().zip(dots).zip(stairs);
     let panels: Vec<_> = names.by_ref().map(|((n, d), s)| (n, d, s)).collect();
     let objective = record.spec.objective.metric.to_string();
     Exhibit::new(slug, title, question, Some(history(&panels, &objective)), table)
-        .note("A trial counts when its latest epoch was on record, with the value of that epoch. Hours include pauses between runs.")
+        .note(HOW_COUNTED)
         .note("The best of many noisy values rises by luck too: see 'How lucky is the winner?'.")
 }
 
