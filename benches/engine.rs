@@ -11,7 +11,8 @@ use hpsearch::spec::{SamplerSpec, SchedulerSpec, StudySpec};
 use play::Recording;
 use std::hint::black_box;
 
-const TPE: SamplerSpec = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, warm_start: Vec::new() };
+const TPE: SamplerSpec =
+    SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, cost_aware: false, warm_start: Vec::new() };
 const SHA: SchedulerSpec = SchedulerSpec::Sha { min_resource: 1, reduction_factor: 3 };
 const ASHA: SchedulerSpec = SchedulerSpec::Asha { min_resource: 1, reduction_factor: 3 };
 

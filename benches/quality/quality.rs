@@ -28,7 +28,7 @@ fn table(file: &str, maximize: bool, seeds: u64, trials: u32) -> Result<(), Box<
     let table = play::Table::read(file)?;
     let mut out = io::stdout().lock();
     writeln!(out, "sampler,seed,n,best")?;
-    let tpe = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, warm_start: Vec::new() };
+    let tpe = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, cost_aware: false, warm_start: Vec::new() };
     for (name, sampler) in [("random", SamplerSpec::Random), ("tpe", tpe)] {
         for seed in 0..seeds {
             let mut spec = study(table.space.clone(), sampler.clone(), SchedulerSpec::None, trials, 1);

@@ -70,6 +70,14 @@ def manifest(a):
     return path
 
 
+def counts(a):
+    """Images by class, the positive one last; the held-out ones are in neither."""
+    rows = [row for row in csv.DictReader(open(a.work / "manifest.csv")) if not row["path"].startswith("test/")]
+    classes = sorted({row["label"] for row in rows}, key=lambda c: (c == a.positive, c))
+    count = lambda split: [sum(row["label"] == c and row["split"] == split for row in rows) for c in classes]
+    return dict(train=count("train"), validation=count("val"))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", type=Path, required=True)
@@ -98,7 +106,7 @@ def main():
     if a.pack:
         rows = [json.loads(line) for line in open(table)]
         made = dict(size=a.size, epochs=a.epochs, space=study.read_text().split("[space]\n")[1].split("[objective]")[0],
-                    images=a.data.resolve().name)
+                    images=a.data.resolve().name, **counts(a))
         with gzip.GzipFile(a.pack, "wb", mtime=0) as file:
             file.write(json.dumps(dict(made=made, trials=rows), separators=(",", ":")).encode())
         print(f"{a.pack}: {len(rows)} trials")

@@ -383,6 +383,12 @@ pub static TABLES: &[Table] = &[
             key("n_startup", "whole number", "`10`", "`tpe`: random trials before it learns."),
             key("n_ei_candidates", "whole number", "`24`", "`tpe`: candidates weighed for each suggestion."),
             key(
+                "cost_aware",
+                "true or false",
+                "`false`",
+                "`tpe`: weigh what a configuration promises against the work of training it (by the cost model, see `[budget] work`), less and less as the budget is spent. For budgets of work or time.",
+            ),
+            key(
                 "warm_start",
                 "text or array of texts",
                 "none",

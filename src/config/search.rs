@@ -93,7 +93,13 @@ pub(super) fn sampler(section: &Section<'_>) -> SamplerSpec {
     let kind = section.choice("kind", &["random", "grid", "sobol", "tpe"]).unwrap_or("random");
     section.only_with(
         kind,
-        &[("points", &["grid"]), ("n_startup", &["tpe"]), ("n_ei_candidates", &["tpe"]), ("warm_start", &["tpe"])],
+        &[
+            ("points", &["grid"]),
+            ("n_startup", &["tpe"]),
+            ("n_ei_candidates", &["tpe"]),
+            ("cost_aware", &["tpe"]),
+            ("warm_start", &["tpe"]),
+        ],
     );
     match kind {
         "grid" => SamplerSpec::Grid { points: section.whole("points", 1, 10_000).unwrap_or(5) as u32 },
@@ -101,6 +107,7 @@ pub(super) fn sampler(section: &Section<'_>) -> SamplerSpec {
         "tpe" => SamplerSpec::Tpe {
             n_startup: section.count("n_startup", 1).unwrap_or(10),
             n_ei_candidates: section.whole("n_ei_candidates", 1, 100_000).unwrap_or(24) as u32,
+            cost_aware: section.get("cost_aware").and_then(|item| item.flag()).unwrap_or(false),
             warm_start: warm_start(section),
         },
         _ => SamplerSpec::Random,

@@ -44,6 +44,10 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
         let report = log.error(&place, "only trials on images have a cost model", "`work` is not known");
         report.help("bound `epochs` or `wall_time` instead");
     }
+    if spec.sampler.weighs_costs() && !matches!(spec.runner, RunnerSpec::Image { .. }) {
+        let place = top.section("sampler").place_of("cost_aware");
+        log.error(&place, "only trials on images have a cost model", "costs are not known");
+    }
     fit::arguments(&top.section("runner"), &spec.runner, &spec.space);
     if log.errors() == 0 {
         fit::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));

@@ -297,9 +297,10 @@ fn sampler_table(sampler: &SamplerSpec) -> Table {
     match sampler {
         SamplerSpec::Random | SamplerSpec::Sobol => {}
         SamplerSpec::Grid { points } => put(&mut table, "points", *points),
-        SamplerSpec::Tpe { n_startup, n_ei_candidates, warm_start } => {
+        SamplerSpec::Tpe { n_startup, n_ei_candidates, cost_aware, warm_start } => {
             put(&mut table, "n_startup", *n_startup);
             put(&mut table, "n_ei_candidates", *n_ei_candidates);
+            put_some(&mut table, "cost_aware", cost_aware.then_some(true));
             put_some(&mut table, "warm_start", (!warm_start.is_empty()).then(|| warm_start.clone()));
         }
     }

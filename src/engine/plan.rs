@@ -3,7 +3,9 @@
 use super::state::Decision;
 use super::{Engine, WorkOrder};
 use crate::ids::{Epoch, OrderId, TrialNumber};
+use crate::sampler::{Costs, Exhausted};
 use crate::scheduler::Next;
+use crate::space::Params;
 
 /// What to do next, given the events applied so far.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +56,7 @@ impl Engine {
             Some(trial) => (*trial.params).clone(),
             None => match self.queue.front() {
                 Some(params) => (**params).clone(),
-                None => match self.sampler.suggest(&self.spec.space, &self.ledger, trial) {
+                None => match self.suggest(trial, to.0) {
                     Ok(params) => params,
                     Err(_) => return self.wait_or(DoneReason::SpaceExhausted),
                 },
@@ -69,6 +71,27 @@ impl Engine {
         }
         let (order, planned_trials) = (OrderId(self.orders.len() as u32), self.planned);
         Plan::Issue(WorkOrder { order, trial, params, from, to, stop, bracket, rung, planned_trials, price })
+    }
+
+    /// The sampler's proposal for a new trial that begins with so many epochs.
+    fn suggest(&self, trial: TrialNumber, epochs: u32) -> Result<Params, Exhausted> {
+        let cost = |params: &Params| self.purse.price(params, epochs).map_or(0, |price| price.of(epochs));
+        let costs = (self.spec.sampler.weighs_costs() && self.purse.has_prices())
+            .then(|| Costs { of: &cost, left: self.budget_left() });
+        self.sampler.suggest(&self.spec.space, &self.ledger, trial, costs)
+    }
+
+    /// The share of the budget that no issued order has taken. Orders count whole, trained or not: when one ends early
+    /// must not matter.
+    fn budget_left(&self) -> f64 {
+        let share = match self.work_budget() {
+            Some(budget) => {
+                let issued = self.orders.iter().filter_map(|order| Some(order.price?.of(order.length()))).sum::<u64>();
+                issued as f64 / budget.max(1) as f64
+            }
+            None => self.trials.len() as f64 / f64::from(self.planned.max(1)),
+        };
+        (1.0 - share).max(0.0)
     }
 
     fn wait_or(&self, reason: DoneReason) -> Plan {

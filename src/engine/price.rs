@@ -49,6 +49,11 @@ pub(super) struct Purse {
 }
 
 impl Purse {
+    /// Whether the study has prices.
+    pub(super) fn has_prices(&self) -> bool {
+        self.prices.is_some()
+    }
+
     /// The price of `epochs` epochs; `None` where the study has no prices.
     pub(super) fn price(&self, params: &Params, epochs: u32) -> Option<Price> {
         Some(self.prices.as_ref()?.price(params, epochs, &self.paid))

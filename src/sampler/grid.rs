@@ -1,6 +1,6 @@
 //! Every combination, in the order of the lattice.
 
-use super::{Exhausted, Lattice, Sampler};
+use super::{Costs, Exhausted, Lattice, Sampler};
 use crate::ids::TrialNumber;
 use crate::ledger::Ledger;
 use crate::space::{Params, SearchSpace};
@@ -17,7 +17,13 @@ impl Grid {
 }
 
 impl Sampler for Grid {
-    fn suggest(&self, _: &SearchSpace, ledger: &Ledger, _: TrialNumber) -> Result<Params, Exhausted> {
+    fn suggest(
+        &self,
+        _: &SearchSpace,
+        ledger: &Ledger,
+        _: TrialNumber,
+        _: Option<Costs<'_>>,
+    ) -> Result<Params, Exhausted> {
         let lattice = self.lattice.as_ref().ok_or(Exhausted)?;
         // Each trial that was not enqueued took the lowest free number, so none below their count is free.
         let first = u128::from(ledger.started() - ledger.enqueued());

@@ -1,6 +1,6 @@
 //! Independent random draws, keyed by (seed, trial, parameter): adding a parameter does not change the others' draws.
 
-use super::{Exhausted, Lattice, Sampler};
+use super::{Costs, Exhausted, Lattice, Sampler};
 use crate::ids::TrialNumber;
 use crate::ledger::Ledger;
 use crate::rng::{Purpose, StreamRng};
@@ -41,7 +41,13 @@ impl Random {
 }
 
 impl Sampler for Random {
-    fn suggest(&self, space: &SearchSpace, ledger: &Ledger, trial: TrialNumber) -> Result<Params, Exhausted> {
+    fn suggest(
+        &self,
+        space: &SearchSpace,
+        ledger: &Ledger,
+        trial: TrialNumber,
+        _: Option<Costs<'_>>,
+    ) -> Result<Params, Exhausted> {
         let mut draws = (0..REDRAWS).map(|attempt| self.draw(space, trial, attempt));
         match draws.find(|params| !ledger.is_used(params)) {
             Some(params) => Ok(params),

@@ -2,7 +2,7 @@
 //! size 2^-m of every parameter's unit range. Scrambling by the study's seed moves the first point out of the corner.
 
 use super::random::Random;
-use super::{Exhausted, Lattice, Sampler};
+use super::{Costs, Exhausted, Lattice, Sampler};
 use crate::ids::TrialNumber;
 use crate::ledger::Ledger;
 use crate::rng::{Purpose, StreamRng};
@@ -40,7 +40,13 @@ impl Sobol {
 }
 
 impl Sampler for Sobol {
-    fn suggest(&self, space: &SearchSpace, ledger: &Ledger, trial: TrialNumber) -> Result<Params, Exhausted> {
+    fn suggest(
+        &self,
+        space: &SearchSpace,
+        ledger: &Ledger,
+        trial: TrialNumber,
+        _: Option<Costs<'_>>,
+    ) -> Result<Params, Exhausted> {
         let first = u64::from(ledger.started() - ledger.enqueued());
         let mut points = (first..first + PASSED).map(|point| self.point(space, point));
         match points.find(|params| !ledger.is_used(params)) {

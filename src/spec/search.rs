@@ -119,6 +119,9 @@ pub enum SamplerSpec {
     Tpe {
         n_startup: u32,
         n_ei_candidates: u32,
+        /// Whether it weighs what a configuration promises against what it costs.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        cost_aware: bool,
         /// Earlier studies whose results it knows from the start, by name or by the path of their database.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warm_start: Vec<String>,
@@ -137,6 +140,11 @@ impl SamplerSpec {
     /// Whether results change its proposals.
     pub fn learns(&self) -> bool {
         matches!(self, Self::Tpe { .. })
+    }
+
+    /// Whether costs change its proposals.
+    pub fn weighs_costs(&self) -> bool {
+        matches!(self, Self::Tpe { cost_aware: true, .. })
     }
 }
 

@@ -54,7 +54,7 @@ fn random_search_finds_what_theory_expects_of_it() {
 #[test]
 fn tpe_beats_random_search_on_a_recorded_table() {
     let table = Table::read(TABLE).unwrap();
-    let tpe = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, warm_start: Vec::new() };
+    let tpe = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, cost_aware: false, warm_start: Vec::new() };
     let (mean, error) = best(&table, &tpe, 60, 30);
     let random = expected_best(&table, 60);
     assert!(mean - random > 3.0 * error, "{mean} ± {error}, random {random}");

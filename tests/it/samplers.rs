@@ -8,7 +8,8 @@ use hpsearch::space::{Condition, Domain, Parameter, Params, SearchSpace, Value};
 use hpsearch::spec::{Direction, SamplerSpec, SchedulerSpec, StudySpec};
 use std::collections::{BTreeMap, BTreeSet};
 
-const TPE: SamplerSpec = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, warm_start: Vec::new() };
+const TPE: SamplerSpec =
+    SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, cost_aware: false, warm_start: Vec::new() };
 
 fn run<'a>(spec: &StudySpec, curve: &'a dyn Fn(&Params, u32) -> Option<f64>) -> (Simulation<'a>, DoneReason) {
     let mut simulation = Simulation::new(spec, curve);

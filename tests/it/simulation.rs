@@ -435,6 +435,6 @@ pub fn samplers() -> [SamplerSpec; 4] {
         SamplerSpec::Random,
         SamplerSpec::Grid { points: 3 },
         SamplerSpec::Sobol,
-        SamplerSpec::Tpe { n_startup: 5, n_ei_candidates: 8, warm_start: Vec::new() },
+        SamplerSpec::Tpe { n_startup: 5, n_ei_candidates: 8, cost_aware: false, warm_start: Vec::new() },
     ]
 }
