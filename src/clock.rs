@@ -26,6 +26,9 @@ pub fn span(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "?".to_owned();
     }
+    if 0.0005 < seconds && seconds < 0.095 {
+        return format!("{:.0} ms", seconds * 1000.0);
+    }
     if seconds < 59.95 {
         return format!("{seconds:.1} s");
     }

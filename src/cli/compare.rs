@@ -178,7 +178,7 @@ fn courses(
 fn words(pair: &Pair) -> String {
     let names = format!("{} − {}", pair.a, pair.b);
     if let Some(why) = &pair.refused {
-        return format!("{names}: not compared, {why}\n");
+        return format!("{names}: not compared\n  {why}\n");
     }
     let difference = |d: &Difference| {
         let figure = d.difference.map_or_else(|| "undefined".to_owned(), |x| format!("{x:+.4}"));

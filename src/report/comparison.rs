@@ -192,7 +192,7 @@ fn same_images(a: &Side, b: &Side) -> Result<(), String> {
     if ours == theirs {
         return Ok(());
     }
-    Err(format!("their images or the split of them differ (digests {} and {})", ours.short(), theirs.short()))
+    Err(format!("their images or splits differ ({} and {})", ours.short(), theirs.short()))
 }
 
 /// The best trial with its predictions.

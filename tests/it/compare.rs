@@ -85,7 +85,7 @@ fn what_cannot_be_compared_is_refused_in_words() {
     let mut other = side("b", with_best(single(2, 1.3)));
     other.images = Some(Digest::of(b"other images"));
     let why = refused(&first, &other);
-    assert!(why.starts_with("their images or the split of them differ (digests "), "{why}");
+    assert!(why.starts_with("their images or splits differ ("), "{why}");
     other.images = None;
     assert_eq!(refused(&first, &other), "study b has no images on record");
     let mut renamed = single(2, 1.3);
@@ -168,8 +168,8 @@ fn compare_reads_studies_by_name_and_by_path_and_says_what_it_will_not_compare()
     for part in ["Best: largest value of roc_auc", "best so far after epochs", "best so far after time"] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
-    assert!(shown.contains("s − t: best trials on the same 10 validation images"), "{shown}");
-    assert!(shown.contains("s − u: not compared, their images or the split of them differ"), "{shown}");
+    assert!(shown.contains("s − t: best trials on the same 12 validation images"), "{shown}");
+    assert!(shown.contains("s − u: not compared\n  their images or splits differ"), "{shown}");
     assert!(out.join("charts/finalists.png").exists());
     for name in ["s", "t", "u"] {
         let best = "SELECT value, trial, epochs FROM ranking LIMIT 1";
@@ -181,7 +181,7 @@ fn compare_reads_studies_by_name_and_by_path_and_says_what_it_will_not_compare()
 
     let json = bench.command(&["--json", "compare", "s", "t"]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert_eq!(json["comparison"]["pairs"][0]["images"], 10);
+    assert_eq!(json["comparison"]["pairs"][0]["images"], 12);
     assert_eq!(json["comparison"]["studies"][1]["epochs"], 6);
 
     for (studies, code, said) in [

@@ -158,6 +158,7 @@ fn the_documented_defaults_are_the_defaults() {
                 "points",
                 "n_startup",
                 "n_ei_candidates",
+                "cost_aware",
                 "brackets",
                 "epoch_ms",
                 "warmup_epochs",

@@ -110,13 +110,14 @@ fn full(study: &OptunaStudy) -> u32 {
 
 /// How many reports a trial's value stands for, and the value: its own, or its last intermediate one.
 fn result(trial: &OptunaTrial, full: u32) -> Result<(u32, f64), String> {
-    let reports = match trial.state {
+    let own = trial.values.first().copied().flatten();
+    let last = || trial.reports.values().next_back().copied().flatten();
+    let (reports, value) = match trial.state {
         OptunaState::Fail => return Err("it failed".to_owned()),
         OptunaState::Running | OptunaState::Waiting => return Err("it is not finished".to_owned()),
-        OptunaState::Complete => full,
-        OptunaState::Pruned => trial.reports.len() as u32,
+        // An infinite result must not become the last report, which may be finite.
+        OptunaState::Complete => (full, own),
+        OptunaState::Pruned => (trial.reports.len() as u32, own.or_else(last)),
     };
-    let last = || trial.reports.values().next_back().copied().flatten();
-    let value = trial.values.first().copied().flatten().or_else(last).filter(|v| v.is_finite());
-    Ok((reports, value.ok_or("it has no finite value")?))
+    Ok((reports, value.filter(|v| v.is_finite()).ok_or("it has no finite value")?))
 }
