@@ -5,6 +5,7 @@
 
 use crate::digest::Digest;
 use crate::ids::{Epoch, TrialNumber};
+use crate::nn::tensor::little_endian;
 use candle_core::{Device, Tensor};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
@@ -113,7 +114,7 @@ impl Checkpoint {
         let mut data = Vec::with_capacity(self.tensors.len());
         for (name, tensor) in &self.tensors {
             let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
-            data.push((name, tensor.dims().to_vec(), values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()));
+            data.push((name, tensor.dims().to_vec(), little_endian(&values)));
         }
         let format = |source| CheckpointError::Format { path: path.to_owned(), source };
         let mut views = Vec::with_capacity(data.len());

@@ -13,6 +13,16 @@ pub(super) fn values(t: &Tensor) -> Result<Vec<f32>> {
     t.flatten_all()?.to_vec1::<f32>()
 }
 
+/// Values as the bytes of a file: f32, little-endian.
+pub(super) fn little_endian(values: &[f32]) -> Vec<u8> {
+    // Written so that it becomes one copy: flattening an iterator of arrays may go byte by byte.
+    let mut bytes = vec![0; size_of_val(values)];
+    for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+        *bytes = value.to_le_bytes();
+    }
+    bytes
+}
+
 /// Calls `f` with the elements of a tensor in host memory.
 pub(super) fn with_elements<R>(op: &str, t: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
     let (storage, layout) = t.storage_and_layout();

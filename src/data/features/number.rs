@@ -10,7 +10,13 @@ const BLOCK: usize = 512;
 /// Appends encoded values. Those too large for f16 become infinite: see [`too_large`].
 pub(super) fn encode(values: &[f32], precision: CachePrecision, out: &mut Vec<u8>) {
     match precision {
-        CachePrecision::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        CachePrecision::F32 => {
+            let start = out.len();
+            out.resize(start + size_of_val(values), 0);
+            for (bytes, value) in out[start..].as_chunks_mut().0.iter_mut().zip(values) {
+                *bytes = value.to_le_bytes();
+            }
+        }
         CachePrecision::F16 => {
             let mut halves = [f16::ZERO; BLOCK];
             for block in values.chunks(BLOCK) {

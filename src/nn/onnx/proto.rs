@@ -147,7 +147,7 @@ impl TensorProto {
             dims: dims.iter().map(|&n| n as i64).collect(),
             data_type: Element::Float as i32,
             name,
-            raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            raw_data: crate::nn::tensor::little_endian(values),
         }
     }
 }
