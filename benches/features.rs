@@ -10,7 +10,7 @@ use hpsearch::data::features::{FeatureCache, FeatureRequest};
 use hpsearch::data::{ImageRecord, PixelSource, Quiet};
 use hpsearch::digest::Digest;
 use hpsearch::nn::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
-use hpsearch::spec::{AugmentSpec, CachePrecision, PixelScaling, Views, Window};
+use hpsearch::spec::{AugmentSpec, CachePrecision, PixelScaling, Window};
 use std::hint::black_box;
 
 const IMAGES: usize = 256;
@@ -66,7 +66,7 @@ fn reading(c: &mut Criterion) {
     let source = Dots((0..IMAGES).map(record).collect());
     let images: Vec<usize> = (0..IMAGES).collect();
     let augment =
-        AugmentSpec { strength: 0.0, flip: 0.0, rotation: 0.0, brightness: 0.0, edges: 0.0, views: Views::Bank(8) };
+        AugmentSpec { strength: 0.0, flip: 0.0, rotation: 0.0, brightness: 0.0, edges: 0.0, ..AugmentSpec::default() };
     // Rows far apart, as a shuffled epoch asks for them.
     let batch: Vec<usize> = (0..BATCH).map(|i| i * 167 % IMAGES).collect();
     for (name, side, channels, precision, memory) in [

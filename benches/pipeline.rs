@@ -35,8 +35,8 @@ fn rendering(c: &mut Criterion) {
     for (name, draw) in [
         ("original", ViewDraw::original()),
         ("flip", ViewDraw { flip: true, ..ViewDraw::original() }),
-        ("rotation and brightness", ViewDraw { flip: false, angle: 12.0, brightness: 1.1, edges: 0.0 }),
-        ("everything", ViewDraw { flip: true, angle: 12.0, brightness: 1.1, edges: 0.3 }),
+        ("rotation and brightness", ViewDraw { flip: false, angle: 12.0, brightness: 1.1, ..ViewDraw::original() }),
+        ("everything", ViewDraw { flip: true, angle: 12.0, brightness: 1.1, edges: 0.3, ..ViewDraw::original() }),
     ] {
         c.bench_function(&format!("render 299 px grey: {name}"), |b| {
             b.iter(|| render(black_box(&grey), size, 1, &draw, PixelScaling::Symmetric, &mut out))

@@ -37,6 +37,8 @@ pub enum Purpose {
     Synthetic = 11,
     /// Tests only.
     Test = 12,
+    /// The noise of an augmented view; seeded by the view's draw.
+    Noise = 13,
     /// The noise of the synthetic runner; counters: trial, epoch.
     SyntheticTrial = 20,
 }

@@ -22,14 +22,7 @@ pub(super) fn compile(top: &Section<'_>) -> RunnerSpec {
             epochs: top.section("training").whole("epochs", 1, 100_000).unwrap_or(10) as u32,
             ..TrainingSpec::default()
         },
-        augment: AugmentSpec {
-            strength: 0.0,
-            flip: 0.5,
-            rotation: 20.0,
-            brightness: 0.2,
-            edges: 0.3,
-            views: views(&top.section("augment")),
-        },
+        augment: AugmentSpec { views: views(&top.section("augment")), ..AugmentSpec::default() },
     };
     for section in ["network", "head", "training", "augment"] {
         fixed_settings(&top.section(section), &mut settings);

@@ -337,6 +337,27 @@ pub static TABLES: &[Table] = &[
             key("rotation", "number", "`20`", "Largest rotation either way, in degrees."),
             key("brightness", "number", "`0.2`", "Largest relative change of brightness either way."),
             key("edges", "number", "`0.3`", "Largest weight of the edge image that is added."),
+            key("vertical_flip", "number", "`0`", "Probability of a vertical flip: for images without an up or down."),
+            key(
+                "quarter_turns",
+                "number",
+                "`0`",
+                "Probability of a turn by 90, 180 or 270 degrees: for images without an up or down.",
+            ),
+            key("zoom", "number", "`0`", "Largest relative change of size either way."),
+            key("shift", "number", "`0`", "Largest displacement along each axis either way, as a share of the side."),
+            key(
+                "contrast",
+                "number",
+                "`0`",
+                "Largest relative change of contrast, about the image's mean, either way.",
+            ),
+            key(
+                "noise",
+                "number",
+                "`0`",
+                "Largest standard deviation of Gaussian noise, as a share of the range from black to white.",
+            ),
             key(
                 "views",
                 "whole number or `fresh`",

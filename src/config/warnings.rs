@@ -9,6 +9,10 @@ use crate::spec::{
     Views, WeightSource,
 };
 
+/// Settings that the strength of augmentation scales.
+const RANGES: [&str; 10] =
+    ["flip", "rotation", "brightness", "edges", "vertical_flip", "quarter_turns", "zoom", "shift", "contrast", "noise"];
+
 /// Warns about unwise choices in a valid study.
 pub(super) fn warn(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
     search(top, spec);
@@ -238,15 +242,15 @@ fn without_effect(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace)
         }
     }
     if highest(spec, "strength") == 0.0 {
-        for name in ["flip", "rotation", "brightness", "edges"] {
+        for name in RANGES {
             if spec.space.get(name).is_some() {
                 let title = format!("`{name}` changes nothing: the strength of augmentation is 0");
                 top.log.warn(&compiled.place(name), title, "searched in vain").help("set or search `strength`");
             }
         }
     }
-    let nothing = augment.flip == 0.0 && augment.rotation == 0.0 && augment.brightness == 0.0 && augment.edges == 0.0;
-    let searched = ["flip", "rotation", "brightness", "edges"].iter().any(|n| spec.space.get(n).is_some());
+    let nothing = augment.ranges().iter().all(|range| *range == 0.0);
+    let searched = RANGES.iter().any(|n| spec.space.get(n).is_some());
     if spec.space.get("strength").is_some() && nothing && !searched {
         top.log.warn(&compiled.place("strength"), "`strength` changes nothing: every range is 0", "searched in vain");
     }

@@ -267,11 +267,21 @@ fn training_table(training: &TrainingSpec) -> Table {
 }
 
 fn augment_table(augment: &AugmentSpec) -> Table {
-    let AugmentSpec { strength, flip, rotation, brightness, edges, views } = augment;
+    let AugmentSpec { strength, flip, rotation, brightness, edges, views, .. } = augment;
+    let AugmentSpec { vertical_flip, quarter_turns, zoom, shift, contrast, noise, .. } = augment;
     let mut table = Table::new();
     let numbers =
         [("strength", strength), ("flip", flip), ("rotation", rotation), ("brightness", brightness), ("edges", edges)];
     numbers.into_iter().for_each(|(key, x)| put(&mut table, key, *x));
+    let further = [
+        ("vertical_flip", vertical_flip),
+        ("quarter_turns", quarter_turns),
+        ("zoom", zoom),
+        ("shift", shift),
+        ("contrast", contrast),
+        ("noise", noise),
+    ];
+    further.into_iter().filter(|(_, x)| **x != 0.0).for_each(|(key, x)| put(&mut table, key, *x));
     match views {
         Views::Bank(n) => put(&mut table, "views", *n),
         Views::Fresh => put(&mut table, "views", "fresh"),

@@ -19,7 +19,7 @@ pub struct NetworkKey {
 pub struct FrozenKey {
     network: NetworkKey,
     scaling: &'static str,
-    views: Option<([u64; 5], u32)>,
+    views: Option<(Vec<u64>, u32)>,
     cut: usize,
     pooled: bool,
     half: bool,
@@ -88,19 +88,14 @@ impl NetworkSpec {
 }
 
 impl AugmentSpec {
-    /// What determines the view with a given number: part of keys on disk. `None`: every view is the original image.
-    pub fn ranges_key(&self) -> Option<[u64; 5]> {
-        let &Self {
-            strength,
-            flip,
-            rotation,
-            brightness,
-            edges,
-            // Decides which views are used, not what they look like.
-            views: _,
-        } = self;
-        let off = strength == 0.0 || [flip, rotation, brightness, edges].iter().all(|range| *range == 0.0);
-        (!off).then(|| [strength, flip, rotation, brightness, edges].map(f64::to_bits))
+    /// What determines the view with a given number, as exact bits: part of keys on disk. `None`: every view is the
+    /// original image. Ranges that came later are left out where all of them are 0, which leaves older keys as they were.
+    pub fn ranges_key(&self) -> Option<Vec<u64>> {
+        const FIRST: usize = 4;
+        let ranges = self.ranges();
+        let used = if ranges[FIRST..].iter().all(|range| *range == 0.0) { FIRST } else { ranges.len() };
+        (!self.is_off())
+            .then(|| std::iter::once(self.strength).chain(ranges.into_iter().take(used)).map(f64::to_bits).collect())
     }
 }
 

@@ -195,6 +195,12 @@ pub static SETTINGS: &[Setting] = &[
     real("rotation", "augment", Bounds::closed(0.0, 180.0), |s, x| s.augment.rotation = x),
     real("brightness", "augment", Bounds::below(0.0, 1.0), |s, x| s.augment.brightness = x),
     real("edges", "augment", Bounds::UNIT, |s, x| s.augment.edges = x),
+    real("vertical_flip", "augment", Bounds::UNIT, |s, x| s.augment.vertical_flip = x),
+    real("quarter_turns", "augment", Bounds::UNIT, |s, x| s.augment.quarter_turns = x),
+    real("zoom", "augment", Bounds::below(0.0, 1.0), |s, x| s.augment.zoom = x),
+    real("shift", "augment", Bounds::below(0.0, 1.0), |s, x| s.augment.shift = x),
+    real("contrast", "augment", Bounds::below(0.0, 1.0), |s, x| s.augment.contrast = x),
+    real("noise", "augment", Bounds::UNIT, |s, x| s.augment.noise = x),
 ];
 
 /// Why a value cannot be a setting.

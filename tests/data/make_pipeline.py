@@ -34,23 +34,32 @@ def resized():
 def augmented():
     size = 24
     source = picture(size, size)[:, :, 0].astype(np.float64)
-    for flip, angle, brightness, edges in [
-        (False, 13.7, 1.0, 0.0), (True, -20.0, 1.0, 0.0), (False, 0.0, 1.25, 0.0), (False, 0.0, 0.8, 0.35),
-        (True, 0.0, 1.1, 0.2), (True, 17.3, 0.9, 0.4), (False, 90.0, 1.0, 0.0), (True, 180.0, 1.0, 0.1),
+    plain = (1.0, (0.0, 0.0), 1.0)
+    for flip, angle, brightness, edges, zoom, shift, contrast in [
+        (False, 13.7, 1.0, 0.0, *plain), (True, -20.0, 1.0, 0.0, *plain), (False, 0.0, 1.25, 0.0, *plain),
+        (False, 0.0, 0.8, 0.35, *plain), (True, 0.0, 1.1, 0.2, *plain), (True, 17.3, 0.9, 0.4, *plain),
+        (False, 90.0, 1.0, 0.0, *plain), (True, 180.0, 1.0, 0.1, *plain), (False, 270.0, 1.0, 0.0, *plain),
+        (False, 0.0, 1.0, 0.0, 1.3, (0.0, 0.0), 1.0), (False, 0.0, 1.0, 0.0, 0.7, (0.0, 0.0), 1.0),
+        (False, 0.0, 1.0, 0.0, 1.0, (0.125, -0.25), 1.0), (False, 0.0, 1.2, 0.3, 1.0, (0.0, 0.0), 0.6),
+        (True, 0.0, 1.0, 0.0, 1.0, (0.0, 0.0), 1.4), (True, 31.0, 0.9, 0.2, 1.15, (-0.11, 0.07), 1.2),
     ]:
         sobel = np.hypot(ndimage.sobel(source, 0, mode="nearest"), ndimage.sobel(source, 1, mode="nearest")) / 4
         lit = np.minimum((source + edges * sobel) * brightness, 255)
+        pivot = brightness * source.mean()
+        lit = np.clip(pivot + contrast * (lit - pivot), 0, 255) if contrast != 1 else lit
         if flip:
             lit = lit[:, ::-1]
         # An output pixel looks back, so the matrix turns the other way; rows run downwards.
         turn = np.deg2rad(angle)
-        matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+        matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / zoom
         centre = np.full(2, (size - 1) / 2)
-        view = ndimage.affine_transform(lit, matrix, centre - matrix @ centre, order=1, mode="nearest")
+        moved = np.array([shift[1], shift[0]]) * size
+        view = ndimage.affine_transform(lit, matrix, centre - matrix @ (centre + moved), order=1, mode="nearest")
         if angle == 90.0:
             assert np.allclose(view, np.rot90(lit)), "counter-clockwise as seen"
         yield {
             "flip": flip, "angle": angle, "brightness": brightness, "edges": edges, "size": size,
+            "zoom": zoom, "shift": shift, "contrast": contrast,
             "view": [round(v, 4) for v in view.ravel().tolist()],
         }
 

@@ -29,6 +29,9 @@ struct Augmented {
     angle: f64,
     brightness: f64,
     edges: f64,
+    zoom: f64,
+    shift: [f64; 2],
+    contrast: f64,
     size: usize,
     view: Vec<f64>,
 }
@@ -82,7 +85,16 @@ fn sixteen_bits_are_scaled_over_their_full_range() {
 #[test]
 fn augmented_views_agree_with_scipy() {
     for case in figures().augmented {
-        let draw = ViewDraw { flip: case.flip, angle: case.angle, brightness: case.brightness, edges: case.edges };
+        let draw = ViewDraw {
+            flip: case.flip,
+            angle: case.angle,
+            zoom: case.zoom,
+            shift: case.shift,
+            brightness: case.brightness,
+            edges: case.edges,
+            contrast: case.contrast,
+            ..ViewDraw::original()
+        };
         let grey = picture(case.size as u32, case.size as u32, 1);
         let mut view = vec![0f32; grey.len() * 3];
         render(&grey, case.size, 1, &draw, PixelScaling::Unit, &mut view);
@@ -96,10 +108,55 @@ fn augmented_views_agree_with_scipy() {
 }
 
 #[test]
+fn right_angles_only_move_pixels() {
+    let size = 17;
+    let grey = picture(size as u32, size as u32, 1);
+    let view = |flip, angle| {
+        let mut out = vec![0f32; size * size * 3];
+        let draw = ViewDraw { flip, angle, ..ViewDraw::original() };
+        render(&grey, size, 1, &draw, PixelScaling::Unit, &mut out);
+        out.iter().step_by(3).map(|v| (v * 255.0).round() as u8).collect::<Vec<u8>>()
+    };
+    let end = size - 1;
+    let moved = |from: fn(usize, usize, usize) -> (usize, usize)| {
+        let places = (0..size).flat_map(|y| (0..size).map(move |x| (x, y)));
+        places.map(|(x, y)| from(x, y, end)).map(|(x, y)| grey[y * size + x]).collect::<Vec<u8>>()
+    };
+    // Counter-clockwise as seen: the right edge becomes the upper one.
+    assert_eq!(view(false, 90.0), moved(|x, y, end| (end - y, x)));
+    assert_eq!(view(false, 180.0), moved(|x, y, end| (end - x, end - y)));
+    assert_eq!(view(false, -90.0), moved(|x, y, end| (y, end - x)));
+    assert_eq!(view(true, 180.0), moved(|x, y, end| (x, end - y)), "a vertical flip");
+    assert_eq!(view(false, 360.0), grey);
+}
+
+#[test]
+fn noise_has_its_deviation_and_belongs_to_its_seed() {
+    let size = 64;
+    let view = |noise, noise_seed, level, channels: usize| {
+        let mut out = vec![0f32; size * size * 3];
+        let draw = ViewDraw { noise, noise_seed, ..ViewDraw::original() };
+        render(&vec![level; size * size * channels], size, channels, &draw, PixelScaling::Unit, &mut out);
+        out
+    };
+    let grey = view(0.1, 5, 128, 1);
+    assert_eq!(grey, view(0.1, 5, 128, 1));
+    assert_ne!(grey, view(0.1, 6, 128, 1));
+    assert!(grey.chunks_exact(3).all(|p| p[0] == p[1] && p[1] == p[2]), "grey stays grey");
+    assert!(view(0.1, 5, 128, 3).chunks_exact(3).all(|p| p[0] != p[1] && p[1] != p[2]));
+    let (n, level) = ((size * size) as f64, 128.0 / 255.0);
+    let far: Vec<f64> = grey.iter().step_by(3).map(|&v| f64::from(v) - level).collect();
+    // Four standard errors: of the mean 0.1 / 64, of the deviation 0.1 / sqrt(2 n).
+    assert!((far.iter().sum::<f64>() / n).abs() < 0.00625);
+    assert!(((far.iter().map(|x| x * x).sum::<f64>() / n).sqrt() - 0.1).abs() < 0.0045);
+    assert!(view(1.0, 5, 250, 1).iter().all(|v| (0.0..=1.0).contains(v)), "clipped");
+}
+
+#[test]
 fn a_colour_image_is_augmented_channel_by_channel() {
     let size = 24;
     let rgb = picture(size as u32, size as u32, 3);
-    let draw = ViewDraw { flip: true, angle: 11.0, brightness: 1.1, edges: 0.3 };
+    let draw = ViewDraw { flip: true, angle: 11.0, brightness: 1.1, edges: 0.3, ..ViewDraw::original() };
     let mut view = vec![0f32; rgb.len()];
     render(&rgb, size, 3, &draw, PixelScaling::Imagenet, &mut view);
     for c in 0..3 {
@@ -134,7 +191,7 @@ fn flipping_twice_changes_nothing_and_once_mirrors() {
     for angle in [0.0, 12.0] {
         let view = |pixels: &[u8], flip| {
             let mut out = vec![0f32; size * size * 3];
-            let draw = ViewDraw { flip, angle, brightness: 0.9, edges: 0.2 };
+            let draw = ViewDraw { flip, angle, brightness: 0.9, edges: 0.2, ..ViewDraw::original() };
             render(pixels, size, 1, &draw, PixelScaling::Symmetric, &mut out);
             out
         };
@@ -148,7 +205,7 @@ fn flipping_twice_changes_nothing_and_once_mirrors() {
 #[test]
 fn a_single_pixel_survives_every_augmentation() {
     let mut out = [0f32; 3];
-    let draw = ViewDraw { flip: true, angle: 33.0, brightness: 1.5, edges: 0.5 };
+    let draw = ViewDraw { flip: true, angle: 33.0, brightness: 1.5, edges: 0.5, ..ViewDraw::original() };
     render(&[100], 1, 1, &draw, PixelScaling::Unit, &mut out);
     assert_eq!(out, [150.0 / 255.0; 3]);
 }

@@ -2,8 +2,9 @@
 //!
 //! Definition: every source pixel p becomes `min((p + w s) b, 255)`, where s is the Sobel magnitude there (a quarter of
 //! the length of the two 3x3 responses, so that a straight step of height h gives h) with replicated borders, w the
-//! edge weight and b the brightness. That picture is mirrored if asked, rotated about its centre with bilinear
-//! interpolation, and scaled as the weights expect.
+//! edge weight and b the brightness. Contrast c then makes of a value v `m + c (v - m)`, from 0 to 255, where m is b times
+//! the mean of the image's pixels. That picture is mirrored if asked, rotated and enlarged about its centre and displaced,
+//! with bilinear interpolation; noise is added, from 0 to 255; and it is scaled as the weights expect.
 //!
 //! Beyond the border the nearest pixel is repeated, which adds no structure. Black corners would reveal the angle to
 //! the network and add a strong edge; reflection would copy ribs, markers and opacities to places that the label does
@@ -12,6 +13,7 @@
 //! Edges are computed before the rotation, so the border of the picture never becomes one.
 
 use super::ViewDraw;
+use crate::rng::{Purpose, StreamRng};
 use crate::spec::PixelScaling;
 use std::cell::RefCell;
 
@@ -49,7 +51,15 @@ fn render_channels<const C: usize>(
     }
     ADJUSTED.with_borrow_mut(|adjusted| {
         adjust::<C>(pixels, size, draw, adjusted);
-        rotate::<C>(adjusted, size, draw, &scale, out);
+        if draw.contrast != 1.0 {
+            stretch(pixels, draw, adjusted);
+        }
+        if draw.noise > 0.0 {
+            transform::<C>(adjusted, size, draw, out, |_, value| value);
+            add_noise::<C>(draw, &scale, out);
+        } else {
+            transform::<C>(adjusted, size, draw, out, |c, value| scale.at(c, value));
+        }
     });
 }
 
@@ -148,12 +158,53 @@ fn highlight<const C: usize>(
     }
 }
 
+/// Sine and cosine of an angle in degrees, exact at right angles: such turns only move pixels.
+fn sin_cos(degrees: f64) -> (f64, f64) {
+    match degrees.rem_euclid(360.0) {
+        0.0 => (0.0, 1.0),
+        90.0 => (1.0, 0.0),
+        180.0 => (0.0, -1.0),
+        270.0 => (-1.0, 0.0),
+        _ => degrees.to_radians().sin_cos(),
+    }
+}
+
 /// Pixels per block: their source positions are computed by vector instructions, then read one by one.
 const BLOCK: usize = 64;
 
-/// Mirror, rotation and scaling of the adjusted picture.
-fn rotate<const C: usize>(adjusted: &[f32], size: usize, draw: &ViewDraw, scale: &Scale, out: &mut [f32]) {
-    let (sin, cos) = draw.angle.to_radians().sin_cos();
+/// Changes the contrast of the adjusted picture about its mean.
+fn stretch(pixels: &[u8], draw: &ViewDraw, adjusted: &mut [f32]) {
+    let mean = pixels.iter().map(|&p| u64::from(p)).sum::<u64>() as f64 / pixels.len() as f64;
+    let (mean, contrast) = ((mean * draw.brightness) as f32, draw.contrast as f32);
+    for value in adjusted {
+        *value = (mean + contrast * (*value - mean)).clamp(0.0, 255.0);
+    }
+}
+
+/// Adds noise to a view of values from 0 to 255, one draw a pixel and channel of the source, and scales it.
+fn add_noise<const C: usize>(draw: &ViewDraw, scale: &Scale, out: &mut [f32]) {
+    let mut rng = StreamRng::keyed(draw.noise_seed, Purpose::Noise, &[]);
+    let deviation = 255.0 * draw.noise as f32;
+    for pixel in out.chunks_exact_mut(3) {
+        let mut noise = [0f32; C];
+        noise.fill_with(|| deviation * rand_distr::Distribution::<f32>::sample(&rand_distr::StandardNormal, &mut rng));
+        for (c, value) in pixel.iter_mut().enumerate() {
+            *value = scale.at(c, (*value + noise[c % C]).clamp(0.0, 255.0));
+        }
+    }
+}
+
+/// Mirror, rotation, zoom and displacement of the adjusted picture; `store` makes the view's value of a channel's.
+fn transform<const C: usize>(
+    adjusted: &[f32],
+    size: usize,
+    draw: &ViewDraw,
+    out: &mut [f32],
+    store: impl Fn(usize, f32) -> f32,
+) {
+    let (sin, cos) = sin_cos(draw.angle);
+    let (sin, cos) = (sin / draw.zoom, cos / draw.zoom);
+    let [right, down] = draw.shift.map(|share| share * size as f64);
     let centre = (size as f64 - 1.0) / 2.0;
     let last = size as f32 - 1.0;
     let stride = (size + 1) * C;
@@ -161,10 +212,10 @@ fn rotate<const C: usize>(adjusted: &[f32], size: usize, draw: &ViewDraw, scale:
     let (step_x, step_y) = (if draw.flip { -cos } else { cos } as f32, sin as f32);
     let (mut place, mut fx, mut fy) = ([0u32; BLOCK], [0f32; BLOCK], [0f32; BLOCK]);
     for (y, to) in out.chunks_exact_mut(size * 3).enumerate() {
-        let dy = y as f64 - centre;
-        let x = -centre * cos - dy * sin;
+        let dy = y as f64 - centre - down;
+        let x = -(centre + right) * cos - dy * sin;
         let start_x = (centre + if draw.flip { -x } else { x }) as f32;
-        let start_y = (centre - centre * sin + dy * cos) as f32;
+        let start_y = (centre - (centre + right) * sin + dy * cos) as f32;
         for (block, to) in to.chunks_mut(BLOCK * 3).enumerate() {
             for i in 0..BLOCK {
                 let step = (block * BLOCK + i) as f32;
@@ -184,7 +235,7 @@ fn rotate<const C: usize>(adjusted: &[f32], size: usize, draw: &ViewDraw, scale:
                     *v = above + (below - above) * fy[i];
                 }
                 for (c, t) in to.iter_mut().enumerate() {
-                    *t = scale.at(c, value[c % C]);
+                    *t = store(c, value[c % C]);
                 }
             }
         }

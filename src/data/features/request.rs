@@ -80,9 +80,8 @@ pub struct Shelved {
     pub window: Window,
     /// Scaling of their pixels.
     pub scaling: PixelScaling,
-    /// Seed, number of the view, and strength, flip, rotation, brightness, edges as exact bits; `None` for the
-    /// original.
-    pub view: Option<(u64, u32, [u64; 5])>,
+    /// Seed, number of the view, and [`AugmentSpec::ranges_key`]; `None` for the original.
+    pub view: Option<(u64, u32, Vec<u64>)>,
 }
 
 fn version() -> (String, String, u32) {

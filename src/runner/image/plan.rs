@@ -70,10 +70,8 @@ impl Planner<'_> {
     /// The view of an image that is visited for the `occurrence`-th time in an epoch. Not keyed by the fold: folds
     /// share their views, and so their cached features.
     fn view(&self, epoch: Epoch, image: usize, occurrence: u64) -> View {
-        let a = self.augment;
-        let nothing = a.strength == 0.0 || [a.flip, a.rotation, a.brightness, a.edges].iter().all(|r| *r == 0.0);
-        match a.views {
-            _ if nothing => View::Original,
+        match self.augment.views {
+            _ if self.augment.is_off() => View::Original,
             Views::Fresh => View::Fresh { trial: self.trial, epoch },
             Views::Bank(views) => {
                 let counters = [u64::from(self.trial.0), u64::from(epoch.0), image as u64, occurrence];
@@ -117,7 +115,7 @@ mod tests {
     }
 
     fn augment(strength: f64, views: Views) -> AugmentSpec {
-        AugmentSpec { strength, flip: 0.5, rotation: 20.0, brightness: 0.2, edges: 0.2, views }
+        AugmentSpec { strength, views, ..AugmentSpec::default() }
     }
 
     const TRAIN: [usize; 9] = [3, 5, 8, 9, 12, 20, 21, 22, 40];

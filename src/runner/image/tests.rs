@@ -73,8 +73,7 @@ fn study() -> StudySpec {
         imbalance: ImbalancePolicy::Weights,
         ..TrainingSpec::default()
     };
-    let augment =
-        AugmentSpec { strength: 0.0, flip: 0.5, rotation: 20.0, brightness: 0.2, edges: 0.3, views: Views::Bank(3) };
+    let augment = AugmentSpec { views: Views::Bank(3), ..AugmentSpec::default() };
     StudySpec {
         name: "test".to_owned(),
         seed: 11,

@@ -51,6 +51,12 @@ fn every_part_of_the_key_counts() {
         with(|a| a.rotation = 10.0),
         with(|a| a.brightness = 0.1),
         with(|a| a.edges = 0.1),
+        with(|a| a.vertical_flip = 0.1),
+        with(|a| a.quarter_turns = 0.1),
+        with(|a| a.zoom = 0.1),
+        with(|a| a.shift = 0.1),
+        with(|a| a.contrast = 0.1),
+        with(|a| a.noise = 0.1),
     ];
     let mut others = vec![
         FeatureRequest { weights: Digest::of(b"other"), ..base },

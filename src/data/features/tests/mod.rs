@@ -184,6 +184,7 @@ impl Bench {
             brightness: 0.3,
             edges: 0.4,
             views: Views::Bank(8),
+            ..AugmentSpec::default()
         };
         Self {
             net: Net::new(),

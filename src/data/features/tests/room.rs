@@ -128,7 +128,7 @@ fn statistics_count_shelves_rows_and_files() {
     assert_eq!((new.rows, new.in_use), (2, true));
     let holds = new.holds.as_ref().unwrap();
     assert!(holds.pooled && holds.cut == 3 && holds.view.is_none());
-    assert_eq!(old.holds.as_ref().unwrap().view.unwrap().1, 6);
+    assert_eq!(old.holds.as_ref().unwrap().view.as_ref().unwrap().1, 6);
     drop(held);
 }
 

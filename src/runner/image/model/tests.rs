@@ -69,6 +69,7 @@ fn settings(figures: &Value, case: &Value) -> TrialSettings {
             brightness: 0.0,
             edges: 0.0,
             views: Views::Bank(1),
+            ..AugmentSpec::default()
         },
     }
 }
