@@ -75,7 +75,8 @@ impl Engine {
 
     /// The sampler's proposal for a new trial that begins with so many epochs.
     fn suggest(&self, trial: TrialNumber, epochs: u32) -> Result<Params, Exhausted> {
-        let cost = |params: &Params| self.purse.price(params, epochs).map_or(0, |price| price.of(epochs));
+        let least = self.purse.least(epochs);
+        let cost = |params: &Params| self.purse.price(params, epochs).map_or(0, |price| price.of(epochs) + least);
         let costs = (self.spec.sampler.weighs_costs() && self.purse.has_prices())
             .then(|| Costs { of: &cost, left: self.budget_left() });
         self.sampler.suggest(&self.spec.space, &self.ledger, trial, costs)
@@ -86,7 +87,8 @@ impl Engine {
     fn budget_left(&self) -> f64 {
         let share = match self.work_budget() {
             Some(budget) => {
-                let issued = self.orders.iter().filter_map(|order| Some(order.price?.of(order.length()))).sum::<u64>();
+                let least = |order: &super::OrderProgress| self.purse.least(order.length());
+                let issued = self.orders.iter().filter_map(|o| Some(o.price?.of(o.length()) + least(o))).sum::<u64>();
                 issued as f64 / budget.max(1) as f64
             }
             None => self.trials.len() as f64 / f64::from(self.planned.max(1)),

@@ -1,6 +1,8 @@
 //! What orders cost, in units that do not depend on the machine, so that a budget of work is spent alike everywhere.
 
 use super::Engine;
+use crate::ids::TrialNumber;
+use crate::sampler::drawn;
 use crate::space::Params;
 use crate::spec::FrozenKey;
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,8 @@ pub trait Prices: fmt::Debug + Send + Sync {
 pub(super) struct Purse {
     prices: Option<Arc<dyn Prices>>,
     paid: Paid,
+    /// Mega-operations of an epoch below which cheaper is no better, where the sampler weighs costs.
+    least: u64,
     /// Mega-operations of finished orders as trained, of open ones as issued.
     pub(super) charged: u64,
     /// Mega-operations a second, as measured when the study began.
@@ -59,6 +63,13 @@ impl Purse {
         Some(self.prices.as_ref()?.price(params, epochs, &self.paid))
     }
 
+    /// What orders of so many epochs count for above their price when costs are weighed: four times the mean price of random
+    /// configurations. Without it the cheapest corner of a space is drawn without end, as its trials take next to nothing
+    /// from the budget, and the best of thousands of noisy values is a lucky one (docs/quality.md has the figures).
+    pub(super) fn least(&self, epochs: u32) -> u64 {
+        self.least.saturating_mul(u64::from(epochs))
+    }
+
     /// Notes what an issued order shares with later ones.
     pub(super) fn share(&mut self, params: &Params, epochs: u32) {
         if let Some(shared) = self.prices.as_ref().and_then(|prices| prices.shared(params)) {
@@ -72,6 +83,10 @@ impl Engine {
     pub fn set_prices(&mut self, prices: Arc<dyn Prices>) {
         self.purse.prices = Some(prices);
         self.purse.paid.clear();
+        let (space, seed) = (&self.spec.space, self.spec.seed);
+        let epoch = |i| u128::from(self.purse.price(&drawn(space, seed, TrialNumber(i), 0), 1).map_or(0, |p| p.epoch));
+        const SAMPLE: u32 = 64;
+        self.purse.least = ((0..SAMPLE).map(epoch).sum::<u128>() * 4 / u128::from(SAMPLE)) as u64;
         for i in 0..self.orders.len() {
             let order = &self.orders[i];
             let (params, epochs) = (self.trials[order.trial.0 as usize].params.clone(), order.length());
