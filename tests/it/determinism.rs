@@ -1,9 +1,12 @@
 //! The sequence of work orders and the results are the same for every number of workers, every order in which results
 //! arrive, and through kills of workers and of the coordinator.
 
-use crate::simulation::{Conditions, Database, Simulation, mixed_space, replay, rugged, samplers, schedulers, study};
+use crate::simulation::{
+    COST_AWARE, Conditions, Database, Simulation, mixed_space, replay, rugged, samplers, schedulers, study,
+};
+use hpsearch::engine::DoneReason;
 use hpsearch::rng::{Purpose, StreamRng};
-use hpsearch::spec::{Direction, SamplerSpec, SchedulerSpec, StudySpec};
+use hpsearch::spec::{Direction, SamplerSpec, SchedulerSpec, StudySpec, WorkBudget};
 
 /// Whether the database is compared in every simulated run, not only in every twelfth.
 fn exhaustive() -> bool {
@@ -16,7 +19,8 @@ fn same_every_way(spec: &StudySpec, runs: u64) {
     let mut straight = Simulation::new(spec, &rugged);
     let reason = straight.run(&Conditions::STRAIGHT);
     let (orders, results) = (straight.orders(), straight.results());
-    assert!(straight.states().keys().all(|s| ["Complete", "Stopped", "Failed"].contains(&s.as_str())), "{what}");
+    let ended = straight.states().keys().all(|s| ["Complete", "Stopped", "Failed"].contains(&s.as_str()));
+    assert!(ended || reason == DoneReason::WorkBudget, "{what}: a larger budget would go on");
     let mut rng = StreamRng::keyed(runs, Purpose::Test, &[7]);
     for seed in 0..runs {
         let how = Conditions {
@@ -80,6 +84,21 @@ fn sobol_gives_one_order_sequence_with_every_scheduler() {
 #[test]
 fn tpe_gives_one_order_sequence_with_every_scheduler() {
     pairs(3, 60);
+}
+
+#[test]
+fn cost_aware_tpe_gives_one_order_sequence_with_every_scheduler() {
+    pairs(4, 60);
+}
+
+#[test]
+fn cost_aware_tpe_gives_one_order_sequence_within_a_budget_of_work() {
+    let mut spec =
+        study(mixed_space(), COST_AWARE, SchedulerSpec::Asha { min_resource: 1, reduction_factor: 3 }, 90, 9);
+    spec.budget.work = Some(WorkBudget::GigaOperations(2000));
+    same_every_way(&spec, 60);
+    let mut simulation = Simulation::new(&spec, &rugged);
+    assert_eq!(simulation.run(&Conditions::STRAIGHT), DoneReason::WorkBudget);
 }
 
 #[test]

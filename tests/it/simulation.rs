@@ -2,15 +2,17 @@
 //! coordinator. Objectives are functions of (configuration, epoch), so a study's results depend on its orders alone.
 
 use hpsearch::engine::{
-    DoneReason, Engine, EpochReport, Event, FailureClass, FileRef, Plan, Retry, TrialProgress, TrialState, WorkOrder,
+    DoneReason, Engine, EpochReport, Event, FailureClass, FileRef, Paid, Plan, Price, Prices, Retry, TrialProgress,
+    TrialState, WorkOrder,
 };
 use hpsearch::history::{History, Row, Tables};
 use hpsearch::ids::{Epoch, OrderId, TrialNumber};
 use hpsearch::rng::{Purpose, StreamRng};
 use hpsearch::space::{Condition, Domain, Parameter, Params, SearchSpace, Value};
-use hpsearch::spec::{FailurePolicies, SamplerSpec, SchedulerSpec, StudySpec};
+use hpsearch::spec::{FailurePolicies, FrozenKey, SamplerSpec, SchedulerSpec, StudySpec};
 use hpsearch::store::{Claim, Reader, Store, in_folder};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 /// The objective of a configuration after an epoch; `None`: undefined.
 pub type Curve<'a> = &'a dyn Fn(&Params, u32) -> Option<f64>;
@@ -118,7 +120,7 @@ pub struct Simulation<'a> {
 impl<'a> Simulation<'a> {
     pub fn new(spec: &StudySpec, curve: Curve<'a>) -> Self {
         Self {
-            engine: Engine::new(spec),
+            engine: priced(spec, Engine::new(spec)),
             history: History::new(spec),
             tables: Tables::default(),
             database: None,
@@ -414,6 +416,27 @@ pub fn replay(spec: &StudySpec, log: &[Event]) -> Engine {
     for event in log {
         engine.apply(event).unwrap_or_else(|e| panic!("failed to {e}\n{event:?}"));
     }
+    priced(spec, engine)
+}
+
+/// Prices by number of layers, 1 to 343, where the study weighs costs.
+#[derive(Debug)]
+struct ByLayers;
+
+impl Prices for ByLayers {
+    fn shared(&self, _: &Params) -> Option<FrozenKey> {
+        None
+    }
+
+    fn price(&self, params: &Params, _: u32, _: &Paid) -> Price {
+        Price { once: 500, epoch: 1000 * params.int("layers").unwrap_or(1).pow(3) as u64 }
+    }
+}
+
+fn priced(spec: &StudySpec, mut engine: Engine) -> Engine {
+    if spec.sampler.weighs_costs() {
+        engine.set_prices(Arc::new(ByLayers));
+    }
     engine
 }
 
@@ -429,12 +452,17 @@ pub fn schedulers() -> [SchedulerSpec; 6] {
     ]
 }
 
+/// A TPE that weighs costs.
+pub const COST_AWARE: SamplerSpec =
+    SamplerSpec::Tpe { n_startup: 5, n_ei_candidates: 8, cost_aware: true, warm_start: Vec::new() };
+
 /// Every sampler.
-pub fn samplers() -> [SamplerSpec; 4] {
+pub fn samplers() -> [SamplerSpec; 5] {
     [
         SamplerSpec::Random,
         SamplerSpec::Grid { points: 3 },
         SamplerSpec::Sobol,
         SamplerSpec::Tpe { n_startup: 5, n_ei_candidates: 8, cost_aware: false, warm_start: Vec::new() },
+        COST_AWARE,
     ]
 }
