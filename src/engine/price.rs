@@ -123,8 +123,9 @@ mod tests {
     use super::*;
     use crate::engine::{DoneReason, EpochReport, Event, FailureClass, Outcome, Plan};
     use crate::ids::Epoch;
+    use crate::sampler::{self, Costs};
     use crate::space::{Domain, Parameter, SearchSpace, Value};
-    use crate::spec::{SchedulerSpec, StudySpec, WorkBudget};
+    use crate::spec::{SamplerSpec, SchedulerSpec, StudySpec, WorkBudget};
 
     /// An epoch costs as many giga-operations as the parameter says; what is once costs 10 for the first trial.
     #[derive(Debug)]
@@ -185,6 +186,32 @@ mod tests {
             };
             tell(engine, Event::OrderFinished { order: id, outcome, unix_ms: 0 });
         }
+    }
+
+    #[test]
+    fn costs_weigh_less_as_the_budget_is_spent_and_nothing_at_its_end() {
+        let tpe =
+            |cost_aware| SamplerSpec::Tpe { n_startup: 5, n_ei_candidates: 24, cost_aware, warm_start: Vec::new() };
+        let mut spec = study(WorkBudget::GigaOperations(100_000));
+        spec.space.parameters[0].domain = Domain::Int { low: 1, high: 9, step: 1, log: false };
+        spec.budget.n_trials = Some(20);
+        let mut engine = Engine::new(&spec);
+        engine.set_prices(prices());
+        played(&mut engine);
+        let of = |params: &Params| params.int("x").unwrap() as u64 * 1000;
+        let trial = TrialNumber(20);
+        let mut sums = [0; 3];
+        for seed in 0..40 {
+            let chosen = |cost_aware, costs| {
+                sampler::build(&tpe(cost_aware), &spec.space, seed).suggest(&spec.space, &engine.ledger, trial, costs)
+            };
+            let plain = chosen(false, None).unwrap();
+            assert_eq!(plain, chosen(true, Some(Costs { of: &of, left: 0.0 })).unwrap());
+            for (sum, left) in sums.iter_mut().zip([1.0, 0.5, 0.0]) {
+                *sum += chosen(true, Some(Costs { of: &of, left })).unwrap().int("x").unwrap();
+            }
+        }
+        assert!(sums[0] < sums[1] && sums[1] < sums[2], "{sums:?}");
     }
 
     #[test]

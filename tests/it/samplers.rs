@@ -262,10 +262,10 @@ fn workers_that_ask_tpe_at_the_same_time_are_sent_to_different_places() {
 }
 
 #[test]
-fn where_all_promise_alike_a_cost_aware_search_takes_the_cheap_and_less_so_as_the_budget_is_spent() {
+fn where_all_promise_alike_a_cost_aware_search_takes_the_cheap() {
     // Prices grow with the cube of the layers, 1 to 7; values do not depend on them.
     let curve = |params: &Params, _: u32| Some(-params.float("dropout")?);
-    let (mut plain, mut early, mut late) = (0, 0, 0);
+    let (mut plain, mut aware) = (0, 0);
     let layers = |simulation: &Simulation<'_>| -> Vec<i64> {
         simulation.engine.trials().map(|t| t.params.int("layers").unwrap()).collect()
     };
@@ -274,14 +274,11 @@ fn where_all_promise_alike_a_cost_aware_search_takes_the_cheap_and_less_so_as_th
         spec.seed = seed;
         plain += layers(&run(&spec, &curve).0)[..20].iter().sum::<i64>();
         spec.sampler = COST_AWARE;
-        let chosen = layers(&run(&spec, &curve).0);
-        early += chosen[..20].iter().sum::<i64>();
-        late += chosen[20..].iter().sum::<i64>();
+        aware += layers(&run(&spec, &curve).0)[..20].iter().sum::<i64>();
     }
     // Random layers have a mean of 4: 1600 in 20 trials of 20 seeds, within 4 of 45.
     assert!((1420..=1780).contains(&plain), "{plain}");
-    assert!(early < 1420, "{early}");
-    assert!(late > early + 50, "{early} {late}");
+    assert!(aware < 1420, "{aware}");
 }
 
 #[test]
