@@ -1,4 +1,6 @@
-"""Scores an image with a model that `hpsearch export --out` wrote, in PyTorch: python load_export.py FOLDER IMAGE..."""
+"""Scores an image with a model that `hpsearch export --out` wrote, in PyTorch: python load_export.py FOLDER IMAGE...
+
+For JPEG and PNG of 8 bits a sample; what DICOM files and 16-bit PNG need before that is `window` in the card."""
 import json, sys, torch, torchvision
 from PIL import Image
 from safetensors.torch import load_file
