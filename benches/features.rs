@@ -9,7 +9,7 @@ use hpsearch::data::augment::View;
 use hpsearch::data::features::{FeatureCache, FeatureRequest};
 use hpsearch::data::{ImageRecord, PixelSource, Quiet};
 use hpsearch::digest::Digest;
-use hpsearch::nn::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
+use hpsearch::nn::{Backbone, BackboneError, Lattice, StageInfo, Suffix, SuffixOptions};
 use hpsearch::spec::{AugmentSpec, CachePrecision, PixelScaling, Window};
 use std::hint::black_box;
 
@@ -28,6 +28,9 @@ impl Backbone for Shape {
     }
     fn side_at(&self, position: usize, side: usize) -> Option<usize> {
         Some(if position == 0 { side } else { self.side })
+    }
+    fn lattice(&self, _: usize) -> Option<Lattice> {
+        None
     }
     fn prefix(&self, _: usize, _: usize, x: &Tensor) -> candle_core::Result<Tensor> {
         let (images, length) = (x.dim(0)?, self.side * self.side * self.stage[0].channels);

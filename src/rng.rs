@@ -6,6 +6,7 @@
 
 use rand::{Rng, RngExt, TryRng};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use rand_distr::{Distribution, StandardNormal};
 use std::convert::Infallible;
 
 /// What a stream is for. The discriminants are part of every study's results: never renumber them.
@@ -78,6 +79,16 @@ impl StreamRng {
     /// If `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         self.0.random_range(0..n)
+    }
+
+    /// 64 random bits, such as the seed of another stream.
+    pub fn bits(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// A draw from the standard normal distribution.
+    pub fn normal(&mut self) -> f32 {
+        StandardNormal.sample(&mut self.0)
     }
 
     /// Fills a slice with random bits: many cheap draws at once, as dropout needs them.

@@ -22,15 +22,40 @@ pub struct Args {
     /// Write a table: image, decision, a score for each class, remarks, error
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    /// Draw for every image which places of it speak for the positive class, as PNG files in a new folder; with more than two
+    /// classes, for the class that is decided for
+    #[arg(long, value_name = "DIR")]
+    pub explain: Option<PathBuf>,
+    /// Weigh the activations of this stage of the network instead of one that fits the size of the images: later ones are
+    /// coarser, earlier ones know less
+    #[arg(long, value_name = "STAGE", requires = "explain")]
+    pub explain_stage: Option<String>,
     /// Where to compute: cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "cpu")]
     pub device: Devices,
 }
 
+/// What the model says of an image, and its heat map if there is one; or why there is nothing.
+type Scored = Result<(Opinion, Option<Heat>), String>;
+
+/// An image's heat map.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+struct Heat {
+    /// The PNG file.
+    file: PathBuf,
+    /// The class that it speaks of.
+    class: String,
+    /// The stage whose activations are weighed.
+    stage: String,
+    /// Where most speaks for the class: shares of the image's width and height from its upper left corner. `None` if nothing
+    /// does.
+    peak: Option<[f64; 2]>,
+}
+
 /// Scores the images and prints or writes what the model says.
 ///
 /// # Errors
-/// If the model cannot be used, there are no images, or the table cannot be written.
+/// If the model cannot be used, there are no images, or the table or a heat map cannot be written.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let doing = || format!("use the model in `{}`", args.model.display());
     let device = device::resolve(&args.device)
@@ -44,10 +69,17 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         let why = "there are no .jpg, .jpeg, .png or DICOM files";
         return Err(CliError::new("find images", why).exit(Exit::Missing));
     }
-    let opinions = model.predict(&files).map_err(|e| CliError::new(doing(), e))?;
-    let failed = opinions.iter().filter(|o| o.is_err()).count();
+    let results = match &args.explain {
+        None => {
+            let opinions = model.predict(&files).map_err(|e| CliError::new(doing(), e))?;
+            opinions.into_iter().map(|opinion| Ok((opinion?, None))).collect()
+        }
+        Some(folder) => explained(&model, &files, args.explain_stage.as_deref(), folder)?,
+    };
+    let failed = results.iter().filter(|o| o.is_err()).count();
     if let Some(path) = &args.csv {
-        let bytes = table(&model, &files, &opinions).map_err(|e| CliError::new("make the table", e))?;
+        let bytes =
+            table(&model, &files, &results, args.explain.is_some()).map_err(|e| CliError::new("make the table", e))?;
         if path == Path::new("-") {
             std::io::stdout().lock().write_all(&bytes)?;
         } else {
@@ -55,12 +87,70 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
             fsx::write_atomic(path, &bytes).map_err(|e| CliError::new(doing(), e))?;
         }
     } else {
-        print(&model, &files, &opinions, global)?;
+        print(&model, &files, &results, global)?;
     }
     if !global.quiet {
-        complain(&summary(&model, &opinions));
+        complain(&summary(&model, &results));
     }
     Ok(if failed > 0 { Exit::Error } else { Exit::Done })
+}
+
+/// Images whose heat maps are held at once.
+const AT_ONCE: usize = 64;
+
+/// Scores the images, and writes a heat map of each into a new folder.
+fn explained(model: &Model, files: &[PathBuf], stage: Option<&str>, folder: &Path) -> Result<Vec<Scored>, CliError> {
+    let doing = || format!("write heat maps into `{}`", folder.display());
+    let explainer = model.explainer(stage).map_err(|e| CliError::new(doing(), e).exit(Exit::Usage))?;
+    // Maps of other images or of another model are never mixed in.
+    let empty = match std::fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => true,
+        Err(e) => return Err(CliError::new(doing(), e)),
+    };
+    if !empty {
+        let why = "it is not empty\nhint: name a new folder, or delete this one";
+        return Err(CliError::new(doing(), why).exit(Exit::Usage));
+    }
+    std::fs::create_dir_all(folder).map_err(|e| CliError::new(doing(), e))?;
+    let names = names(files);
+    let mut all = Vec::with_capacity(files.len());
+    for (files, names) in files.chunks(AT_ONCE).zip(names.chunks(AT_ONCE)) {
+        for (result, name) in explainer.explain(files).map_err(|e| CliError::new(doing(), e))?.into_iter().zip(names) {
+            all.push(match result {
+                Ok((opinion, explanation)) => {
+                    let file = folder.join(name);
+                    let png = explanation.png().map_err(|e| CliError::new(doing(), e))?;
+                    let failed = |e| CliError::new(format!("write `{}`", file.display()), e);
+                    fsx::write_atomic(&file, &png).map_err(failed)?;
+                    let (stage, peak) = (explainer.stage().to_owned(), explanation.peak());
+                    Ok((opinion, Some(Heat { file, class: explanation.class, stage, peak })))
+                }
+                Err(error) => Err(error),
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// The name of each image's heat map: the image's with the ending `.png`; of equal names all but the first get the first
+/// free number from 2 on. Letters that differ in case only are equal, as in the folders of some systems.
+fn names(files: &[PathBuf]) -> Vec<String> {
+    let stem = |file: &PathBuf| file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let mut taken: std::collections::HashSet<String> = files.iter().map(|file| stem(file).to_lowercase()).collect();
+    let mut given = std::collections::HashSet::new();
+    let name = |file| {
+        let stem = stem(file);
+        let mut name = stem.clone();
+        let mut number = 1;
+        // A numbered name must be no image's own.
+        while !(if number == 1 { given.insert(name.to_lowercase()) } else { taken.insert(name.to_lowercase()) }) {
+            number += 1;
+            name = format!("{stem}-{number}");
+        }
+        name + ".png"
+    };
+    files.iter().map(name).collect()
 }
 
 /// The files that the arguments stand for: files as they are, folders searched through in the order of names. The same
@@ -104,33 +194,35 @@ fn search(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
 }
 
 /// Remarks on an image, in words.
-fn remarks(opinion: &Opinion) -> Vec<String> {
+fn remarks(opinion: &Opinion, heat: Option<&Heat>) -> Vec<String> {
     let seen = opinion.seen.as_ref().map(|set| format!("was a {set} image"));
     let unlike = opinion.unlike.then(|| format!("unlike the training images (distance {:.1})", opinion.distance));
-    seen.into_iter().chain(unlike).collect()
+    let heat = heat.map(|heat| match heat.peak {
+        Some([x, y]) => {
+            format!("{} most at {:.0} %, {:.0} %: {}", heat.class, 100.0 * x, 100.0 * y, heat.file.display())
+        }
+        None => format!("nothing speaks for {}: {}", heat.class, heat.file.display()),
+    });
+    seen.into_iter().chain(unlike).chain(heat).collect()
 }
 
-fn print(
-    model: &Model,
-    files: &[PathBuf],
-    opinions: &[Result<Opinion, String>],
-    global: &Global,
-) -> Result<(), CliError> {
+fn print(model: &Model, files: &[PathBuf], results: &[Scored], global: &Global) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     let card = &model.card;
-    for (file, opinion) in files.iter().zip(opinions) {
+    for (file, result) in files.iter().zip(results) {
         if global.json {
-            let json = match opinion {
-                Ok(opinion) => serde_json::json!({ "image": file, "opinion": opinion }),
+            let json = match result {
+                Ok((opinion, None)) => serde_json::json!({ "image": file, "opinion": opinion }),
+                Ok((opinion, Some(heat))) => serde_json::json!({ "image": file, "opinion": opinion, "map": heat }),
                 Err(error) => serde_json::json!({ "image": file, "error": error }),
             };
             writeln!(out, "{json}")?;
             continue;
         }
-        match opinion {
-            Ok(opinion) => {
+        match result {
+            Ok((opinion, heat)) => {
                 let score = opinion.scores[card.positive as usize];
-                let remarks = remarks(opinion);
+                let remarks = remarks(opinion, heat.as_ref());
                 let remarks = if remarks.is_empty() { String::new() } else { format!("  ({})", remarks.join("; ")) };
                 writeln!(out, "{score:.4}  {}  {}{remarks}", opinion.decision, file.display())?;
             }
@@ -143,27 +235,35 @@ fn print(
 fn table(
     model: &Model,
     files: &[PathBuf],
-    opinions: &[Result<Opinion, String>],
+    results: &[Scored],
+    explained: bool,
 ) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let classes = &model.card.classes;
     let mut csv = csv::Writer::from_writer(Vec::new());
     let scores = classes.iter().map(|class| format!("score.{class}"));
     let head = ["image", "decision"].into_iter().map(str::to_owned).chain(scores);
-    csv.write_record(head.chain(["distance", "unlike", "seen", "error"].map(str::to_owned)))?;
-    for (file, opinion) in files.iter().zip(opinions) {
+    let after = ["distance", "unlike", "seen", "error"];
+    let heat: &[&str] = if explained { &["map", "map.class", "map.stage", "map.x", "map.y"] } else { &[] };
+    csv.write_record(head.chain(after.iter().chain(heat).map(|&name| name.to_owned())))?;
+    for (file, result) in files.iter().zip(results) {
         let mut row = vec![file.display().to_string()];
-        match opinion {
-            Ok(opinion) => {
+        match result {
+            Ok((opinion, heat)) => {
                 row.push(opinion.decision.clone());
                 row.extend(opinion.scores.iter().map(f32::to_string));
                 row.push(opinion.distance.to_string());
                 row.push(opinion.unlike.to_string());
                 row.push(opinion.seen.clone().unwrap_or_default());
                 row.push(String::new());
+                if let Some(Heat { file, class, stage, peak }) = heat {
+                    row.extend([file.display().to_string(), class.clone(), stage.clone()]);
+                    row.extend([0, 1].map(|axis| peak.map_or_else(String::new, |place| place[axis].to_string())));
+                }
             }
             Err(error) => {
                 row.extend(std::iter::repeat_n(String::new(), classes.len() + 4));
                 row.push(error.clone());
+                row.extend(heat.iter().map(|_| String::new()));
             }
         }
         csv.write_record(row)?;
@@ -172,13 +272,27 @@ fn table(
 }
 
 /// `12 images: 5 PNEUMONIA, 6 NORMAL; 1 could not be read`.
-fn summary(model: &Model, opinions: &[Result<Opinion, String>]) -> String {
-    let count = |class: &String| opinions.iter().flatten().filter(|o| o.decision == *class).count();
+fn summary(model: &Model, results: &[Scored]) -> String {
+    let opinions = || results.iter().flatten().map(|(opinion, _)| opinion);
+    let count = |class: &String| opinions().filter(|o| o.decision == *class).count();
     let decided: Vec<String> =
         model.card.classes.iter().rev().map(|class| format!("{} {class}", count(class))).collect();
-    let failed = opinions.iter().filter(|o| o.is_err()).count();
+    let failed = results.iter().filter(|o| o.is_err()).count();
     let failed = if failed == 0 { String::new() } else { format!("; {failed} could not be read") };
-    let unlike = opinions.iter().flatten().filter(|o| o.unlike).count();
+    let unlike = opinions().filter(|o| o.unlike).count();
     let unlike = if unlike == 0 { String::new() } else { format!("; {unlike} unlike the training images") };
-    format!("{}: {}{unlike}{failed}\n", counted(opinions.len(), "image"), decided.join(", "))
+    format!("{}: {}{unlike}{failed}\n", counted(results.len(), "image"), decided.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_heat_map_has_a_name_of_its_own() {
+        let files = ["a/x.png", "b/x.jpg", "b/x-2.dcm", "c/X.png", "d/study.1", "e/study.2", "IM0001", "f/x-3.png"];
+        let names = names(&files.map(PathBuf::from));
+        assert_eq!(names[..3], ["x.png", "x-4.png", "x-2.png"]);
+        assert_eq!(names[3..], ["X-5.png", "study.png", "study-2.png", "IM0001.png", "x-3.png"]);
+    }
 }

@@ -9,7 +9,7 @@ mod chest;
 use crate::rng::{Purpose, StreamRng};
 use crate::spec::SyntheticSpec;
 
-pub use chest::radiograph;
+pub use chest::{DrawnOpacity, drawn, radiograph};
 
 /// Raised whenever the same spec would give other pixels.
 pub const VERSION: u32 = 1;
@@ -82,6 +82,38 @@ mod tests {
         let planned = plan(&spec(4));
         assert_eq!(radiograph(&spec(4), &planned[1], 64), radiograph(&spec(4), &planned[1], 64));
         assert_ne!(radiograph(&spec(4), &planned[0], 64), radiograph(&spec(4), &planned[1], 64));
+    }
+
+    /// What an opacity adds lies inside the ellipses that are said to be drawn, and most of it well inside.
+    #[test]
+    fn opacities_are_where_they_are_said_to_be() {
+        const SIDE: usize = 128;
+        let spec = SyntheticSpec { contrast: 1.0, ..spec(40) };
+        let mut seen = 0;
+        for image in 0..40 {
+            let [with, without] = [true, false].map(|opacity| Planned { image, patient: image / 2, opacity });
+            assert!(drawn(&spec, &without).is_empty());
+            let spots = drawn(&spec, &with);
+            assert!((1..=3).contains(&spots.len()));
+            let [with, without] = [&with, &without].map(|planned| radiograph(&spec, planned, SIDE));
+            let (mut all, mut inner) = (0.0, 0.0);
+            for (i, (&a, &b)) in with.iter().zip(&without).enumerate() {
+                // Density only rises, but a pixel's noise grows with it, and may be negative.
+                let added = (f64::from(a) - f64::from(b)).abs();
+                let at = |i: usize| (i as f64 + 0.5) / SIDE as f64;
+                let nearest =
+                    spots.iter().map(|s| s.distance(at(i % SIDE), at(i / SIDE))).fold(f64::INFINITY, f64::min);
+                assert!(added == 0.0 || nearest < 1.0 + 1e-4, "image {image}: {added} at {nearest}");
+                all += added;
+                inner += if nearest < 0.6 { added } else { 0.0 };
+            }
+            // An opacity behind the diaphragm adds nothing.
+            if all > 200.0 {
+                assert!(inner > 0.8 * all, "image {image}: {inner} of {all}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 30, "{seen}");
     }
 
     #[test]

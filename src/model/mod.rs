@@ -1,9 +1,11 @@
 //! A trial's model outside its study: exported to a folder with a card, and used on other images.
 
 mod card;
+mod explain;
 mod export;
 
 pub use card::{Card, CardError, Figure, Head, Network, Preprocessing, Unlikeness};
+pub use explain::{Explainer, Explanation};
 pub use export::{ExportError, ExportOptions, Exported, export};
 
 use crate::data::decode::{channels, decode};
@@ -79,6 +81,12 @@ pub struct Opinion {
     pub seen: Option<String>,
 }
 
+/// An image file, decoded as the network takes it.
+struct Decoded {
+    digest: Digest,
+    pixels: Vec<u8>,
+}
+
 impl Model {
     /// Loads a model from the folder that [`export`] wrote. Only files of fixed names in this folder are read.
     ///
@@ -118,37 +126,49 @@ impl Model {
     /// # Errors
     /// If the network fails.
     pub fn predict(&self, files: &[PathBuf]) -> Result<Vec<Result<Opinion, String>>, ModelError> {
-        let Preprocessing { size, colour, window, .. } = self.card.preprocessing;
-        let read = |path: &PathBuf| -> Result<(Digest, Vec<u8>), String> {
-            let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-            Ok((Digest::of(&bytes), decode(&bytes, size, colour, window).map_err(|e| e.to_string())?))
-        };
         let mut all = Vec::with_capacity(files.len());
         for part in files.chunks(256) {
-            let decoded: Vec<_> = part.par_iter().map(read).collect();
-            let pixels: Vec<&[u8]> = decoded.iter().flatten().map(|(_, pixels)| pixels.as_slice()).collect();
-            let mut scored = self.scorer.score(&pixels)?.into_iter();
-            for image in decoded {
-                all.push(image.and_then(|(digest, _)| {
-                    let scored = scored.next().ok_or_else(|| "it has no score".to_owned())?;
-                    let decision = self.decision(&scored.scores);
-                    Ok(Opinion {
-                        decision,
-                        distance: scored.distance,
-                        unlike: scored.distance > self.card.unlikeness.largest,
-                        seen: self.known.get(&digest).cloned(),
-                        scores: scored.scores,
-                    })
-                }));
-            }
+            all.extend(self.opinions(&self.decoded(part))?);
         }
         Ok(all)
     }
 
+    fn decoded(&self, files: &[PathBuf]) -> Vec<Result<Decoded, String>> {
+        let Preprocessing { size, colour, window, .. } = self.card.preprocessing;
+        let read = |path: &PathBuf| {
+            let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+            let pixels = decode(&bytes, size, colour, window).map_err(|e| e.to_string())?;
+            Ok(Decoded { digest: Digest::of(&bytes), pixels })
+        };
+        files.par_iter().map(read).collect()
+    }
+
+    fn opinions(&self, images: &[Result<Decoded, String>]) -> Result<Vec<Result<Opinion, String>>, ModelError> {
+        let pixels: Vec<&[u8]> = images.iter().flatten().map(|image| image.pixels.as_slice()).collect();
+        let mut scored = self.scorer.score(&pixels)?.into_iter();
+        let opinion = |image: &Result<Decoded, String>| {
+            let image = image.as_ref().map_err(String::clone)?;
+            let scored = scored.next().ok_or_else(|| "it has no score".to_owned())?;
+            Ok(Opinion {
+                decision: self.decision(&scored.scores),
+                distance: scored.distance,
+                unlike: scored.distance > self.card.unlikeness.largest,
+                seen: self.known.get(&image.digest).cloned(),
+                scores: scored.scores,
+            })
+        };
+        Ok(images.iter().map(opinion).collect())
+    }
+
     fn decision(&self, scores: &[f32]) -> String {
+        self.card.classes[self.decided(scores)].clone()
+    }
+
+    /// The index of the class that is decided for.
+    fn decided(&self, scores: &[f32]) -> usize {
         let Card { classes, positive, threshold, .. } = &self.card;
         let row = Prediction { image: String::new(), patient: None, label: 0, scores: scores.to_vec() };
         let shape = Predictions { classes: classes.clone(), positive: *positive, rows: Vec::new() };
-        classes[shape.called(&row, threshold.unwrap_or(0.5))].clone()
+        shape.called(&row, threshold.unwrap_or(0.5))
     }
 }

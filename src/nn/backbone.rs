@@ -13,6 +13,19 @@ pub struct StageInfo {
     pub channels: usize,
 }
 
+/// Where the values of a feature map lie in a square image: value `i` of a row or column has a receptive field whose
+/// middle is at `first + i * step`, in pixels from the edge (the middle of the first pixel is at .5).
+///
+/// Layers without padding move the first middle away from the edge, so that a map stretched over the whole image would
+/// be off by a cell near the edges.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lattice {
+    /// The middle of the first value's receptive field.
+    pub first: f64,
+    /// From one value's middle to the next.
+    pub step: f64,
+}
+
 /// Training or inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -38,6 +51,10 @@ pub trait Backbone: Send + Sync {
     /// Height and width of the output at `position` for a square image of `side` pixels; `None` if the image is
     /// too small.
     fn side_at(&self, position: usize, side: usize) -> Option<usize>;
+
+    /// Where the values of the feature map at `position` lie in the image; `None` if they have no places there, as those
+    /// of pooled features.
+    fn lattice(&self, position: usize) -> Option<Lattice>;
 
     /// Runs the frozen stages between two positions: without gradients, batch norm in inference mode. On the CPU the
     /// result has the same bits for every batch composition and number of threads.

@@ -5,7 +5,7 @@
 //! features are channels last here as everywhere.
 
 use super::Mode;
-use super::backbone::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
+use super::backbone::{Backbone, BackboneError, Lattice, StageInfo, Suffix, SuffixOptions};
 use super::weights::{Parameters, Wanted};
 use crate::spec::BackboneKind;
 use candle_core::{D, DType, Device, Result, Tensor, Var};
@@ -148,6 +148,10 @@ impl Backbone for FrozenBackbone {
             1 if side >= self.smallest => Some(1),
             _ => None,
         }
+    }
+
+    fn lattice(&self, position: usize) -> Option<Lattice> {
+        (position == 0).then_some(Lattice { first: 0.5, step: 1.0 })
     }
 
     /// Computed image by image: candle's matrix products may sum in another order for another number of rows.

@@ -2,6 +2,7 @@
 //!
 //! Feature maps are channels-last everywhere: `[N, H, W, C]`, contiguous f32.
 
+pub mod attribution;
 mod backbone;
 pub mod build;
 pub mod checkpoint;
@@ -31,5 +32,5 @@ pub mod schedule;
 mod tensor;
 pub mod weights;
 
-pub use backbone::{Backbone, BackboneError, Mode, StageInfo, Suffix, SuffixOptions, backward};
+pub use backbone::{Backbone, BackboneError, Lattice, Mode, StageInfo, Suffix, SuffixOptions, backward};
 pub use inception_v3::InceptionV3;

@@ -13,7 +13,7 @@ pub mod model;
 mod table;
 mod text;
 
-pub use draw::{DrawError, contact_sheet};
+pub use draw::{DrawError, contact_sheet, heat_map};
 pub use figures::pictured;
 pub use model::StudyRecord;
 

@@ -58,6 +58,27 @@ fn paint(folder: &Path) {
     }
 }
 
+/// Pictures with a plain bright square, and in class `spot` a striped one beside it.
+fn paint_decoys(folder: &Path) {
+    for (class, spot) in [("plain", false), ("spot", true)] {
+        let folder = folder.join("images").join(class);
+        std::fs::create_dir_all(&folder).unwrap();
+        for number in 0..24u32 {
+            let at = |offset: u32| (10 + (number * 7 + offset) % 50, 10 + (number * 13 + offset) % 50);
+            let near = |px: u32, py: u32, (x, y): (u32, u32)| px.abs_diff(x) < 12 && py.abs_diff(y) < 12;
+            let picture = GrayImage::from_fn(90, 80, |px, py| {
+                let grain = ((px * 31 + py * 17 + number * 101) % 23) as u8;
+                match (spot && near(px, py, at(0)), near(px, py, at(25))) {
+                    (true, _) => Luma([if px / 3 % 2 == 0 { 220 } else { 20 } + grain]),
+                    (_, true) => Luma([200 + grain]),
+                    _ => Luma([80 + grain]),
+                }
+            });
+            picture.save(folder.join(format!("{number}.png"))).unwrap();
+        }
+    }
+}
+
 struct Exported {
     bench: Bench,
     folder: PathBuf,
@@ -65,7 +86,11 @@ struct Exported {
 
 impl Exported {
     fn new() -> Self {
-        let bench = Bench::new(STUDY);
+        Self::of(STUDY, paint)
+    }
+
+    fn of(study: &str, paint: fn(&Path)) -> Self {
+        let bench = Bench::new(study);
         paint(bench.study().parent().unwrap());
         bench.finish(&[]);
         let folder = bench.study().with_file_name("model");
@@ -128,6 +153,62 @@ fn an_exported_model_scores_files_as_its_trial_did() {
         compared += 1;
     }
     assert!(compared >= 10);
+}
+
+/// Where the spot of an image of class `spot` is, in pixels of the network's input: its middle and half its sides.
+fn spot(name: &str) -> [f64; 4] {
+    let number: f64 = name.rsplit('/').next().unwrap().strip_suffix(".png").unwrap().parse().unwrap();
+    let (x, y) = (10.0 + (number * 7.0) % 50.0, 10.0 + (number * 13.0) % 50.0);
+    let (wide, high) = (75.0 / 90.0, 75.0 / 80.0);
+    [(x + 0.5) * wide, (y + 0.5) * high, 11.5 * wide, 11.5 * high]
+}
+
+/// How many images of class `spot` are decided to be so, and of how many of these the heat map peaks within 4 pixels of it.
+fn peaks(exported: &Exported, folder: &str) -> (usize, usize) {
+    let maps = exported.folder.with_file_name(folder).display().to_string();
+    let done = exported.predict(&[&format!("{}/spot", exported.images()), "--explain", &maps, "--json"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let (mut found, mut inside) = (0, 0);
+    for line in text(&done.stdout).lines() {
+        let image: serde_json::Value = serde_json::from_str(line).unwrap();
+        let file = image["map"]["file"].as_str().unwrap();
+        assert_eq!(image::open(file).unwrap().into_rgb8().height(), 300, "75 pixels enlarged fourfold");
+        if image["opinion"]["decision"] == "spot" {
+            found += 1;
+            let [x, y, wide, high] = spot(image["image"].as_str().unwrap());
+            let at = |axis: usize| image["map"]["peak"][axis].as_f64().map(|share| 75.0 * share);
+            let Some((px, py)) = at(0).zip(at(1)) else { continue };
+            inside += usize::from((px - x).abs() <= wide + 4.0 && (py - y).abs() <= high + 4.0);
+        }
+    }
+    (found, inside)
+}
+
+#[test]
+fn heat_maps_peak_where_the_spot_is_and_not_so_without_training() {
+    let trained = STUDY.replace("epochs = 2", "epochs = 40").replace("\"maxpool2\"", "\"none\"");
+    let (found, inside) = peaks(&Exported::of(&trained, paint_decoys), "maps");
+    let untrained = STUDY.replace("epochs = 2", "epochs = 1").replace("learning_rate = 0.01", "learning_rate = 1e-9");
+    let (taken, by_chance) = peaks(&Exported::of(&untrained, paint_decoys), "maps");
+    // A place within reach of the stripes by chance: 14 %.
+    assert!(found >= 20 && 5 * inside >= 3 * found, "{inside} of {found}");
+    assert!(2 * by_chance < taken, "{by_chance} of {taken}");
+
+    let exported = Exported::new();
+    let maps = exported.folder.with_file_name("maps").display().to_string();
+    let image = format!("{}/spot/3.png", exported.images());
+    let refused = |arguments: &[&str], said: &str| {
+        let done = exported.predict(&[&[image.as_str(), "--explain", &maps], arguments].concat());
+        assert!(done.status.code() == Some(2) && text(&done.stderr).contains(said), "{}", text(&done.stderr));
+    };
+    refused(&["--explain-stage", "Mixed_9z"], "Mixed_9z");
+    refused(&["--explain-stage", "Mixed_7c"], "Mixed_7c");
+    let table = exported.folder.with_file_name("table.csv").display().to_string();
+    assert!(exported.predict(&[&image, "--explain", &maps, "--csv", &table]).status.success());
+    let head = csv::Reader::from_path(table).unwrap().headers().unwrap().iter().collect::<Vec<_>>().join(",");
+    assert!(head.contains("map,map.class,map.stage,map.x,map.y"), "{head}");
+    assert!(PathBuf::from(&maps).join("3.png").exists());
+    refused(&[], "not empty");
 }
 
 #[test]

@@ -4,7 +4,6 @@ use crate::digest::Digest;
 use crate::ids::{Epoch, TrialNumber};
 use crate::rng::{Purpose, StreamRng};
 use crate::spec::AugmentSpec;
-use rand::Rng;
 
 /// A view of an image: the original or an augmented one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -83,7 +82,7 @@ impl ViewDraw {
             edges: edges * spec.edges * spec.strength,
             contrast: 1.0 + either_way(contrast, spec.contrast),
             noise,
-            noise_seed: if noise > 0.0 { rng.next_u64() } else { 0 },
+            noise_seed: if noise > 0.0 { rng.bits() } else { 0 },
         }
     }
 

@@ -187,7 +187,7 @@ fn add_noise<const C: usize>(draw: &ViewDraw, scale: &Scale, out: &mut [f32]) {
     let deviation = 255.0 * draw.noise as f32;
     for pixel in out.chunks_exact_mut(3) {
         let mut noise = [0f32; C];
-        noise.fill_with(|| deviation * rand_distr::Distribution::<f32>::sample(&rand_distr::StandardNormal, &mut rng));
+        noise.fill_with(|| deviation * rng.normal());
         for (c, value) in pixel.iter_mut().enumerate() {
             *value = scale.at(c, (*value + noise[c % C]).clamp(0.0, 255.0));
         }

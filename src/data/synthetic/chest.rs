@@ -61,9 +61,12 @@ fn step(distance: f32, width: f32) -> f32 {
     t * t * (3.0 - 2.0 * t)
 }
 
+/// Widths from the middle of a [`ridge`] to where it ends.
+const EXTENT: f32 = 3.0;
+
 /// A bell of height 1 that is exactly 0 beyond three widths.
 fn ridge(distance: f32, width: f32) -> f32 {
-    let t = distance / (3.0 * width);
+    let t = distance / (EXTENT * width);
     let rest = (1.0 - t * t).max(0.0);
     rest * rest * rest * rest
 }
@@ -91,6 +94,21 @@ impl Pose {
     fn place(&self, x: f32, y: f32) -> (f32, f32) {
         let (dx, dy) = ((x - 0.5 - self.shift.0) * self.zoom, (y - 0.5 - self.shift.1) * self.zoom);
         (0.5 + dx - self.tilt * dy, 0.5 + dy + self.tilt * dx)
+    }
+
+    /// Where an opacity of the body is in the picture: the inverse of [`Pose::place`].
+    fn shown(&self, spot: &Opacity) -> DrawnOpacity {
+        let [x, y, radius, squash, tilt, zoom] =
+            [spot.x, spot.y, spot.radius, spot.squash, self.tilt, self.zoom].map(f64::from);
+        let stretch = 1.0 + tilt * tilt;
+        let (qx, qy) = (x - 0.5, y - 0.5);
+        let half = f64::from(EXTENT) * radius / (zoom * stretch.sqrt());
+        DrawnOpacity {
+            x: 0.5 + f64::from(self.shift.0) + (qx + tilt * qy) / (stretch * zoom),
+            y: 0.5 + f64::from(self.shift.1) + (qy - tilt * qx) / (stretch * zoom),
+            radii: [half, half / squash.sqrt()],
+            angle: f64::from(spot.turn.1).atan2(f64::from(spot.turn.0)) - tilt.atan(),
+        }
     }
 }
 
@@ -247,6 +265,41 @@ impl Opacity {
         }
         self.height * bell * (1.0 + 0.45 * tissue.at(x * 16.0 + 7.0, y * 16.0))
     }
+}
+
+/// Where an opacity was drawn: an ellipse. Lengths are in units of the image's side, the origin at the upper left.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DrawnOpacity {
+    /// The centre.
+    pub x: f64,
+    /// The centre.
+    pub y: f64,
+    /// Half axes of the ellipse beyond which nothing was added.
+    pub radii: [f64; 2],
+    /// Angle from the x axis, which points right, towards the y axis, which points down, to the first half axis; in
+    /// radians.
+    pub angle: f64,
+}
+
+impl DrawnOpacity {
+    /// How far out a place is: 0 at the centre, 1 at the ellipse. Before its texture and where there is lung, the added
+    /// density is `(1 - r^2)^4` of that at the centre.
+    pub fn distance(&self, x: f64, y: f64) -> f64 {
+        let (dx, dy) = (x - self.x, y - self.y);
+        let (sin, cos) = self.angle.sin_cos();
+        ((dx * cos + dy * sin) / self.radii[0]).hypot((dy * cos - dx * sin) / self.radii[1])
+    }
+}
+
+/// Where the opacities of an image were drawn, at any size; none for an image of the negative class.
+pub fn drawn(spec: &SyntheticSpec, planned: &Planned) -> Vec<DrawnOpacity> {
+    if !planned.opacity {
+        return Vec::new();
+    }
+    let body = Body::of(&mut Draw::new(spec, "patient", planned.patient));
+    let pose = Pose::of(&mut Draw::new(spec, "pose", planned.image));
+    let spots = opacities(&mut Draw::new(spec, "opacity", planned.image), &body, spec.contrast);
+    spots.iter().map(|spot| pose.shown(spot)).collect()
 }
 
 fn opacities(draw: &mut Draw, body: &Body, contrast: f64) -> Vec<Opacity> {

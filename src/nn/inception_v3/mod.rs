@@ -21,7 +21,7 @@ use super::kernel::pool_cpu::Divisor;
 use super::kernel::{Isa, panel};
 use super::operation::forward1;
 use super::tensor::values;
-use super::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
+use super::{Backbone, BackboneError, Lattice, StageInfo, Suffix, SuffixOptions};
 use crate::spec::PoolPadding;
 use candle_core::{DType, Device, Tensor};
 use on_device::OnDevice;
@@ -241,6 +241,10 @@ impl Backbone for InceptionV3 {
 
     fn side_at(&self, position: usize, side: usize) -> Option<usize> {
         self.topology.side_at(side, position)
+    }
+
+    fn lattice(&self, position: usize) -> Option<Lattice> {
+        self.topology.lattice(position)
     }
 
     fn prefix(&self, from: usize, to: usize, x: &Tensor) -> candle_core::Result<Tensor> {

@@ -1,6 +1,7 @@
 //! The network as data: which convolutions in which order, at any width (Szegedy et al. 2016; names and details are
 //! torchvision's `inception_v3`).
 
+use crate::nn::Lattice;
 use crate::nn::kernel::geometry::ConvShape;
 use crate::nn::kernel::{Window, winograd};
 
@@ -246,6 +247,19 @@ impl Topology {
     pub fn side_at(&self, side: usize, position: usize) -> Option<usize> {
         let after = |size, stage| self.size_after(stage, size);
         self.stages.get(..position)?.iter().try_fold([side; 2], after).map(|size| size[0])
+    }
+
+    /// See [`crate::nn::Backbone::lattice`]. All branches of a stage agree, but for the size of the field around its
+    /// middle.
+    pub fn lattice(&self, position: usize) -> Option<Lattice> {
+        let mut at = Lattice { first: 0.5, step: 1.0 };
+        let branches = self.stages.get(..position)?.iter().filter_map(|stage| stage.branches.first());
+        for step in branches.flat_map(|branch| &branch.chain) {
+            let Window { kernel, stride, padding, .. } = self.window(*step);
+            at.first += at.step * ((kernel[0] - 1) as f64 / 2.0 - padding[0] as f64);
+            at.step *= stride as f64;
+        }
+        Some(at)
     }
 
     /// See [`super::work`].

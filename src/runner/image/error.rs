@@ -10,7 +10,7 @@ use crate::metrics::PredictionsError;
 use crate::nn::BackboneError;
 use crate::nn::build::BuildError;
 use crate::nn::checkpoint::CheckpointError;
-use crate::spec::SettingsError;
+use crate::spec::{BackboneKind, SettingsError};
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -38,6 +38,31 @@ pub enum ImageError {
         tap: String,
         /// Side of the images.
         size: usize,
+    },
+    /// The network has no stage of this name.
+    #[error("make heat maps at {stage}: there is no such stage\nhint: the stages are {known}")]
+    NoStage {
+        /// The name.
+        stage: String,
+        /// Those that can be named.
+        known: String,
+    },
+    /// A stage is not computed.
+    #[error("make heat maps at {stage}: the head is on {tap}, and stages beyond it are not part of the model")]
+    BeyondTap {
+        /// The stage.
+        stage: String,
+        /// Where the head is.
+        tap: String,
+    },
+    /// The network cannot be differentiated.
+    #[error(
+        "make heat maps with {network}: candle-transformers gives it as one piece from the image to pooled features, \
+         which have no places in the image\nhint: heat maps can be had of inception_v3"
+    )]
+    NoMaps {
+        /// The network.
+        network: BackboneKind,
     },
     /// The network cannot be built.
     #[error("build the network")]
@@ -119,6 +144,9 @@ impl ImageError {
             | Self::Data(_)
             | Self::Build(_)
             | Self::TooSmall { .. }
+            | Self::NoStage { .. }
+            | Self::BeyondTap { .. }
+            | Self::NoMaps { .. }
             | Self::NoImages { .. }
             | Self::Undefined { .. } => FailureClass::BadInput,
             Self::Backbone(BackboneError::CannotTrain { .. }) => FailureClass::BadInput,

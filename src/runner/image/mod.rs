@@ -28,7 +28,7 @@ pub use export::{ExportedTrial, sets};
 pub use forecast::{Forecast, forecast, forecast_on};
 pub use plan::{Planner, Sample};
 pub use price::{Counts, ImagePrices, ImageWork, Parts};
-pub use scorer::{Scored, Scorer};
+pub use scorer::{Explainer, Scored, Scorer};
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
 use crate::data::features::FeatureCache;

@@ -3,15 +3,19 @@
 use super::ImageError;
 use crate::data::augment::{ViewDraw, render};
 use crate::ids::TrialNumber;
+use crate::nn::attribution::{self, HeatMap};
 use crate::nn::head::{self, DropoutKey, Head};
-use crate::nn::{Backbone, Mode, build};
-use crate::spec::{HeadSpec, NetworkSpec, WeightSource};
+use crate::nn::{Backbone, Lattice, Mode, Suffix, SuffixOptions, build};
+use crate::spec::{BatchNormMode, HeadSpec, NetworkSpec, WeightSource};
 use candle_core::{Device, Tensor};
 use candle_nn::ops::softmax;
 use std::path::PathBuf;
 
 /// Images that are scored at once.
 pub const AT_ONCE: usize = 16;
+
+/// Values a side from which on a map is fine enough to show where something is (docs/explain.md has the measurements).
+pub const FINE_ENOUGH: usize = 16;
 
 /// The name of a head's tensor in an exported file. timm's ConvNeXt has tensors of its own under `head`.
 pub(super) fn exported(name: &str) -> String {
@@ -86,15 +90,58 @@ impl Scorer {
     pub fn score(&self, images: &[&[u8]]) -> Result<Vec<Scored>, ImageError> {
         let mut all = Vec::with_capacity(images.len());
         for batch in images.chunks(AT_ONCE) {
-            let length = self.size * self.size * 3;
-            let mut pixels = vec![0f32; batch.len() * length];
-            for (image, out) in batch.iter().zip(pixels.chunks_exact_mut(length)) {
-                render(image, self.size, self.channels, &ViewDraw::original(), self.network.scaling, out);
-            }
-            let x = Tensor::from_vec(pixels, (batch.len(), self.size, self.size, 3), &self.device)?;
-            all.extend(self.batch(&x)?);
+            all.extend(self.batch(&self.rendered(batch)?)?);
         }
         Ok(all)
+    }
+
+    fn rendered(&self, images: &[&[u8]]) -> candle_core::Result<Tensor> {
+        let length = self.size * self.size * 3;
+        let mut pixels = vec![0f32; images.len() * length];
+        for (image, out) in images.iter().zip(pixels.chunks_exact_mut(length)) {
+            render(image, self.size, self.channels, &ViewDraw::original(), self.network.scaling, out);
+        }
+        Tensor::from_vec(pixels, (images.len(), self.size, self.size, 3), &self.device)
+    }
+
+    /// The stage at which [`Scorer::explainer`] takes maps by default: the deepest at or below the tap whose map has at least
+    /// [`FINE_ENOUGH`] values a side, else the one with the most values a side, the deepest of equals. `None`: the network
+    /// gives no maps.
+    pub fn explained_stage(&self) -> Option<&'static str> {
+        let (backbone, _) = self.models.first()?;
+        let sides = (1..=self.network.tap_position())
+            .filter(|&position| backbone.lattice(position).is_some())
+            .filter_map(|position| Some((backbone.side_at(position, self.size)?, position)));
+        let (_, position) = sides.max_by_key(|&(side, position)| (side.min(FINE_ENOUGH), position))?;
+        Some(self.network.backbone.stages()[position - 1])
+    }
+
+    /// What makes heat maps at `stage`.
+    ///
+    /// # Errors
+    /// If the network has no such stage, or none whose values have places in the image, or the stage lies beyond the tap.
+    pub fn explainer(&self, stage: &str) -> Result<Explainer<'_>, ImageError> {
+        let NetworkSpec { backbone: kind, tap, .. } = &self.network;
+        if !kind.trainable() {
+            return Err(ImageError::NoMaps { network: *kind });
+        }
+        let unknown = || ImageError::NoStage {
+            stage: stage.to_owned(),
+            known: kind.stages()[..self.network.tap_position()].join(", "),
+        };
+        let from = kind.position(stage).ok_or_else(unknown)?;
+        let to = self.network.tap_position();
+        if from > to {
+            return Err(ImageError::BeyondTap { stage: stage.to_owned(), tap: tap.clone() });
+        }
+        let mut parts: Vec<Option<Box<dyn Suffix>>> = Vec::new();
+        for (backbone, _) in &self.models {
+            let options = SuffixOptions { batch_norm: BatchNormMode::Frozen };
+            parts.push(if from < to { Some(backbone.suffix(from, to, options)?) } else { None });
+        }
+        let lattice = self.models.first().and_then(|(backbone, _)| backbone.lattice(from));
+        let lattice = lattice.ok_or(ImageError::NoMaps { network: *kind })?;
+        Ok(Explainer { scorer: self, parts, from, lattice })
     }
 
     fn batch(&self, x: &Tensor) -> Result<Vec<Scored>, ImageError> {
@@ -120,5 +167,45 @@ impl Scorer {
             sum.distance /= f64::from(n);
         }
         Ok(sums)
+    }
+}
+
+/// Makes heat maps of images: see [`crate::nn::attribution`].
+pub struct Explainer<'a> {
+    scorer: &'a Scorer,
+    /// For each model the layers between the stage and the tap, in a form that can be differentiated.
+    parts: Vec<Option<Box<dyn Suffix>>>,
+    from: usize,
+    lattice: Lattice,
+}
+
+impl Explainer<'_> {
+    /// For each image, given as to [`Scorer::score`], the map for one class; of several models the mean.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    ///
+    /// # Panics
+    /// If an image has another number of bytes, or there is no such class.
+    pub fn maps(&self, images: &[&[u8]], classes: &[usize]) -> Result<Vec<HeatMap>, ImageError> {
+        let mut all = Vec::with_capacity(images.len());
+        for (images, classes) in images.chunks(AT_ONCE).zip(classes.chunks(AT_ONCE)) {
+            let x = self.scorer.rendered(images)?;
+            let mut sum: Option<Tensor> = None;
+            for ((backbone, head), part) in self.scorer.models.iter().zip(&self.parts) {
+                let maps = backbone.prefix(0, self.from, &x)?;
+                let one = attribution::contributions(&maps, part.as_deref(), head, classes)?;
+                sum = Some(match sum {
+                    Some(sum) => (sum + one)?,
+                    None => one,
+                });
+            }
+            let Some(sum) = sum else { continue };
+            let mean = (sum / self.parts.len() as f64)?;
+            let (_, side, _) = mean.dims3()?;
+            let rows: Vec<Vec<f32>> = mean.flatten_from(1)?.to_vec2()?;
+            all.extend(rows.into_iter().map(|values| HeatMap { values, side, lattice: self.lattice }));
+        }
+        Ok(all)
     }
 }

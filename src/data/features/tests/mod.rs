@@ -10,7 +10,7 @@ use super::*;
 use crate::data::augment::View;
 use crate::data::{ImageRecord, PixelSource, Quiet};
 use crate::digest::Digest;
-use crate::nn::{Backbone, BackboneError, StageInfo, Suffix, SuffixOptions};
+use crate::nn::{Backbone, BackboneError, Lattice, StageInfo, Suffix, SuffixOptions};
 use crate::spec::{AugmentSpec, CachePrecision, PixelScaling, Views, Window};
 use candle_core::{Device, Tensor};
 use std::collections::HashSet;
@@ -110,6 +110,9 @@ impl Backbone for Net {
     }
     fn side_at(&self, position: usize, side: usize) -> Option<usize> {
         (side >= 4).then_some([side, side / 2, side / 2, side / 4][position])
+    }
+    fn lattice(&self, _: usize) -> Option<Lattice> {
+        None
     }
     fn prefix(&self, from: usize, to: usize, x: &Tensor) -> candle_core::Result<Tensor> {
         let (count, mut side, _, mut channels) = x.dims4()?;
@@ -325,6 +328,9 @@ fn a_network_whose_output_has_an_undeclared_shape_is_an_error() {
         }
         fn side_at(&self, position: usize, side: usize) -> Option<usize> {
             self.0.side_at(position, side)
+        }
+        fn lattice(&self, position: usize) -> Option<Lattice> {
+            self.0.lattice(position)
         }
         fn prefix(&self, from: usize, to: usize, x: &Tensor) -> candle_core::Result<Tensor> {
             self.0.prefix(from, to, x)

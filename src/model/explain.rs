@@ -1,0 +1,87 @@
+//! Heat maps of image files.
+
+use super::{Card, Decoded, Model, ModelError, Opinion};
+use crate::data::decode::channels;
+use crate::nn::attribution::HeatMap;
+use crate::report::{DrawError, heat_map};
+use crate::runner::image;
+use std::path::PathBuf;
+
+/// Scores image files and says which places of them speak for a class.
+pub struct Explainer<'a> {
+    model: &'a Model,
+    maps: image::Explainer<'a>,
+    stage: String,
+}
+
+/// What speaks for a class in an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The class.
+    pub class: String,
+    /// The contributions.
+    pub map: HeatMap,
+    /// The image as the network takes it: side in pixels, channels, and pixels, row by row.
+    pub image: (usize, usize, Vec<u8>),
+}
+
+impl Model {
+    /// What makes heat maps at a stage of the network; `None`: at the stage that fits the size of the images.
+    ///
+    /// # Errors
+    /// If the network gives no heat maps, or has no such stage.
+    pub fn explainer(&self, stage: Option<&str>) -> Result<Explainer<'_>, ModelError> {
+        let stage = stage.or_else(|| self.scorer.explained_stage()).unwrap_or(&self.card.network.tap);
+        Ok(Explainer { model: self, maps: self.scorer.explainer(stage)?, stage: stage.to_owned() })
+    }
+}
+
+impl Explainer<'_> {
+    /// The stage whose activations are weighed.
+    pub fn stage(&self) -> &str {
+        &self.stage
+    }
+
+    /// Scores image files as [`Model::predict`] does, each with a map for the positive class; where there are more than two
+    /// classes, for the class that is decided for. All maps and images are kept: call it with a few hundred files at a
+    /// time.
+    ///
+    /// # Errors
+    /// If the network fails.
+    pub fn explain(&self, files: &[PathBuf]) -> Result<Vec<Result<(Opinion, Explanation), String>>, ModelError> {
+        let Card { classes, positive, preprocessing, .. } = &self.model.card;
+        let images = self.model.decoded(files);
+        let opinions = self.model.opinions(&images)?;
+        let pixels: Vec<&[u8]> = images.iter().flatten().map(|image| image.pixels.as_slice()).collect();
+        let class = |opinion: &Opinion| match classes.len() {
+            2 => *positive as usize,
+            _ => self.model.decided(&opinion.scores),
+        };
+        let explained: Vec<usize> = opinions.iter().flatten().map(class).collect();
+        let mut maps = self.maps.maps(&pixels, &explained)?.into_iter().zip(&explained);
+        let both = |(image, opinion): (Result<Decoded, String>, Result<Opinion, String>)| {
+            let (image, opinion) = (image?, opinion?);
+            let (map, &class) = maps.next().ok_or_else(|| "it has no map".to_owned())?;
+            let image = (preprocessing.size, channels(preprocessing.colour), image.pixels);
+            Ok((opinion, Explanation { class: classes[class].clone(), map, image }))
+        };
+        Ok(images.into_iter().zip(opinions).map(both).collect())
+    }
+}
+
+impl Explanation {
+    /// Where the largest contribution is, as shares of the image's width and height from its upper left corner; `None` if
+    /// nothing speaks for the class.
+    pub fn peak(&self) -> Option<[f64; 2]> {
+        self.map.peak().map(|(place, _)| place.map(|v| v / self.image.0 as f64))
+    }
+
+    /// The image, and beside it the map over it, as a PNG file: see [`heat_map`].
+    ///
+    /// # Errors
+    /// If encoding fails.
+    pub fn png(&self) -> Result<Vec<u8>, DrawError> {
+        let (side, channels, pixels) = &self.image;
+        heat_map(pixels, (*side, *channels), &self.map)
+    }
+}
