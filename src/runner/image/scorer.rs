@@ -105,7 +105,7 @@ impl Scorer {
     }
 
     /// The stage at which [`Scorer::explainer`] takes maps by default: the deepest at or below the tap whose map has at least
-    /// [`FINE_ENOUGH`] values a side, else the one with the most values a side, the deepest of equals. `None`: the network
+    /// 16 values a side, else the one with the most values a side, the deepest of equals. `None`: the network
     /// gives no maps.
     pub fn explained_stage(&self) -> Option<&'static str> {
         let (backbone, _) = self.models.first()?;
