@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// Images that are scored at once.
 pub const AT_ONCE: usize = 16;
 
-/// Values a side from which on a map is fine enough to show where something is (docs/explain.md has the measurements).
+/// Values a side from which on a map counts as fine enough: a choice made before docs/explain.md was measured.
 pub const FINE_ENOUGH: usize = 16;
 
 /// The name of a head's tensor in an exported file. timm's ConvNeXt has tensors of its own under `head`.
