@@ -87,10 +87,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         let began = Instant::now();
         let study = Study::open(state.path(), &spec)?;
         let resume = began.elapsed().as_secs_f64();
+        drop(study);
+        let reader = hpsearch::store::in_folder(state.path()).read(&spec.name)?;
+        let began = Instant::now();
+        let outline = reader.outline()?;
+        let outlined = began.elapsed().as_secs_f64();
+        let began = Instant::now();
+        let tables = reader.tables()?;
+        let whole = began.elapsed().as_secs_f64();
+        assert_eq!(outline.epochs.len(), tables.epochs.len());
+        let study = Study::open(state.path(), &spec)?;
         assert!(study.engine().trials().all(|t| t.value.is_some()), "all is on record");
         println!(
             "{in_hand:>2} in hand: {trials} trials x {EPOCHS} epochs in {seconds:.2} s = {:.0} trials/s durable, \
-             resumed in {resume:.2} s, {:.0} MB on disk, memory grew by {grown:.0} MB",
+             resumed in {resume:.2} s, read in {outlined:.2} s without metrics, {whole:.2} s with, {:.0} MB on disk, memory grew by {grown:.0} MB",
             f64::from(trials) / seconds,
             megabytes(&study.dir().join("study.db")),
         );

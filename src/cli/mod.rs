@@ -16,6 +16,7 @@ pub mod report;
 pub mod run;
 pub mod status;
 pub mod test;
+pub mod watch;
 pub mod worker;
 
 use args::Global;
@@ -42,6 +43,7 @@ enum Verb {
     Plan(plan::Args),
     Run(run::Args),
     Status(status::Args),
+    Watch(watch::Args),
     Best(best::Args),
     Compare(compare::Args),
     Export(export::Args),
@@ -81,6 +83,7 @@ fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
         Verb::Plan(args) => plan::run(args, global),
         Verb::Run(args) => run::run(args, global),
         Verb::Status(args) => status::run(args, global),
+        Verb::Watch(args) => watch::run(args, global),
         Verb::Best(args) => best::run(args, global),
         Verb::Compare(args) => compare::run(args, global),
         Verb::Export(args) => export::run(args, global),

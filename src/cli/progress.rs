@@ -359,7 +359,7 @@ impl Words {
 }
 
 /// A value in four significant digits.
-fn short(value: &Value) -> String {
+pub(super) fn short(value: &Value) -> String {
     match value {
         Value::Float(x) if *x != 0.0 && x.is_finite() => {
             let exponent = x.abs().log10().floor();

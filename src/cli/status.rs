@@ -101,7 +101,8 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn last_run(runs: &[RunRow]) -> String {
+/// How the last run ended, where none goes on.
+pub(super) fn last_run(runs: &[RunRow]) -> String {
     match runs.last() {
         Some(RunRow { ended: Some(RunEnd::Killed), .. }) | Some(RunRow { ended: None, .. }) => {
             "the last run was killed; the same `hpsearch run` goes on".to_owned()
@@ -135,19 +136,20 @@ pub(super) fn trial_json(tables: &Tables, row: &TrialRow) -> serde_json::Value {
 
 /// A worker and its running attempt.
 #[derive(Debug, serde::Serialize)]
-struct Worker {
-    worker: u32,
-    trial: TrialNumber,
+pub(super) struct Worker {
+    pub worker: u32,
+    pub trial: TrialNumber,
     /// Epochs the trial has finished.
-    epochs: u32,
+    pub epochs: u32,
     /// Epochs at which its order ends.
-    to: u32,
-    started_ms: u64,
+    pub to: u32,
+    pub started_ms: u64,
     /// The objective after its latest epoch.
-    value: Option<f64>,
+    pub value: Option<f64>,
 }
 
-fn workers(tables: &Tables) -> Vec<Worker> {
+/// The workers whose attempts go on.
+pub(super) fn workers(tables: &Tables) -> Vec<Worker> {
     let going_on = tables.attempts.values().filter(|attempt| attempt.ended.is_none());
     let worker = |attempt: &crate::history::AttemptRow| {
         let order = tables.orders.get(&attempt.order)?;

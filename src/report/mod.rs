@@ -14,7 +14,7 @@ mod table;
 mod text;
 
 pub use draw::{DrawError, contact_sheet, heat_map};
-pub use figures::pictured;
+pub use figures::{course_of, pictured};
 pub use model::StudyRecord;
 
 use crate::fsx;

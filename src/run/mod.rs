@@ -24,3 +24,4 @@ pub use link::{Death, Launcher, Link, Mailbox};
 pub use options::{RunError, RunOptions, Verdict};
 pub use processes::Processes;
 pub use progress::{Observer, Progress, Standing};
+pub use signals::Termination;

@@ -1,7 +1,9 @@
-//! Ctrl-C, SIGTERM and SIGHUP: the first asks for a clean stop, the second ends the process at once.
+//! Ctrl-C, SIGTERM and SIGHUP: in a run, the first asks for a clean stop, the second ends the process at once.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 /// Listens until dropped.
@@ -37,6 +39,29 @@ impl Drop for Listener {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// Notes SIGTERM and SIGHUP, for a program that has a terminal to put in order before it ends.
+#[derive(Debug)]
+pub struct Termination(Arc<AtomicBool>);
+
+impl Termination {
+    /// Listens from now on, as long as the process lives.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn new() -> std::io::Result<Self> {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&flag))?;
+        }
+        Ok(Self(flag))
+    }
+
+    /// Whether a signal has asked the program to end.
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -32,11 +32,19 @@ struct Kept {
     runs: Vec<RunRow>,
     images: Option<ImagesOnRecord>,
     opening: Option<Opening>,
+    /// How often it was locked for writing.
+    writes: u64,
 }
 
 /// Ignores poisoning: a thread that panicked with the lock had made a whole change or none.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    let mut kept = lock(kept);
+    kept.writes += 1;
+    kept
 }
 
 impl Backend for Memory {
@@ -101,6 +109,7 @@ impl Claim for MemoryClaim {
             runs: Vec::new(),
             images: None,
             opening: None,
+            writes: 0,
         }));
         shared.studies.insert(self.name.clone(), Arc::clone(&kept));
         Ok(Box::new(MemoryStore { kept, spec: spec.clone() }))
@@ -134,7 +143,7 @@ impl Store for MemoryStore {
     }
 
     fn replace_spec(&mut self, spec: &StudySpec, rows: &[Row]) -> Result<(), StoreError> {
-        let mut kept = lock(&self.kept);
+        let mut kept = write(&self.kept);
         kept.spec = spec.clone();
         kept.put(rows);
         self.spec = spec.clone();
@@ -151,7 +160,7 @@ impl Store for MemoryStore {
     }
 
     fn append(&mut self, expected: u64, events: &[Event], rows: &[Row]) -> Result<(), StoreError> {
-        let mut kept = lock(&self.kept);
+        let mut kept = write(&self.kept);
         let found = kept.events.len() as u64;
         if expected != found {
             return Err(StoreError::Conflict { expected, found });
@@ -162,7 +171,7 @@ impl Store for MemoryStore {
     }
 
     fn begin_run(&mut self, run: &RunStart, rows: &[Row]) -> Result<(), StoreError> {
-        let mut kept = lock(&self.kept);
+        let mut kept = write(&self.kept);
         kept.runs.iter_mut().filter(|run| run.ended.is_none()).for_each(|run| run.ended = Some(RunEnd::Killed));
         kept.runs.push(RunRow {
             started_ms: run.unix_ms,
@@ -178,7 +187,7 @@ impl Store for MemoryStore {
     }
 
     fn note_run(&mut self, seconds: f64, end: Option<(RunEnd, &[Row])>) -> Result<(), StoreError> {
-        let mut kept = lock(&self.kept);
+        let mut kept = write(&self.kept);
         let Some(run) = kept.runs.last_mut() else { return Ok(()) };
         run.seconds = seconds;
         if let Some((end, rows)) = end {
@@ -198,7 +207,7 @@ impl Store for MemoryStore {
     }
 
     fn forget_files(&mut self, paths: &[String]) -> Result<(), StoreError> {
-        let mut kept = lock(&self.kept);
+        let mut kept = write(&self.kept);
         let known: Vec<String> = paths.iter().filter(|path| kept.tables.files.contains_key(*path)).cloned().collect();
         kept.forgotten.extend(known);
         Ok(())
@@ -209,7 +218,7 @@ impl Store for MemoryStore {
     }
 
     fn record_images(&mut self, images: &ImagesOnRecord) -> Result<(), StoreError> {
-        let mut kept = lock(&self.kept);
+        let mut kept = write(&self.kept);
         if kept.images.is_some() {
             return Err(StoreError::Recorded { what: "what the images are" });
         }
@@ -222,7 +231,7 @@ impl Store for MemoryStore {
     }
 
     fn begin_opening(&mut self, unix_ms: u64, unfinished: bool) -> Result<(), StoreError> {
-        let mut kept = lock(&self.kept);
+        let mut kept = write(&self.kept);
         if kept.opening.is_some() {
             return Err(StoreError::Recorded { what: "the opening of the test images" });
         }
@@ -231,7 +240,7 @@ impl Store for MemoryStore {
     }
 
     fn record_tested(&mut self, results: &[OpenedTrial]) -> Result<(), StoreError> {
-        match &mut lock(&self.kept).opening {
+        match &mut write(&self.kept).opening {
             Some(opening) if opening.results.is_empty() => {
                 opening.results = results.to_vec();
                 Ok(())
@@ -264,6 +273,17 @@ impl Reader for MemoryReader {
 
     fn tables(&self) -> Result<Tables, StoreError> {
         Ok(lock(&self.kept).tables.clone())
+    }
+
+    fn outline(&self) -> Result<Tables, StoreError> {
+        let mut tables = self.tables()?;
+        tables.files.clear();
+        tables.epochs.values_mut().for_each(|epoch| epoch.metrics.clear());
+        Ok(tables)
+    }
+
+    fn version(&self) -> Result<u64, StoreError> {
+        Ok(lock(&self.kept).writes)
     }
 
     fn runs(&self) -> Result<Vec<RunRow>, StoreError> {

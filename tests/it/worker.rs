@@ -117,10 +117,21 @@ fn a_study_can_be_looked_at_while_it_runs() {
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["running"]["pid"], run.id());
     assert_eq!(json["states"]["running"], 2);
+    // Without a terminal, the live view is printed once.
+    let watch = text(&bench.command(&["watch"]).env("COLUMNS", "100").output().unwrap().stdout);
+    assert!(watch.contains(&format!("running: 2 workers on auto, process {} on ", run.id())), "{watch}");
+    assert!(watch.contains("worker 1  trial 1  epoch 0/"), "{watch}");
+    let refused = bench.command(&["watch", "--json"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("status --json"), "{}", text(&refused.stderr));
     run.kill().unwrap();
     run.wait().unwrap();
     let status = text(&bench.command(&["status", "s"]).output().unwrap().stdout);
     assert!(status.contains("the last run was killed"), "{status}");
+    let watch = text(&bench.command(&["watch", "--once", "s"]).output().unwrap().stdout);
+    assert!(watch.starts_with("s  not running; the last run was killed"), "{watch}");
+    assert!(watch.contains("2 of 4 trials"), "{watch}");
+    assert!(watch.lines().all(|line| line.chars().count() <= 80), "{watch}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use crate::engine::TrialState;
 use crate::ids::TrialNumber;
+use crate::ledger::Score;
 use crate::report::model::StudyRecord;
+use crate::spec::Direction;
 use serde::Serialize;
 
 /// What counts in [`course`], for captions.
@@ -39,24 +41,40 @@ struct Moment {
 /// # Errors
 /// In words, if there is none.
 pub fn course(record: &StudyRecord) -> Result<Vec<Point>, &'static str> {
+    let trials = record.trials.iter().filter(|t| t.state != TrialState::Failed);
+    let epochs = trials.map(|t| (t.number, t.epochs.iter().map(|e| (e.unix_ms, e.value))));
+    let started = record.orders.iter().flat_map(|o| &o.attempts).map(|a| a.started_ms).min();
+    course_of(epochs, started, record.spec.objective.direction)
+}
+
+/// As [`course`], of the epochs of trials that did not fail: when each was on record, in milliseconds since 1970, and its
+/// value. `started`: the beginning of the first attempt.
+///
+/// # Errors
+/// In words, if there is none.
+pub fn course_of<E: ExactSizeIterator<Item = (u64, Option<f64>)>>(
+    trials: impl Iterator<Item = (TrialNumber, E)>,
+    started: Option<u64>,
+    direction: Direction,
+) -> Result<Vec<Point>, &'static str> {
     let mut moments: Vec<Moment> = Vec::new();
-    for t in record.trials.iter().filter(|t| t.state != TrialState::Failed) {
-        let n = t.epochs.len();
-        moments.extend(t.epochs.iter().enumerate().map(|(i, e)| Moment {
-            trial: t.number,
-            unix_ms: e.unix_ms,
+    for (trial, epochs) in trials {
+        let n = epochs.len();
+        moments.extend(epochs.enumerate().map(|(i, (unix_ms, value))| Moment {
+            trial,
+            unix_ms,
             last: i + 1 == n,
-            value: e.value.filter(|v| v.is_finite()),
+            value: value.filter(|v| v.is_finite()),
         }));
     }
     moments.sort_by_key(|m| (m.unix_ms, m.trial));
     let first = moments.first().ok_or("No epoch is finished yet.")?.unix_ms;
-    let started = record.orders.iter().flat_map(|o| &o.attempts).map(|a| a.started_ms).min();
     let start = started.unwrap_or(first).min(first);
     let mut points: Vec<Point> = Vec::new();
     for (epochs, m) in (1..).zip(&moments).filter(|(_, m)| m.last) {
         let Some(value) = m.value else { continue };
-        let best = points.last().map_or(value, |p| if record.better(value, p.best) { value } else { p.best });
+        let better = |a: f64, b: f64| Score::new(direction, Some(a)) < Score::new(direction, Some(b));
+        let best = points.last().map_or(value, |p| if better(value, p.best) { value } else { p.best });
         let hours = m.unix_ms.saturating_sub(start) as f64 / 3.6e6;
         points.push(Point { trials: points.len() as u64 + 1, epochs, hours, trial: m.trial, value, best });
     }

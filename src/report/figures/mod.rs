@@ -8,7 +8,7 @@ mod machine;
 mod search;
 mod winner;
 
-pub use course::{HOW_COUNTED, Point, course};
+pub use course::{HOW_COUNTED, Point, course, course_of};
 pub use evidence::{DRAWS, Entry, Evidence, draws, resampling};
 pub use winner::pictured;
 

@@ -26,8 +26,17 @@ pub(super) fn events(connection: &Connection, after: u64, each: &mut dyn FnMut(E
     Ok(())
 }
 
-/// All rows of a database of the current format. The caller holds a transaction, so that they are of one snapshot.
-pub(super) fn tables(connection: &Connection) -> Result<Tables, Fault> {
+/// How much of the rows is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Everything.
+    All,
+    /// No files, and no metrics of epochs.
+    Outline,
+}
+
+/// The rows of a database of the current format. The caller holds a transaction, so that they are of one snapshot.
+pub(super) fn tables(connection: &Connection, detail: Detail) -> Result<Tables, Fault> {
     let mut tables = Tables::default();
     let mut read = |sql: &str, map: &dyn Fn(&SqlRow<'_>) -> rusqlite::Result<Row>| -> Result<(), Fault> {
         let mut statement = connection.prepare(sql)?;
@@ -97,7 +106,9 @@ pub(super) fn tables(connection: &Connection) -> Result<Tables, Fault> {
             at_ms: count(row, 7)?,
         }))
     })?;
-    read("SELECT path, digest, bytes, kind, trial, epoch FROM file", &|row| Ok(Row::File(file(row)?)))?;
+    if detail == Detail::All {
+        read("SELECT path, digest, bytes, kind, trial, epoch FROM file", &|row| Ok(Row::File(file(row)?)))?;
+    }
     read("SELECT seq, study, trial, epoch, value, params FROM earlier_result", &|row| {
         Ok(Row::Earlier(EarlierRow {
             seq: count(row, 0)?,
@@ -111,7 +122,7 @@ pub(super) fn tables(connection: &Connection) -> Result<Tables, Fault> {
     read("SELECT seq, params, at_ms FROM enqueued", &|row| {
         Ok(Row::Enqueued(EnqueuedRow { seq: count(row, 0)?, params: json(row, 1)?, at_ms: count(row, 2)? }))
     })?;
-    let mut metrics = metrics(connection)?;
+    let mut metrics = if detail == Detail::All { metrics(connection)? } else { BTreeMap::new() };
     let mut statement = connection.prepare(
         "SELECT trial, epoch, value, train_loss, seconds, data_wait_seconds, images, work_order, attempt, reported_ms FROM epoch",
     )?;

@@ -1,5 +1,6 @@
 //! Reading a study without blocking its writer.
 
+use super::read::Detail;
 use super::{BUSY, Fault, format, once, read};
 use crate::engine::Event;
 use crate::history::{FileRow, Tables};
@@ -44,6 +45,24 @@ impl SqliteReader {
         Ok(Self { path: path.to_owned(), connection, version })
     }
 
+    fn rows(&self, detail: Detail) -> Result<Tables, StoreError> {
+        self.in_snapshot(|c| {
+            if self.version == format::FORMAT_VERSION {
+                return read::tables(c, detail);
+            }
+            let mut tables = Tables::default();
+            format::replay(c, &self.path, &mut |row| {
+                tables.put(row);
+                Ok(())
+            })?;
+            if detail == Detail::Outline {
+                tables.files.clear();
+                tables.epochs.values_mut().for_each(|epoch| epoch.metrics.clear());
+            }
+            Ok(tables)
+        })
+    }
+
     /// Reads in one transaction, so from one snapshot.
     fn in_snapshot<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
         let go = || {
@@ -64,17 +83,16 @@ impl Reader for SqliteReader {
     }
 
     fn tables(&self) -> Result<Tables, StoreError> {
-        self.in_snapshot(|c| {
-            if self.version == format::FORMAT_VERSION {
-                return read::tables(c);
-            }
-            let mut tables = Tables::default();
-            format::replay(c, &self.path, &mut |row| {
-                tables.put(row);
-                Ok(())
-            })?;
-            Ok(tables)
-        })
+        self.rows(Detail::All)
+    }
+
+    fn outline(&self) -> Result<Tables, StoreError> {
+        self.rows(Detail::Outline)
+    }
+
+    fn version(&self) -> Result<u64, StoreError> {
+        // SQLite's own count of the commits of others, as this connection sees them.
+        self.in_snapshot(|c| Ok(c.pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0))? as u64))
     }
 
     fn runs(&self) -> Result<Vec<RunRow>, StoreError> {
