@@ -47,7 +47,7 @@ pub fn course(record: &StudyRecord) -> Result<Vec<Point>, &'static str> {
     course_of(epochs, started, record.spec.objective.direction)
 }
 
-/// As [`course`], of the epochs of trials that did not fail: when each was on record, in milliseconds since 1970, and its
+/// As `course`, of the epochs of trials that did not fail: when each was on record, in milliseconds since 1970, and its
 /// value. `started`: the beginning of the first attempt.
 ///
 /// # Errors
