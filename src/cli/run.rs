@@ -6,7 +6,7 @@ use super::progress;
 use crate::clock;
 use crate::data::{DataSet, sheet};
 use crate::engine::Plan;
-use crate::run::{self, RunError, RunOptions, Verdict};
+use crate::run::{self, Notifier, RunError, RunOptions, Verdict};
 use crate::runner::device;
 use crate::runner::image::{measured_pace, usable};
 use crate::spec::{Device, Devices, RunnerSpec, StudySpec};
@@ -64,6 +64,9 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     if matches!(spec.runner, RunnerSpec::External { .. }) {
         return Err(run_error(&spec.name, RunError::External));
     }
+    let mut observer = progress::observer(global);
+    let mut notifier = Notifier::new(&spec, &options.base, observer.as_mut())
+        .map_err(|e| CliError::new(format!("run study `{}`", spec.name), e).exit(Exit::Missing))?;
     let mut study = Study::open_at(&global.state, &spec, &options.base).map_err(|e| open_error(&spec.name, e))?;
     if study.engine().orders().is_empty() && !global.quiet && !global.json {
         for warm in study.engine().warm_starts() {
@@ -75,8 +78,11 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
             .map_err(|e| CliError::new(format!("run study `{}`", spec.name), e).exit(Exit::Missing))?;
     }
     look_at_data(&mut study, &options, global)?;
-    let mut observer = progress::observer(global);
-    let verdict = run::run(&mut study, &options, observer.as_mut()).map_err(|e| run_error(&spec.name, e))?;
+    let verdict = run::run(&mut study, &options, &mut notifier);
+    for complaint in notifier.finish(verdict.as_ref().err()) {
+        complain(&format!("warning: {complaint}\n"));
+    }
+    let verdict = verdict.map_err(|e| run_error(&spec.name, e))?;
     drop(observer);
     conclude(&study, &verdict, &args.study, global)?;
     Ok(exit_of(&verdict))

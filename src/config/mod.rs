@@ -4,6 +4,7 @@ mod compiled;
 mod diagnostics;
 mod fit;
 mod image;
+mod notify;
 mod reader;
 pub mod schema;
 mod search;

@@ -255,6 +255,11 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// Whether the table stands in the file.
+    pub fn is_given(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// Records every unknown key and every value that should be a table, in this table and in those inside it.
     pub fn check(&self) {
         for item in self.items() {

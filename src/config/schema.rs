@@ -74,6 +74,7 @@ pub static TABLES: &[Table] = &[
             key("limits", "table", "none", "What one trial or epoch may take."),
             key("failures", "table", "see there", "What follows a failure."),
             key("run", "table", "see there", "How it is run on this machine."),
+            key("notify", "table", "none", "Who is told when it is done."),
             key(
                 "enqueue",
                 "array of tables",
@@ -510,6 +511,30 @@ pub static TABLES: &[Table] = &[
                 "whole number",
                 "`8`",
                 "Machines that the search pretends to have, so that any number of real ones gives the same result. Part of a study whose sampler or scheduler learns from results.",
+            ),
+        ],
+    },
+    Table {
+        name: "notify",
+        about: "Who is told of a run, by a command, an address, or both. Not part of the study: not kept in its database, and free to change.",
+        keys: &[
+            key(
+                "on",
+                "array of `best`, `done`, `failed`",
+                "done and failed",
+                "What they are told of: a trial that is better than all before it; the end of a run with a best trial; an end in an error or without any.",
+            ),
+            key(
+                "command",
+                "array of texts",
+                "none",
+                "Program and arguments. `{text}` becomes the notice in words, `{event}`, `{study}`, `{trial}`, `{metric}`, `{value}` its parts; the notice as JSON is on its standard input. It starts in the study file's folder and may take 30 s.",
+            ),
+            key(
+                "url",
+                "text",
+                "none",
+                "An `http` or `https` address to which the notice is posted as JSON, with its words as `text` and `content`, as chat rooms ask for. `env:NAME`: the address in that environment variable, for addresses that are secrets.",
             ),
         ],
     },

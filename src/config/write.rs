@@ -24,6 +24,7 @@ impl StudySpec {
             limits,
             failures,
             run,
+            notify: _, // who is told is not part of a study
             changed_defaults: _,
         } = self;
         let mut top = Table::new();

@@ -9,6 +9,7 @@ mod coordinator;
 mod faults;
 mod limits;
 mod link;
+mod notify;
 mod options;
 mod processes;
 mod progress;
@@ -21,6 +22,7 @@ pub mod worker;
 
 pub use coordinator::{run, run_with};
 pub use link::{Death, Launcher, Link, Mailbox};
+pub use notify::{Notice, Notifier, NotifyError};
 pub use options::{RunError, RunOptions, Verdict};
 pub use processes::Processes;
 pub use progress::{Observer, Progress, Standing};

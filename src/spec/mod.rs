@@ -13,6 +13,7 @@ mod identity;
 mod keys;
 mod metric;
 mod network;
+mod notify;
 mod precision;
 mod runner;
 mod search;
@@ -31,6 +32,7 @@ pub use network::{
     BackboneKind, BatchNormMode, CachePrecision, FreezeTo, HeadKind, HeadSpec, NetworkSpec, PixelScaling, PoolPadding,
     WeightSource,
 };
+pub use notify::{NOTICE_FIELDS, NotifySpec, NotifyUrl, Occasion};
 pub use precision::Precision;
 pub use search::{
     Budget, CommandSpec, Direction, FailurePolicies, Limits, Metric, Needs, Objective, OperatingPoint, RunSpec,
@@ -70,6 +72,9 @@ pub struct StudySpec {
     pub failures: FailurePolicies,
     /// How it is run on this machine; may differ from run to run without changing any result.
     pub run: RunSpec,
+    /// Who is told of what happens. Not stored.
+    #[serde(skip)]
+    pub notify: NotifySpec,
     /// Which of its values are defaults that differed in an earlier version of the program.
     #[serde(skip)]
     pub changed_defaults: ChangedDefaults,
@@ -129,6 +134,7 @@ impl StudySpec {
                 precision: Precision::default(),
                 virtual_workers: 8,
             },
+            notify: NotifySpec::default(),
             changed_defaults: ChangedDefaults::default(),
         }
     }

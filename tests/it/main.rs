@@ -12,6 +12,7 @@ mod layout;
 mod limits;
 mod model;
 mod network;
+mod notify;
 mod opening;
 mod optuna;
 mod pipeline;

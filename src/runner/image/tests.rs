@@ -104,6 +104,7 @@ fn study() -> StudySpec {
             precision: Default::default(),
             virtual_workers: 8,
         },
+        notify: Default::default(),
         changed_defaults: ChangedDefaults::default(),
     }
 }
