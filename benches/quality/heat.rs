@@ -2,13 +2,14 @@
 //! activations, trained and randomised weights.
 //!
 //! ```console
-//! cargo run --release --example heat -- MODEL [IMAGES] [CONTRAST] [SEED]
+//! cargo run --release --example heat -- MODEL [IMAGES] [CONTRAST] [SEED] [STAGES]
 //! ```
 //!
 //! `MODEL` is a folder that `hpsearch export` wrote, of a study on synthetic images. The images drawn here are others
-//! (another seed). A line has the share of true positives whose peak lies inside a drawn opacity and, in brackets, where the
-//! opacity has at least half of its height; for randomised weights every tensor's values are shuffled, and all positives
-//! count.
+//! (another seed); `STAGES` are those looked at, with commas, by default all from the first pool. A line has the share of
+//! true positives whose map is largest inside a drawn opacity and, in brackets, where the opacity has at least half of its
+//! height; after the stroke, on how many maps nothing speaks for the class (their largest value counts all the same). For
+//! randomised weights every tensor's values are shuffled, in three ways, and all positives count.
 
 use candle_core::{Device, Tensor, Var};
 use hpsearch::data::synthetic::{self, DrawnOpacity};
@@ -61,12 +62,12 @@ fn load(card: &Card, file: &Path) -> Result<Network, Failure> {
 }
 
 /// The same file with the values of every tensor shuffled.
-fn shuffled(file: &Path, to: &Path) -> Result<(), Failure> {
+fn shuffled(file: &Path, to: &Path, shuffle: u64) -> Result<(), Failure> {
     let tensors: BTreeMap<_, _> = candle_core::safetensors::load(file, &Device::Cpu)?.into_iter().collect();
     let mut all = HashMap::new();
     for (number, (name, tensor)) in tensors.into_iter().enumerate() {
         let mut values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
-        StreamRng::keyed(1, Purpose::Test, &[number as u64]).shuffle(&mut values);
+        StreamRng::keyed(shuffle, Purpose::Test, &[number as u64]).shuffle(&mut values);
         all.insert(name, Tensor::from_vec(values, tensor.dims(), &Device::Cpu)?);
     }
     Ok(candle_core::safetensors::save(&all, to)?)
@@ -108,17 +109,22 @@ fn main() -> Result<(), Failure> {
         contrast: number(3, 1.0)?,
         seed: number(4, 1001.0)? as u64,
     };
+    let wanted: Option<Vec<&str>> = arguments.get(5).map(|names| names.split(',').collect());
     let file = folder.join("model.safetensors");
     let random = std::env::temp_dir().join(format!("heat-{}.safetensors", std::process::id()));
-    shuffled(&file, &random)?;
     let planned = synthetic::plan(&spec);
     let size = card.preprocessing.size;
     let (divisor, mean, deviation) = card.preprocessing.scaling.constants();
-    for (what, file) in [("trained", &file), ("randomised", &random)] {
+    for (what, file) in [("trained", &file), ("shuffled 1", &random), ("shuffled 2", &random), ("shuffled 3", &random)]
+    {
+        let shuffle = what.strip_prefix("shuffled ").map(str::parse).transpose()?;
+        if let Some(shuffle) = shuffle {
+            shuffled(&folder.join("model.safetensors"), file, shuffle)?;
+        }
         let network = load(&card, file)?;
         let stages = network.spec.backbone.stages();
         let tap = network.spec.tap_position();
-        let mut hits: BTreeMap<usize, [[usize; 2]; 3]> = BTreeMap::new();
+        let mut hits: BTreeMap<usize, [[usize; 3]; 3]> = BTreeMap::new();
         let (mut counted, mut area) = (0, [0.0; 2]);
         for batch in planned.chunks(AT_ONCE) {
             let mut values = Vec::new();
@@ -135,7 +141,7 @@ fn main() -> Result<(), Failure> {
             let scores: Vec<Vec<f32>> = candle_nn::ops::softmax(&logits.detach(), 1)?.to_vec2()?;
             let positive = card.positive as usize;
             let threshold = card.threshold.unwrap_or(0.5);
-            let counts = |i: usize| what == "randomised" || f64::from(scores[i][positive]) >= threshold;
+            let counts = |i: usize| shuffle.is_some() || f64::from(scores[i][positive]) >= threshold;
             counted += (0..batch.len()).filter(|&i| counts(i)).count();
             let nearest = |i: usize, x: f64, y: f64| {
                 drawn[i].iter().map(|spot| spot.distance(x, y)).fold(f64::INFINITY, f64::min)
@@ -149,12 +155,17 @@ fn main() -> Result<(), Failure> {
                     area[1] += f64::from(near < HALF) / (GRID * GRID) as f64;
                 }
             }
-            for from in (1..=tap).filter(|&from| from >= 4) {
+            for from in
+                (1..=tap).filter(|&from| wanted.as_ref().map_or(from >= 4, |wanted| wanted.contains(&stages[from - 1])))
+            {
                 for (method, maps) in maps(&network, from, &x, positive)?.iter().enumerate() {
                     for (i, map) in maps.iter().enumerate().filter(|(i, _)| counts(*i)) {
-                        let Some((place, _)) = map.peak() else { continue };
-                        let [x, y] = place.map(|v| v / size as f64);
                         let hit = &mut hits.entry(from).or_default()[method];
+                        hit[2] += usize::from(map.peak().is_none());
+                        let least = map.values.iter().copied().fold(f32::INFINITY, f32::min);
+                        let raised = map.values.iter().map(|value| value - least).collect();
+                        let Some((place, _)) = (HeatMap { values: raised, ..map.clone() }).peak() else { continue };
+                        let [x, y] = place.map(|v| v / size as f64);
                         hit[0] += usize::from(nearest(i, x, y) < 1.0);
                         hit[1] += usize::from(nearest(i, x, y) < HALF);
                     }
@@ -169,7 +180,9 @@ fn main() -> Result<(), Failure> {
             let cells: Vec<String> = METHODS
                 .iter()
                 .zip(hits)
-                .map(|(method, [inside, half])| format!("{method} {:3.0} ({:3.0}) %", share(inside), share(half)))
+                .map(|(method, [inside, half, empty])| {
+                    format!("{method} {:3.0} ({:3.0}) % | {empty:2}", share(inside), share(half))
+                })
                 .collect();
             println!("  {:14} {side:3}  {}", stages[from - 1], cells.join("  "));
         }

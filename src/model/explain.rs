@@ -2,7 +2,7 @@
 
 use super::{Card, Decoded, Model, ModelError, Opinion};
 use crate::data::decode::channels;
-use crate::nn::attribution::HeatMap;
+use crate::nn::attribution::{HeatMap, Weighing};
 use crate::report::{DrawError, heat_map};
 use crate::runner::image;
 use std::path::PathBuf;
@@ -26,13 +26,14 @@ pub struct Explanation {
 }
 
 impl Model {
-    /// What makes heat maps at a stage of the network; `None`: at the stage that fits the size of the images.
+    /// What makes heat maps at a stage of the network, weighed by a method; `None`: at the stage that fits the size of the
+    /// images, and by the method that fits the stage.
     ///
     /// # Errors
     /// If the network gives no heat maps, or has no such stage.
-    pub fn explainer(&self, stage: Option<&str>) -> Result<Explainer<'_>, ModelError> {
+    pub fn explainer(&self, stage: Option<&str>, weighing: Option<Weighing>) -> Result<Explainer<'_>, ModelError> {
         let stage = stage.or_else(|| self.scorer.explained_stage()).unwrap_or(&self.card.network.tap);
-        Ok(Explainer { model: self, maps: self.scorer.explainer(stage)?, stage: stage.to_owned() })
+        Ok(Explainer { model: self, maps: self.scorer.explainer(stage, weighing)?, stage: stage.to_owned() })
     }
 }
 
@@ -40,6 +41,11 @@ impl Explainer<'_> {
     /// The stage whose activations are weighed.
     pub fn stage(&self) -> &str {
         &self.stage
+    }
+
+    /// How its activations are weighed.
+    pub fn weighing(&self) -> Weighing {
+        self.maps.weighing()
     }
 
     /// Scores image files as [`Model::predict`] does, each with a map for the positive class; where there are more than two

@@ -1,17 +1,34 @@
 //! Heat maps: which places of an image speak for a class.
 //!
-//! The method is HiResCAM (Draelos and Carin 2020): at each place of a feature map the sum over channels of activation
-//! times the derivative of the class's log-odds by that activation.
+//! A map is the sum over channels of activation times weight, at each place of a feature map; [`Weighing`] has the
+//! weights.
 
 use super::head::{DropoutKey, Head};
 use super::{Lattice, Mode, Suffix, backward};
 use crate::ids::{Epoch, TrialNumber};
 use candle_core::{Result, Tensor, Var};
 
+/// How the activations of a feature map are weighed.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, strum::Display, strum::EnumString, strum::VariantNames,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Weighing {
+    /// Each activation by the derivative of the class's log-odds by itself (Draelos and Carin 2020): a value is what
+    /// scaling the activations of its place changes.
+    HiResCam,
+    /// All activations of a channel by the mean of these derivatives over the image (Selvaraju et al. 2017, equation 1,
+    /// without the clipping of equation 2): steadier where channels stand for things, as in late stages, and
+    /// meaningless where they stand for edges.
+    GradCam,
+}
+
 /// What the places of a square image contribute to a class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeatMap {
-    /// Contributions in log-odds, row by row; what speaks against the class is negative.
+    /// Contributions in log-odds (of [`Weighing::GradCam`]: estimates of them), row by row; what speaks against the class
+    /// is negative.
     pub values: Vec<f32>,
     /// Values in a row and in a column.
     pub side: usize,
@@ -70,14 +87,20 @@ pub fn log_odds(logits: &Tensor, classes: &[usize]) -> Result<Tensor> {
     chosen - (sums + largest.squeeze(1)?)?
 }
 
-/// Contributions `[N, H, W]` of the places of feature maps `x`, `[N, H, W, C]`, to the log-odds of one class for each
-/// map, through the layers `suffix` (`None`: there are none) and the head.
+/// Contributions `[N, H, W]`, weighed as `weighing` says, of the places of feature maps `x`, `[N, H, W, C]`, to the log-odds
+/// of one class for each map, through the layers `suffix` (`None`: there are none) and the head.
 ///
 /// The layers must have frozen batch norm: then each image has a gradient of its own.
 ///
 /// # Errors
 /// If an operation fails.
-pub fn contributions(x: &Tensor, suffix: Option<&dyn Suffix>, head: &Head, classes: &[usize]) -> Result<Tensor> {
+pub fn contributions(
+    x: &Tensor,
+    suffix: Option<&dyn Suffix>,
+    head: &Head,
+    classes: &[usize],
+    weighing: Weighing,
+) -> Result<Tensor> {
     let x = Var::from_tensor(&x.detach().contiguous()?)?;
     // Recorded for gradients; frozen batch norm computes the same in both modes.
     let features = match suffix {
@@ -89,7 +112,10 @@ pub fn contributions(x: &Tensor, suffix: Option<&dyn Suffix>, head: &Head, class
     let gradients = backward(&odds.sum_all()?, suffix)?;
     let Some(gradient) = gradients.get(&x) else { candle_core::bail!("the head does not depend on the feature map") };
     let x = x.as_detached_tensor();
-    (gradient * x)?.sum(3)
+    match weighing {
+        Weighing::HiResCam => (gradient * x)?.sum(3),
+        Weighing::GradCam => x.broadcast_mul(&gradient.mean_keepdim((1, 2))?)?.sum(3),
+    }
 }
 
 #[cfg(test)]
@@ -103,10 +129,11 @@ mod tests {
     };
     use candle_core::Device;
 
-    /// A contribution is the change of the log-odds as all activations of its place are scaled up: held against central
-    /// differences, place by place.
+    /// HiResCAM's contribution is the change of the log-odds as all activations of its place are scaled up: held against
+    /// central differences, place by place. Grad-CAM's weight of a channel is the change as a constant is added to the whole
+    /// channel, over the number of places: held against central differences, channel by channel.
     #[test]
-    fn contributions_are_what_scaling_a_place_changes() {
+    fn contributions_are_what_scaling_a_place_or_raising_a_channel_changes() {
         let network = NetworkSpec {
             backbone: BackboneKind::InceptionV3,
             width: 0.125,
@@ -139,7 +166,7 @@ mod tests {
                 let key = DropoutKey { seed: 0, trial: TrialNumber(0), epoch: Epoch(0), fold: 0, first_sample: 0 };
                 log_odds(&head.forward(&features, Mode::Eval, &key).unwrap(), &chosen).unwrap().to_vec1().unwrap()
             };
-            let found = contributions(&x, suffix, &head, &chosen).unwrap();
+            let found = contributions(&x, suffix, &head, &chosen, Weighing::HiResCam).unwrap();
             let (_, side, _) = found.dims3().unwrap();
             let found: Vec<Vec<Vec<f32>>> = found.to_vec3().unwrap();
             let largest = found.iter().flatten().flatten().fold(0f32, |a, b| a.max(b.abs()));
@@ -163,6 +190,32 @@ mod tests {
             }
             // A difference may straddle the kink of an activation or a change of the largest value of a pool.
             assert!(off.len() * 50 <= 2 * side * side, "{kind:?} from {from}: {off:?} of {largest}");
+
+            let channels = x.dims()[3];
+            let mut expected = vec![0f32; 2 * side * side];
+            let activations: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+            for channel in 0..channels {
+                const STEP: f32 = 2e-3;
+                let raised = |by: f32| {
+                    let added: Vec<f32> = (0..channels).map(|c| if c == channel { by } else { 0.0 }).collect();
+                    odds(
+                        &x.broadcast_add(&Tensor::from_vec(added, (1, 1, 1, channels), &Device::Cpu).unwrap()).unwrap(),
+                    )
+                };
+                let (more, less) = (raised(STEP), raised(-STEP));
+                for image in 0..2 {
+                    let weight = (more[image] - less[image]) / (2.0 * STEP) / (side * side) as f32;
+                    for place in 0..side * side {
+                        let at = image * side * side + place;
+                        expected[at] += weight * activations[at * channels + channel];
+                    }
+                }
+            }
+            let averaged = contributions(&x, suffix, &head, &chosen, Weighing::GradCam).unwrap();
+            let averaged: Vec<f32> = averaged.flatten_all().unwrap().to_vec1().unwrap();
+            let largest = averaged.iter().fold(0f32, |a, b| a.max(b.abs()));
+            let far = averaged.iter().zip(&expected).filter(|(a, b)| (*a - *b).abs() > 0.05 * largest).count();
+            assert!(largest > 0.0 && far * 50 <= averaged.len(), "{kind:?} from {from}: {far} of {}", averaged.len());
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::ImageError;
 use crate::data::augment::{ViewDraw, render};
 use crate::ids::TrialNumber;
-use crate::nn::attribution::{self, HeatMap};
+use crate::nn::attribution::{self, HeatMap, Weighing};
 use crate::nn::head::{self, DropoutKey, Head};
 use crate::nn::{Backbone, Lattice, Mode, Suffix, SuffixOptions, build};
 use crate::spec::{BatchNormMode, HeadSpec, NetworkSpec, WeightSource};
@@ -16,6 +16,9 @@ pub const AT_ONCE: usize = 16;
 
 /// Values a side from which on a map counts as fine enough: a choice made before docs/explain.md was measured.
 pub const FINE_ENOUGH: usize = 16;
+
+/// The stage from which on Grad-CAM pointed better than HiResCAM, in the measurements of docs/explain.md.
+pub const SPOKEN: &str = "Mixed_6d";
 
 /// The name of a head's tensor in an exported file. timm's ConvNeXt has tensors of its own under `head`.
 pub(super) fn exported(name: &str) -> String {
@@ -116,11 +119,11 @@ impl Scorer {
         Some(self.network.backbone.stages()[position - 1])
     }
 
-    /// What makes heat maps at `stage`.
+    /// What makes heat maps at `stage`, weighed by `weighing`; `None`: by Grad-CAM from [`SPOKEN`] on, else by HiResCAM.
     ///
     /// # Errors
     /// If the network has no such stage, or none whose values have places in the image, or the stage lies beyond the tap.
-    pub fn explainer(&self, stage: &str) -> Result<Explainer<'_>, ImageError> {
+    pub fn explainer(&self, stage: &str, weighing: Option<Weighing>) -> Result<Explainer<'_>, ImageError> {
         let NetworkSpec { backbone: kind, tap, .. } = &self.network;
         if !kind.trainable() {
             return Err(ImageError::NoMaps { network: *kind });
@@ -141,7 +144,9 @@ impl Scorer {
         }
         let lattice = self.models.first().and_then(|(backbone, _)| backbone.lattice(from));
         let lattice = lattice.ok_or(ImageError::NoMaps { network: *kind })?;
-        Ok(Explainer { scorer: self, parts, from, lattice })
+        let late = kind.position(SPOKEN).is_some_and(|late| from >= late);
+        let weighing = weighing.unwrap_or(if late { Weighing::GradCam } else { Weighing::HiResCam });
+        Ok(Explainer { scorer: self, parts, from, lattice, weighing })
     }
 
     fn batch(&self, x: &Tensor) -> Result<Vec<Scored>, ImageError> {
@@ -177,9 +182,15 @@ pub struct Explainer<'a> {
     parts: Vec<Option<Box<dyn Suffix>>>,
     from: usize,
     lattice: Lattice,
+    weighing: Weighing,
 }
 
 impl Explainer<'_> {
+    /// How activations are weighed.
+    pub fn weighing(&self) -> Weighing {
+        self.weighing
+    }
+
     /// For each image, given as to [`Scorer::score`], the map for one class; of several models the mean.
     ///
     /// # Errors
@@ -194,7 +205,7 @@ impl Explainer<'_> {
             let mut sum: Option<Tensor> = None;
             for ((backbone, head), part) in self.scorer.models.iter().zip(&self.parts) {
                 let maps = backbone.prefix(0, self.from, &x)?;
-                let one = attribution::contributions(&maps, part.as_deref(), head, classes)?;
+                let one = attribution::contributions(&maps, part.as_deref(), head, classes, self.weighing)?;
                 sum = Some(match sum {
                     Some(sum) => (sum + one)?,
                     None => one,
