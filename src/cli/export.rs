@@ -6,7 +6,7 @@ use crate::engine::FailureClass;
 use crate::exchange::{is_export, journal, json_lines};
 use crate::history::Tables;
 use crate::ids::TrialNumber;
-use crate::model::{ExportError, ExportOptions, export};
+use crate::model::{ExportError, ExportOptions, Exported, export};
 use crate::spec::Device;
 use crate::wording::counted;
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,22 +120,24 @@ fn may_become_a_journal(file: &Path) -> Result<(), CliError> {
     }
 }
 
-/// Writes a trial's model.
-fn model(args: &Args, name: &str, global: &Global) -> Result<Exit, CliError> {
-    let Some(out) = &args.out else { return Ok(Exit::Usage) };
+/// Writes the model of a trial (`None`: of the best) of study `name` into the folder `out`. `study`: as on the command
+/// line, a study file or a name.
+pub(super) fn write_model(
+    (study, name): (Option<&str>, &str),
+    trial: Option<TrialNumber>,
+    onnx: bool,
+    out: &Path,
+    global: &Global,
+) -> Result<Exported, CliError> {
     let doing = || format!("export a model of study `{name}`");
     let reader = global.backend().read(name).map_err(|e| CliError::store(doing(), e))?;
-    let base = match &args.study {
+    let base = match study {
         Some(file) if file.ends_with(".toml") => Some(global.load(Path::new(file))?.base),
         _ => None,
     };
     let dir = global.study_dir(name);
     let slot = global.slot(Device::Cpu, None, &dir);
-    let trial = match args.trial {
-        Chosen::Best => None,
-        Chosen::Number(number) => Some(number),
-    };
-    let exported = export(&*reader, &dir, &ExportOptions { trial, base, slot, onnx: args.onnx }, out).map_err(|e| {
+    export(&*reader, &dir, &ExportOptions { trial, base, slot, onnx }, out).map_err(|e| {
         let exit = match &e {
             ExportError::NotImages | ExportError::NoTrial { wanted: Some(_) } => Exit::Usage,
             ExportError::NoTrial { wanted: None } => Exit::NoSuccess,
@@ -148,7 +150,17 @@ fn model(args: &Args, name: &str, global: &Global) -> Result<Exit, CliError> {
             _ => Exit::Error,
         };
         CliError::new(doing(), e).exit(exit)
-    })?;
+    })
+}
+
+/// Writes a trial's model, and says so.
+fn model(args: &Args, name: &str, global: &Global) -> Result<Exit, CliError> {
+    let Some(out) = &args.out else { return Ok(Exit::Usage) };
+    let trial = match args.trial {
+        Chosen::Best => None,
+        Chosen::Number(number) => Some(number),
+    };
+    let exported = write_model((args.study.as_deref(), name), trial, args.onnx, out, global)?;
     let mut stdout = std::io::stdout().lock();
     if global.json {
         writeln!(stdout, "{}", serde_json::json!({ "folder": out, "files": exported.files, "card": exported.card }))?;

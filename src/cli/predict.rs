@@ -2,19 +2,24 @@
 
 use super::args::{Global, complain};
 use super::exit::{CliError, Exit};
+use super::export::write_model;
 use crate::data::decode;
 use crate::fsx;
-use crate::model::{Model, Opinion};
+use crate::model::{CARD, Model, Opinion, Unlike};
+use crate::nn::attribution::Weighing;
 use crate::runner::device;
 use crate::spec::{Device, Devices};
 use crate::wording::counted;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use strum::VariantNames;
 
-/// Score images with a model that `hpsearch export --out` wrote
+/// Score images with a model that `hpsearch export --out` wrote, or with that of a study's best trial
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The folder with the model and its card
+    /// The folder with the model and its card; or a study file or the name of a study, whose best trial is exported to a
+    /// temporary folder first
     pub model: PathBuf,
     /// Images (JPEG, PNG or DICOM), or folders of them, searched through
     #[arg(required = true)]
@@ -30,9 +35,16 @@ pub struct Args {
     /// coarser, earlier ones know less
     #[arg(long, value_name = "STAGE", requires = "explain")]
     pub explain_stage: Option<String>,
+    /// Weigh them by this method instead of the one that fits the stage: hirescam or gradcam
+    #[arg(long, value_name = "METHOD", requires = "explain", value_parser = methods())]
+    pub explain_method: Option<Weighing>,
     /// Where to compute: cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "cpu")]
     pub device: Devices,
+}
+
+fn methods() -> impl TypedValueParser<Value = Weighing> {
+    PossibleValuesParser::new(Weighing::VARIANTS).try_map(|name| name.parse::<Weighing>())
 }
 
 /// What the model says of an image, and its heat map if there is one; or why there is nothing.
@@ -45,8 +57,9 @@ struct Heat {
     file: PathBuf,
     /// The class that it speaks of.
     class: String,
-    /// The stage whose activations are weighed.
+    /// The stage whose activations are weighed, and how.
     stage: String,
+    method: Weighing,
     /// Where most speaks for the class: shares of the image's width and height from its upper left corner. `None` if nothing
     /// does.
     peak: Option<[f64; 2]>,
@@ -63,18 +76,18 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         .first()
         .copied()
         .unwrap_or(Device::Cpu);
-    let model = Model::load(&args.model, device).map_err(|e| CliError::new(doing(), e).exit(Exit::Missing))?;
     let files = found(&args.images)?;
     if files.is_empty() {
         let why = "there are no .jpg, .jpeg, .png or DICOM files";
         return Err(CliError::new("find images", why).exit(Exit::Missing));
     }
+    let model = load(&args.model, device, global)?;
     let results = match &args.explain {
         None => {
             let opinions = model.predict(&files).map_err(|e| CliError::new(doing(), e))?;
             opinions.into_iter().map(|opinion| Ok((opinion?, None))).collect()
         }
-        Some(folder) => explained(&model, &files, args.explain_stage.as_deref(), folder)?,
+        Some(folder) => explained(&model, &files, &args, folder)?,
     };
     let failed = results.iter().filter(|o| o.is_err()).count();
     if let Some(path) = &args.csv {
@@ -95,13 +108,33 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(if failed > 0 { Exit::Error } else { Exit::Done })
 }
 
+/// The model in a folder, or that of a study's best trial.
+fn load(from: &Path, device: Device, global: &Global) -> Result<Model, CliError> {
+    let doing = || format!("use the model in `{}`", from.display());
+    let load = |folder: &Path| Model::load(folder, device).map_err(|e| CliError::new(doing(), e).exit(Exit::Missing));
+    let text = from.to_str().filter(|text| text.ends_with(".toml") || global.studies().iter().any(|name| name == text));
+    let Some(text) = text.filter(|_| !from.join(CARD).exists()) else { return load(from) };
+    let name = global.find_study(Some(text))?;
+    if !global.quiet {
+        complain(&format!(
+            "note: taking the best trial of study `{name}` and checking it against its scores on record; \
+             `hpsearch export --out DIR` does so once for all\n"
+        ));
+    }
+    let folder = fsx::draft_folder(&std::env::temp_dir()).map_err(|e| CliError::new(doing(), e))?;
+    write_model((Some(text), &name), None, false, folder.path(), global)?;
+    load(folder.path())
+}
+
 /// Images whose heat maps are held at once.
 const AT_ONCE: usize = 64;
 
 /// Scores the images, and writes a heat map of each into a new folder.
-fn explained(model: &Model, files: &[PathBuf], stage: Option<&str>, folder: &Path) -> Result<Vec<Scored>, CliError> {
+fn explained(model: &Model, files: &[PathBuf], args: &Args, folder: &Path) -> Result<Vec<Scored>, CliError> {
     let doing = || format!("write heat maps into `{}`", folder.display());
-    let explainer = model.explainer(stage).map_err(|e| CliError::new(doing(), e).exit(Exit::Usage))?;
+    let explainer = model
+        .explainer(args.explain_stage.as_deref(), args.explain_method)
+        .map_err(|e| CliError::new(doing(), e).exit(Exit::Usage))?;
     // Maps of other images or of another model are never mixed in.
     let empty = match std::fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_none(),
@@ -123,8 +156,9 @@ fn explained(model: &Model, files: &[PathBuf], stage: Option<&str>, folder: &Pat
                     let png = explanation.png().map_err(|e| CliError::new(doing(), e))?;
                     let failed = |e| CliError::new(format!("write `{}`", file.display()), e);
                     fsx::write_atomic(&file, &png).map_err(failed)?;
-                    let (stage, peak) = (explainer.stage().to_owned(), explanation.peak());
-                    Ok((opinion, Some(Heat { file, class: explanation.class, stage, peak })))
+                    let (stage, method) = (explainer.stage().to_owned(), explainer.weighing());
+                    let peak = explanation.peak();
+                    Ok((opinion, Some(Heat { file, class: explanation.class, stage, method, peak })))
                 }
                 Err(error) => Err(error),
             });
@@ -196,7 +230,18 @@ fn search(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
 /// Remarks on an image, in words.
 fn remarks(opinion: &Opinion, heat: Option<&Heat>) -> Vec<String> {
     let seen = opinion.seen.as_ref().map(|set| format!("was a {set} image"));
-    let unlike = opinion.unlike.then(|| format!("unlike the training images (distance {:.1})", opinion.distance));
+    let [width, height] = opinion.size;
+    let unlike: Vec<String> = opinion
+        .unlike
+        .iter()
+        .map(|what| match what {
+            Unlike::Features => format!("features (distance {:.1})", opinion.distance),
+            Unlike::Size | Unlike::Shape => format!("{what} ({width} x {height})"),
+            Unlike::Colour => format!("colour ({:.2})", opinion.colour),
+            Unlike::Brightness => format!("brightness ({:.0} grey levels off)", opinion.shift.unwrap_or(f64::NAN)),
+        })
+        .collect();
+    let unlike = (!unlike.is_empty()).then(|| format!("unlike the study's images in {}", unlike.join(", ")));
     let heat = heat.map(|heat| match heat.peak {
         Some([x, y]) => {
             format!("{} most at {:.0} %, {:.0} %: {}", heat.class, 100.0 * x, 100.0 * y, heat.file.display())
@@ -221,7 +266,10 @@ fn print(model: &Model, files: &[PathBuf], results: &[Scored], global: &Global) 
         }
         match result {
             Ok((opinion, heat)) => {
-                let score = opinion.scores[card.positive as usize];
+                let score = match card.classes.len() {
+                    2 => opinion.scores[card.positive as usize],
+                    _ => opinion.scores.iter().copied().fold(0.0, f32::max), // of the class that is decided for
+                };
                 let remarks = remarks(opinion, heat.as_ref());
                 let remarks = if remarks.is_empty() { String::new() } else { format!("  ({})", remarks.join("; ")) };
                 writeln!(out, "{score:.4}  {}  {}{remarks}", opinion.decision, file.display())?;
@@ -242,8 +290,9 @@ fn table(
     let mut csv = csv::Writer::from_writer(Vec::new());
     let scores = classes.iter().map(|class| format!("score.{class}"));
     let head = ["image", "decision"].into_iter().map(str::to_owned).chain(scores);
-    let after = ["distance", "unlike", "seen", "error"];
-    let heat: &[&str] = if explained { &["map", "map.class", "map.stage", "map.x", "map.y"] } else { &[] };
+    let after = ["distance", "width", "height", "colour", "shift", "unlike", "seen", "error"];
+    let heat: &[&str] =
+        if explained { &["map", "map.class", "map.stage", "map.method", "map.x", "map.y"] } else { &[] };
     csv.write_record(head.chain(after.iter().chain(heat).map(|&name| name.to_owned())))?;
     for (file, result) in files.iter().zip(results) {
         let mut row = vec![file.display().to_string()];
@@ -252,16 +301,19 @@ fn table(
                 row.push(opinion.decision.clone());
                 row.extend(opinion.scores.iter().map(f32::to_string));
                 row.push(opinion.distance.to_string());
-                row.push(opinion.unlike.to_string());
+                row.extend(opinion.size.map(|side| side.to_string()));
+                row.push(opinion.colour.to_string());
+                row.push(opinion.shift.map_or_else(String::new, |shift| shift.to_string()));
+                row.push(opinion.unlike.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
                 row.push(opinion.seen.clone().unwrap_or_default());
                 row.push(String::new());
-                if let Some(Heat { file, class, stage, peak }) = heat {
-                    row.extend([file.display().to_string(), class.clone(), stage.clone()]);
+                if let Some(Heat { file, class, stage, method, peak }) = heat {
+                    row.extend([file.display().to_string(), class.clone(), stage.clone(), method.to_string()]);
                     row.extend([0, 1].map(|axis| peak.map_or_else(String::new, |place| place[axis].to_string())));
                 }
             }
             Err(error) => {
-                row.extend(std::iter::repeat_n(String::new(), classes.len() + 4));
+                row.extend(std::iter::repeat_n(String::new(), classes.len() + 8));
                 row.push(error.clone());
                 row.extend(heat.iter().map(|_| String::new()));
             }
@@ -279,8 +331,8 @@ fn summary(model: &Model, results: &[Scored]) -> String {
         model.card.classes.iter().rev().map(|class| format!("{} {class}", count(class))).collect();
     let failed = results.iter().filter(|o| o.is_err()).count();
     let failed = if failed == 0 { String::new() } else { format!("; {failed} could not be read") };
-    let unlike = opinions().filter(|o| o.unlike).count();
-    let unlike = if unlike == 0 { String::new() } else { format!("; {unlike} unlike the training images") };
+    let unlike = opinions().filter(|o| !o.unlike.is_empty()).count();
+    let unlike = if unlike == 0 { String::new() } else { format!("; {unlike} unlike the study's images") };
     format!("{}: {}{unlike}{failed}\n", counted(results.len(), "image"), decided.join(", "))
 }
 

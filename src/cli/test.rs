@@ -9,6 +9,7 @@ use crate::report::{self, StudyRecord};
 use crate::runner::device;
 use crate::spec::{Change, Device, Devices};
 use crate::study::{self, OpeningError, OpeningOptions, Study, StudyError};
+use crate::wording::counted;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -110,6 +111,7 @@ fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
     for (tested, result) in tested.iter().zip(results) {
         let all = &result.predictions;
         let threshold = tested.threshold.unwrap_or(0.5);
+        let binary = all.classes.len() == 2;
         if global.json {
             let figures: BTreeMap<&str, serde_json::Value> = tested
                 .figures
@@ -120,20 +122,29 @@ fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
                 })
                 .collect();
             let line = serde_json::json!({
-                "trial": tested.trial, "threshold": threshold, "images": all.rows.len(), "metrics": figures,
+                "trial": tested.trial, "threshold": binary.then_some(threshold), "images": all.rows.len(), "metrics": figures,
             });
             writeln!(out, "{line}")?;
             continue;
         }
-        let positives = all.rows.iter().filter(|r| r.label == all.positive).count();
-        writeln!(
-            out,
-            "trial {}: {} test images, {positives} {}; threshold {threshold:.4} from validation ({})",
-            tested.trial,
-            all.rows.len(),
-            all.classes[all.positive as usize],
-            record.spec.objective.operating_point
-        )?;
+        let of = |class: u32| all.rows.iter().filter(|r| r.label == class).count();
+        let images = counted(all.rows.len(), "test image");
+        if binary {
+            writeln!(
+                out,
+                "trial {}: {images}, {} {}; threshold {threshold:.4} from validation ({})",
+                tested.trial,
+                of(all.positive),
+                all.classes[all.positive as usize],
+                record.spec.objective.operating_point
+            )?;
+        } else {
+            let counts = (0..all.classes.len() as u32).map(of);
+            let (least, most) = (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0));
+            let each = if least == most { format!("{least}") } else { format!("{least} to {most}") };
+            writeln!(out, "trial {}: {images}, {each} of each of {} classes", tested.trial, all.classes.len())?;
+            writeln!(out, "  means over classes; the class with the highest score is called")?;
+        }
         for (name, value, interval) in &tested.figures {
             let value = value.map_or_else(|| "undefined".to_owned(), |v| format!("{v:.4}"));
             let interval = interval.map_or_else(String::new, |i| format!("  {:.3} to {:.3}", i.low, i.high));

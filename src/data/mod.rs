@@ -6,6 +6,7 @@ pub mod decode;
 pub mod features;
 mod index;
 pub mod loader;
+mod looks;
 mod manifest;
 mod patients;
 mod pixels;
@@ -18,6 +19,7 @@ pub mod synthetic;
 mod watch;
 
 pub use dataset::{DataError, DataSet};
+pub use looks::appearances;
 pub use manifest::{GivenSet, KERMANY_PATIENT, ManifestError};
 pub use patients::PatientError;
 pub use pixels::{ImageRecord, PixelSource};

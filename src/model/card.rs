@@ -1,5 +1,6 @@
 //! The card of an exported model: what it is, how images are prepared for it, and how good it was.
 
+use super::inputs::{Inputs, Unlikeness};
 use crate::digest::Digest;
 use crate::ids::{Epoch, TrialNumber};
 use crate::space::Params;
@@ -19,7 +20,7 @@ const FORMAT: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum CardError {
     /// The file cannot be read.
-    #[error("read the card `{}`\nhint: name a folder that `hpsearch export --out` wrote", path.display())]
+    #[error("read the card `{}`\nhint: name a folder that `hpsearch export --out` wrote, or a study", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     /// It is not a card.
     #[error("read the card `{}`", path.display())]
@@ -79,16 +80,6 @@ pub struct Figure {
     pub interval: Option<[f64; 2]>,
 }
 
-/// Distances of the validation images in feature space: the mean over the head's channels of the squared distance from the
-/// training mean in units of the training variance.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Unlikeness {
-    /// The median.
-    pub median: f64,
-    /// The largest: images beyond it are unlike all of them.
-    pub largest: f64,
-}
-
 /// A model's card.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Card {
@@ -124,8 +115,12 @@ pub struct Card {
     pub validation: BTreeMap<String, Figure>,
     /// Metrics on the test images; `None` while they are locked, or if this trial was not tested.
     pub test: Option<BTreeMap<String, Figure>>,
-    /// Distances in feature space.
+    /// Distances of the validation images in feature space: the mean over the head's channels of the squared distance from
+    /// the training mean in units of the training variance.
     pub unlikeness: Unlikeness,
+    /// What the images looked like; `None`: on cards from before it was noted.
+    #[serde(default)]
+    pub inputs: Option<Inputs>,
     /// Digests of the model files: one, or one for each fold, whose mean score counts.
     pub models: Vec<Digest>,
     /// Digest of `model.onnx`, which has all models in one; `None`: there is no such file.
@@ -208,7 +203,10 @@ impl Card {
         line(format_args!("**Intended use:** {}\n", self.intended_use.as_deref().unwrap_or("_to be filled in_")));
         line(format_args!("**Not for:** _to be filled in_\n"));
         line(format_args!("## What it is\n"));
-        line(format_args!("- Classes: {}; positive: {}", classes.join(", "), classes[*positive as usize]));
+        match classes.len() {
+            2 => line(format_args!("- Classes: {}; positive: {}", classes.join(", "), classes[*positive as usize])),
+            _ => line(format_args!("- Classes: {}; the one with the highest score is decided for", classes.join(", "))),
+        }
         let width = if network.width == 1.0 { String::new() } else { format!(" of width {}", network.width) };
         line(format_args!(
             "- {}{width}, global average pooling after {}, head `{}`; trained for {epochs} epochs",
@@ -220,8 +218,20 @@ impl Card {
             preprocessing.size, preprocessing.resize, preprocessing.colour, preprocessing.window, preprocessing.scaling
         ));
         let threshold = self.threshold.map_or_else(|| "undefined, 0.5".to_owned(), |t| format!("{t:.4}"));
-        line(format_args!("- Threshold: {threshold}, fixed on validation images (`{}`)\n", self.operating_point));
-        line(format_args!("## How good it was\n"));
+        if let Some(i) = &self.inputs {
+            let colour = if i.colour < 0.005 { "grey".to_owned() } else { format!("colour up to {:.2}", i.colour) };
+            line(format_args!(
+                "- Its images had sides of {} to {} pixels, width over height of {:.2} to {:.2}, {colour} ({} looked at)",
+                i.sides[0], i.sides[1], i.aspect[0], i.aspect[1], i.images
+            ));
+        }
+        if classes.len() == 2 {
+            line(format_args!("- Threshold: {threshold}, fixed on validation images (`{}`)", self.operating_point));
+        }
+        line(format_args!("\n## How good it was\n"));
+        if classes.len() > 2 {
+            line(format_args!("Means over classes.\n"));
+        }
         line(format_args!("| metric | validation | 95 % | test | 95 % |\n|---|---:|---:|---:|---:|"));
         let value = |figure: Option<&Figure>| match figure {
             None => "-".to_owned(),

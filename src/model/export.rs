@@ -1,8 +1,9 @@
 //! Export: a trial's checkpoint as a model that other programs can load, checked against the scores on record.
 
-use super::card::{Card, Figure, Head, Network, Preprocessing, Unlikeness};
+use super::card::{Card, Figure, Head, Network, Preprocessing};
+use super::inputs::{Inputs, Unlikeness};
 use super::{CARD, IMAGES, ONNX, file_name};
-use crate::data::PixelSource;
+use crate::data::{PixelSource, appearances};
 use crate::digest::Digest;
 use crate::fsx;
 use crate::ids::{Epoch, TrialNumber};
@@ -15,6 +16,9 @@ use crate::store::{ImagesOnRecord, Reader, StoreError};
 use crate::study::{self, RecordError};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+
+/// Images that are looked at to say what images of the study are like.
+const LOOKED_AT: usize = 500;
 
 /// Why a trial cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +145,11 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
         (images.size(), images.channels()),
         Device::Cpu,
     )?;
+    let developed: Vec<usize> =
+        images.split().folds.first().map_or_else(Vec::new, |f| [&f.train[..], &f.validation].concat());
+    let step = developed.len().div_ceil(LOOKED_AT).max(1);
+    let some: Vec<usize> = developed.into_iter().step_by(step).collect();
+    let looks = appearances(data, &base, images, &some).map_err(|e| ExportError::Images(e.to_string()))?;
     let (difference, mut distances) = compare(&scorer, images, predictions)?;
     // Features cached in half precision were rounded when the trial was judged.
     let tolerance = if settings.network.cache == CachePrecision::F16 { 0.05 } else { 2e-3 };
@@ -188,6 +197,7 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
             median: distances.get(distances.len() / 2).copied().unwrap_or(f64::NAN),
             largest: distances.last().copied().unwrap_or(f64::INFINITY),
         },
+        inputs: Inputs::of(&looks),
         models: files[..folds].iter().map(digest).collect::<Result<_, _>>()?,
         onnx: options.onnx.then(|| digest(&onnx)).transpose()?,
         pretrained: exported.weights,

@@ -3,12 +3,14 @@
 mod card;
 mod explain;
 mod export;
+mod inputs;
 
-pub use card::{Card, CardError, Figure, Head, Network, Preprocessing, Unlikeness};
+pub use card::{Card, CardError, Figure, Head, Network, Preprocessing};
 pub use explain::{Explainer, Explanation};
 pub use export::{ExportError, ExportOptions, Exported, export};
+pub use inputs::{Inputs, Unlike, Unlikeness};
 
-use crate::data::decode::{channels, decode};
+use crate::data::decode::{Appearance, channels, decode_and_look};
 use crate::digest::Digest;
 use crate::metrics::{Prediction, Predictions};
 use crate::runner::image::{ImageError, Scorer};
@@ -75,8 +77,15 @@ pub struct Opinion {
     pub decision: String,
     /// How unlike the training images its features are: see [`Unlikeness`].
     pub distance: f64,
-    /// Whether `distance` is larger than that of any validation image.
-    pub unlike: bool,
+    /// Its own width and height in pixels.
+    pub size: [u32; 2],
+    /// How much colour it has: see [`Appearance::colour`].
+    pub colour: f64,
+    /// How far the distribution of its grey levels is from that of the study's images, in grey levels (Wasserstein's
+    /// distance); `None` if the card does not say how they looked.
+    pub shift: Option<f64>,
+    /// In what it is unlike the study's images.
+    pub unlike: Vec<Unlike>,
     /// The set of the study to which the very same file belonged.
     pub seen: Option<String>,
 }
@@ -85,6 +94,7 @@ pub struct Opinion {
 struct Decoded {
     digest: Digest,
     pixels: Vec<u8>,
+    appearance: Appearance,
 }
 
 impl Model {
@@ -137,8 +147,8 @@ impl Model {
         let Preprocessing { size, colour, window, .. } = self.card.preprocessing;
         let read = |path: &PathBuf| {
             let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-            let pixels = decode(&bytes, size, colour, window).map_err(|e| e.to_string())?;
-            Ok(Decoded { digest: Digest::of(&bytes), pixels })
+            let (pixels, appearance) = decode_and_look(&bytes, size, colour, window).map_err(|e| e.to_string())?;
+            Ok(Decoded { digest: Digest::of(&bytes), pixels, appearance })
         };
         files.par_iter().map(read).collect()
     }
@@ -149,10 +159,16 @@ impl Model {
         let opinion = |image: &Result<Decoded, String>| {
             let image = image.as_ref().map_err(String::clone)?;
             let scored = scored.next().ok_or_else(|| "it has no score".to_owned())?;
+            let (inputs, appearance) = (self.card.inputs.as_ref(), &image.appearance);
+            let strange = scored.distance > self.card.unlikeness.largest;
+            let unlike = strange.then_some(Unlike::Features);
             Ok(Opinion {
                 decision: self.decision(&scored.scores),
                 distance: scored.distance,
-                unlike: scored.distance > self.card.unlikeness.largest,
+                size: appearance.size,
+                colour: appearance.colour,
+                shift: inputs.map(|inputs| appearance.shift(&inputs.grey)),
+                unlike: unlike.into_iter().chain(inputs.map_or_else(Vec::new, |i| i.unlike(appearance))).collect(),
                 seen: self.known.get(&image.digest).cloned(),
                 scores: scored.scores,
             })

@@ -176,7 +176,9 @@ fn operating_point(entry: &Entry, tested: bool) -> Markup {
     let show = |v: Option<f64>| v.map_or("undefined".to_owned(), |v| format!("{v:.3}"));
     let m = &entry.metrics;
     let note = format!("specificity {}, precision {}, F1 {}", show(m.specificity), show(m.precision), show(m.f1));
-    tile(&format!("Recall at the operating point, {set}"), &show(m.recall), html! { (note) }, class)
+    let head =
+        if entry.predictions.classes.len() == 2 { "Recall at the operating point" } else { "Mean recall of classes" };
+    tile(&format!("{head}, {set}"), &show(m.recall), html! { (note) }, class)
 }
 
 fn shown(value: &Value) -> String {

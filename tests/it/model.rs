@@ -1,7 +1,7 @@
 //! A winner that can be used: exported, loaded again, and scoring image files as its trial did.
 
 use crate::program::{Bench, text};
-use image::{GrayImage, Luma};
+use image::{GrayImage, Luma, Rgb, RgbImage};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -131,10 +131,12 @@ fn an_exported_model_scores_files_as_its_trial_did() {
     assert!(done.status.success(), "{}", text(&done.stderr));
     assert!(text(&done.stderr).starts_with("48 images: "), "{}", text(&done.stderr));
     let mut scores = HashMap::new();
-    for row in csv::Reader::from_path(&table).unwrap().records() {
+    for row in csv::Reader::from_path(&table).unwrap().deserialize::<HashMap<String, String>>() {
         let row = row.unwrap();
-        let name = row[0].split("images/").nth(1).unwrap().to_owned();
-        scores.insert(name, (row[3].parse::<f32>().unwrap(), row[1].to_owned(), row[6].to_owned()));
+        let name = row["image"].split("images/").nth(1).unwrap().to_owned();
+        let score = row["score.spot"].parse::<f32>().unwrap();
+        assert_eq!((row["width"].as_str(), row["height"].as_str(), row["colour"].as_str()), ("90", "80", "0"));
+        scores.insert(name, (score, row["decision"].clone(), row["seen"].clone()));
     }
     assert_eq!(scores.len(), 48);
     let sets = |set: &str| scores.values().filter(|(_, _, seen)| seen == set).count();
@@ -206,7 +208,7 @@ fn heat_maps_peak_where_the_spot_is_and_not_so_without_training() {
     let table = exported.folder.with_file_name("table.csv").display().to_string();
     assert!(exported.predict(&[&image, "--explain", &maps, "--csv", &table]).status.success());
     let head = csv::Reader::from_path(table).unwrap().headers().unwrap().iter().collect::<Vec<_>>().join(",");
-    assert!(head.contains("map,map.class,map.stage,map.x,map.y"), "{head}");
+    assert!(head.contains("map,map.class,map.stage,map.method,map.x,map.y"), "{head}");
     assert!(PathBuf::from(&maps).join("3.png").exists());
     refused(&[], "not empty");
 }
@@ -226,7 +228,16 @@ fn what_cannot_be_read_is_named_and_nothing_else_is_lost() {
     let of = |name: &str| lines.iter().find(|l| l["image"].as_str().unwrap().ends_with(name)).unwrap();
     assert!(of("broken.png")["error"].is_string(), "{}", of("broken.png"));
     assert!(of("noise.png")["opinion"]["seen"].is_null());
-    assert_eq!(of("noise.png")["opinion"]["unlike"], true, "{}", of("noise.png"));
+    let unlike = serde_json::json!(["features", "shape", "brightness"]);
+    assert_eq!(of("noise.png")["opinion"]["unlike"], unlike, "{}", of("noise.png"));
+    let known: Vec<_> = lines.iter().filter(|l| l["opinion"]["seen"].is_string()).collect();
+    // The farthest of the images that were looked at set the limit; test images were not.
+    assert!(known.iter().filter(|l| l["opinion"]["unlike"] == serde_json::json!([])).count() >= 40);
+    let red = RgbImage::from_fn(90, 80, |x, y| Rgb([200, (x + y) as u8, 20]));
+    let red_file = images.join("red.png");
+    red.save(&red_file).unwrap();
+    let people = text(&exported.predict(&[&red_file.display().to_string()]).stdout);
+    assert!(people.contains("colour (0.7"), "{people}");
     assert!(text(&done.stderr).contains("1 could not be read"), "{}", text(&done.stderr));
     let people = text(&exported.predict(&[&images.join("plain/0.png").display().to_string()]).stdout);
     assert!(people.contains("plain/0.png  (was a "), "{people}");
@@ -259,4 +270,61 @@ fn an_export_says_what_is_missing() {
     let folder = exported.folder.display().to_string();
     let refused = synthetic.command(&["export", "s", "--out", &folder]).output().unwrap();
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn a_study_predicts_with_its_best_trial() {
+    let exported = Exported::new();
+    let best = exported.bench.study().with_file_name("best").display().to_string();
+    assert!(exported.bench.command(&["export", "s", "--out", &best]).output().unwrap().status.success());
+    let scores = |model: &str| {
+        let done = exported.bench.command(&["predict", model, &exported.images(), "--csv", "-"]).output().unwrap();
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        (text(&done.stdout), text(&done.stderr))
+    };
+    let (from_folder, _) = scores(&best);
+    let (by_name, said) = scores("s");
+    assert!(said.contains("taking the best trial of study `s`"), "{said}");
+    let (by_file, _) = scores(&exported.bench.study().display().to_string());
+    assert_eq!(from_folder, by_name);
+    assert_eq!(from_folder, by_file);
+    let refused = exported.bench.command(&["predict", "nothing", &exported.images()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(6));
+    assert!(text(&refused.stderr).contains("or a study"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn more_than_two_classes_have_words_of_their_own() {
+    let paint_three = |folder: &Path| {
+        paint(folder);
+        let folder = folder.join("images/dark");
+        std::fs::create_dir_all(&folder).unwrap();
+        for number in 0..24u32 {
+            let picture = GrayImage::from_fn(90, 80, |x, y| Luma([((x * 31 + y * 17 + number * 101) % 23) as u8]));
+            picture.save(folder.join(format!("{number}.png"))).unwrap();
+        }
+    };
+    let study = STUDY.replace("positive = \"spot\"\n", "").replace("operating_point = \"youden\"", "");
+    let bench = Bench::new(&study);
+    paint_three(bench.study().parent().unwrap());
+    bench.finish(&[]);
+    let tested = bench.command(&["test", "s"]).output().unwrap();
+    let said = text(&tested.stdout);
+    assert!(said.contains("15 test images, 5 of each of 3 classes\n"), "{said}");
+    assert!(!said.contains("threshold"), "{said}");
+    let folder = bench.study().with_file_name("model");
+    let out = folder.display().to_string();
+    assert!(bench.command(&["export", "s", "--out", &out]).output().unwrap().status.success());
+    let page = std::fs::read_to_string(folder.join("card.md")).unwrap();
+    assert!(page.contains("the one with the highest score is decided for") && !page.contains("Threshold"), "{page}");
+    let images = bench.study().with_file_name("images").display().to_string();
+    let lines = text(&bench.command(&["predict", &out, &images]).output().unwrap().stdout);
+    let first = |line: &str| line.split_whitespace().next().unwrap().parse::<f64>().unwrap();
+    // The score of the class that is named is the largest of three.
+    assert!(lines.lines().all(|line| first(line) >= 1.0 / 3.0), "{lines}");
+    let report = bench.study().with_file_name("report").display().to_string();
+    assert!(bench.command(&["report", "s", "--out", &report]).output().unwrap().status.success());
+    let page = std::fs::read_to_string(Path::new(&report).join("index.html")).unwrap();
+    assert!(page.contains("Mean recall of classes, test"));
+    assert!(page.contains("none: the class of the largest score is called"));
 }

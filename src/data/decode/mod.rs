@@ -5,6 +5,7 @@
 //! agrees with that of networks trained with Pillow. 16-bit values, after their window, are reduced to 8 bits after
 //! resizing. Alpha is ignored, as in Pillow.
 
+mod appearance;
 mod dicom;
 mod jpeg;
 mod pace;
@@ -12,11 +13,13 @@ mod probe;
 mod resize;
 mod window;
 
+pub use appearance::{Appearance, QUANTILES};
 pub use dicom::{DicomError, Header};
 pub use probe::{Kind, Salt, is_dicom};
 pub(super) use probe::{probe, wide_range};
 
 use crate::spec::{ColourMode, Window};
+use appearance::colourfulness;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use pace::{MEMORY, Permit};
@@ -35,10 +38,32 @@ pub const MAX_PIXELS: u64 = 178_956_970;
 /// # Errors
 /// The reason why the bytes are not a usable image. Never panics, whatever the bytes.
 pub fn decode(bytes: &[u8], size: usize, colour: ColourMode, window: Window) -> Result<Vec<u8>, DecodeError> {
+    Ok(decode_and_look(bytes, size, colour, window)?.0)
+}
+
+/// The same, and what the picture looked like before it was resized.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_and_look(
+    bytes: &[u8],
+    size: usize,
+    colour: ColourMode,
+    window: Window,
+) -> Result<(Vec<u8>, Appearance), DecodeError> {
     let (image, orientation, _permit) = picture(bytes, window)?;
+    let shown = match orientation {
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH => {
+            [image.height(), image.width()]
+        }
+        _ => [image.width(), image.height()],
+    };
+    let colourful = colourfulness(&image);
     let square = resize::resize(image, (size as u32, size as u32), colour);
     // A square can be oriented after resizing as well as before, and then has fewer pixels.
-    Ok(resize::oriented(square, size, colour, orientation))
+    let pixels = resize::oriented(square, size, colour, orientation);
+    let appearance = Appearance::new(shown, colourful, &pixels, channels(colour));
+    Ok((pixels, appearance))
 }
 
 /// The same in the image's own size and, for JPEG, without its orientation: width, height and pixels, to compare with other

@@ -83,7 +83,10 @@ fn finalists(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
     let exact = main.entries.iter().any(|e| e.metrics.roc_auc == Some(1.0));
     Exhibit::new(slug, title, question, Some(chart), table)
         .note(main.method())
-        .note("Recall and F1 are taken at each trial's operating point, which is fixed on validation images.")
+        .note(match main.entries[0].predictions.classes.len() {
+            2 => "Recall and F1 are taken at each trial's operating point, which is fixed on validation images.",
+            _ => "Figures are means over classes; the class with the highest score is called.",
+        })
         .note_if(!warning.is_empty(), warning)
         .note_if(
             test.is_none(),

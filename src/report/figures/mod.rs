@@ -1,6 +1,7 @@
 //! Turns a record into exhibits: pure computation, without files or clock.
 
 mod answer;
+mod checklist;
 mod course;
 mod evidence;
 mod hyperparameters;
@@ -28,5 +29,6 @@ pub fn sections(record: &StudyRecord) -> Vec<Section> {
     sections.push(hyperparameters::section(record));
     sections.push(machine::data(record));
     sections.push(machine::machine(record));
+    sections.push(checklist::section(record, &validation, test.as_ref()));
     sections
 }
