@@ -1,5 +1,6 @@
 //! Hyperparameter search whose trials are transfer-learning jobs in candle.
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -265,6 +265,7 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
         }),
         finalists,
         test,
+        audit: None,
         pictures: vec![Picture {
             title: "Augmentation sheet".into(),
             caption: "One image at rising strengths.".into(),

@@ -1,6 +1,7 @@
 //! The command line: one file per verb (subcommand).
 
 pub mod args;
+pub mod audit;
 pub mod best;
 pub mod check;
 pub mod compare;
@@ -40,6 +41,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Check(check::Args),
+    Audit(audit::Args),
     Plan(plan::Args),
     Run(run::Args),
     Status(status::Args),
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
 fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
     match verb {
         Verb::Check(args) => check::run(args, global),
+        Verb::Audit(args) => audit::run(args, global),
         Verb::Plan(args) => plan::run(args, global),
         Verb::Run(args) => run::run(args, global),
         Verb::Status(args) => status::run(args, global),

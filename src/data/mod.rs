@@ -19,7 +19,7 @@ pub mod synthetic;
 mod watch;
 
 pub use dataset::{DataError, DataSet};
-pub use looks::appearances;
+pub use looks::{FileFacts, appearances, file_facts};
 pub use manifest::{GivenSet, KERMANY_PATIENT, ManifestError};
 pub use patients::PatientError;
 pub use pixels::{ImageRecord, PixelSource};

@@ -4,12 +4,14 @@
 //! `charts/NAME.svg` and `.png`, `data/NAME.csv` (the numbers behind each chart, unrounded) and
 //! `report.json`. The same record gives the same bytes: nothing here reads a clock.
 
+pub mod audit;
 pub mod comparison;
 mod draw;
 mod exhibit;
 mod figures;
 mod html;
 pub mod model;
+mod picture;
 mod table;
 mod text;
 

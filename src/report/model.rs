@@ -1,6 +1,8 @@
 //! What a report is made from: a study as plain data, built from a store or by a library user. Nothing below reads a
 //! clock, a database or a network, so the same record gives the same bytes.
 
+use super::audit::Audit;
+pub use super::picture::{Picture, Png};
 use crate::data::DataSummary;
 use crate::engine::{FailureClass, TrialState};
 use crate::history::OutcomeKind;
@@ -30,6 +32,9 @@ pub struct StudyRecord {
     pub finalists: Vec<Finalist>,
     /// The opening of the test images, if it has happened.
     pub test: Option<TestOpening>,
+    /// What an audit of its images found, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// Pictures to show as they are: sample images, augmentation sheets.
     pub pictures: Vec<Picture>,
     /// Small pictures of images by their path, for the gallery of errors.
@@ -187,22 +192,6 @@ pub struct TestResult {
     /// Its predictions.
     pub predictions: Predictions,
 }
-
-/// A picture with a title and a caption.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Picture {
-    /// A heading, such as `Augmentation at rising strengths`.
-    pub title: String,
-    /// One sentence on what it shows.
-    pub caption: String,
-    /// The picture.
-    pub png: Png,
-}
-
-/// A PNG file's bytes. Serialised as a list of numbers, so records with pictures are better kept small.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Png(pub Vec<u8>);
 
 impl From<&DataSummary> for DataRecord {
     fn from(s: &DataSummary) -> Self {

@@ -3,10 +3,12 @@
 use crate::data::{DataSet, DataSummary, Quiet, sheet};
 use crate::digest::Digest;
 use crate::engine::{WorseThanChance, roc_auc};
+use crate::fsx;
 use crate::history::{AttemptEnd, FailureRow, OrderRow, Tables, TrialRow};
 use crate::ids::Epoch;
 use crate::metrics::predictions::{self, PredictionsError};
 use crate::report;
+use crate::report::audit::Audit;
 use crate::report::model::{
     AttemptRecord, EpochRecord, FailureRecord, Finalist, OrderRecord, Picture, Png, StudyRecord, TestOpening,
     TestResult, TrialRecord,
@@ -65,6 +67,7 @@ pub fn record(reader: &dyn Reader, dir: &Path, finalists: usize) -> Result<Study
     if let Some(images) = reader.images()? {
         let summary: DataSummary = serde_json::from_str(&images.summary).map_err(RecordError::Images)?;
         record.data = Some((&summary).into());
+        record.audit = kept_audit(dir, images.digest);
     }
     for (file, title, caption) in PICTURES {
         if let Ok(png) = std::fs::read(dir.join(file)) {
@@ -103,6 +106,52 @@ pub const PICTURES: [(&str, &str, &str); 2] = [
     ("augmentation.png", "Augmentation at rising strengths", "One image at strengths from 0 to 1."),
 ];
 
+/// Keeps an audit of a study's images in the study's folder `dir`, for its reports.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn keep_audit(dir: &Path, audit: &Audit) -> std::io::Result<PathBuf> {
+    let folder = dir.join(AUDIT);
+    std::fs::create_dir_all(&folder)?;
+    for old in std::fs::read_dir(&folder)? {
+        let path = old?.path();
+        if path.extension().is_some_and(|e| e == "png") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    for (file, picture) in &audit.pictures {
+        fsx::write_atomic(&folder.join(file), &picture.png.0)?;
+    }
+    let titles: Vec<_> = audit.pictures.iter().map(|(file, p)| (file, &p.title, &p.caption)).collect();
+    let json = serde_json::json!({ "audit": audit, "pictures": titles });
+    fsx::write_atomic(&folder.join("audit.json"), &serde_json::to_vec_pretty(&json)?)?;
+    Ok(folder)
+}
+
+/// The audit that was kept, if it is of these images. One that cannot be read is taken for none: it can be made again.
+fn kept_audit(dir: &Path, images: Digest) -> Option<Audit> {
+    #[derive(serde::Deserialize)]
+    struct Kept {
+        audit: Audit,
+        pictures: Vec<(String, String, String)>,
+    }
+    let folder = dir.join(AUDIT);
+    let Kept { mut audit, pictures } = serde_json::from_slice(&std::fs::read(folder.join("audit.json")).ok()?).ok()?;
+    if audit.images != images {
+        return None;
+    }
+    let picture = |(file, title, caption): (String, String, String)| {
+        let plain = Path::new(&file).components().count() == 1;
+        let png = Png(std::fs::read(folder.join(&file)).ok().filter(|_| plain)?);
+        Some((file, Picture { title, caption, png }))
+    };
+    audit.pictures = pictures.into_iter().filter_map(picture).collect();
+    Some(audit)
+}
+
+/// The folder of an audit in that of a study.
+const AUDIT: &str = "audit";
+
 /// The opening of the test images with its predictions.
 ///
 /// # Errors
@@ -133,6 +182,7 @@ fn arranged(spec: StudySpec, tables: &Tables) -> StudyRecord {
         data: None,
         finalists: Vec::new(),
         test: None,
+        audit: None,
         pictures: Vec::new(),
         thumbnails: BTreeMap::new(),
         program: concat!("hpsearch ", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -1,6 +1,7 @@
 //! Turns a record into exhibits: pure computation, without files or clock.
 
 mod answer;
+mod audit;
 mod checklist;
 mod course;
 mod evidence;
@@ -28,6 +29,7 @@ pub fn sections(record: &StudyRecord) -> Vec<Section> {
     sections.push(search::section(record));
     sections.push(hyperparameters::section(record));
     sections.push(machine::data(record));
+    sections.extend(record.audit.as_ref().map(audit::section));
     sections.push(machine::machine(record));
     sections.push(checklist::section(record, &validation, test.as_ref()));
     sections

@@ -62,7 +62,7 @@ impl<'a> Frozen<'a> {
         self.network().head_only()
     }
 
-    fn request<'b>(&'b self, images: &'b [usize], view: View) -> FeatureRequest<'b> {
+    pub fn request<'b>(&'b self, images: &'b [usize], view: View) -> FeatureRequest<'b> {
         let network = self.network();
         FeatureRequest {
             backbone: self.backbone,

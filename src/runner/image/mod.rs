@@ -14,6 +14,7 @@ mod memory;
 mod model;
 mod pieces;
 mod plan;
+mod pooled;
 mod price;
 mod resident;
 mod scorer;
@@ -27,6 +28,7 @@ pub use error::{ImageError, explain};
 pub use export::{ExportedTrial, sets};
 pub use forecast::{Forecast, forecast, forecast_on};
 pub use plan::{Planner, Sample};
+pub use pooled::Pooled;
 pub use price::{Counts, ImagePrices, ImageWork, Parts};
 pub use scorer::{Explainer, Scored, Scorer};
 
