@@ -25,6 +25,8 @@ const COARSE: usize = 32;
 /// Frequencies, in cycles a pixel, at which the weight has fallen to 1/e: finer detail does not survive saving again.
 const CUT: f32 = 0.25;
 const COARSE_CUT: f32 = 0.15;
+/// What saving again adds to every pixel, as a standard deviation in grey levels: detail weaker than that says nothing.
+const SAVED: f32 = 1.0;
 /// Neighbours of each kind that are candidates.
 const NEIGHBOURS: usize = 3;
 /// Enlargement of one of two pictures by which candidates are found that were cropped.
@@ -276,9 +278,10 @@ impl Whitener {
             power.iter_mut().zip(whitener.transformed(map)).for_each(|(sum, v)| *sum += f64::from(v.norm_sqr()));
         }
         let frequency = |k: usize| k.min(side - k) as f32 / side as f32;
+        let noise = SAVED * SAVED * whitener.window.iter().map(|w| w * w).sum::<f32>();
         let weight = |(p, power): (usize, &f64)| {
             let f = frequency(p / side).hypot(frequency(p % side));
-            if p == 0 { 0.0 } else { (-(f / cut).powi(2)).exp() / ((power / f64::max(n, 1.0)) as f32 + 1e-6).sqrt() }
+            if p == 0 { 0.0 } else { (-(f / cut).powi(2)).exp() / ((power / f64::max(n, 1.0)) as f32 + noise).sqrt() }
         };
         whitener.weights = power.iter().enumerate().map(weight).collect();
         whitener

@@ -52,11 +52,13 @@ fn picture(number: u32, spot: bool, mark: bool) -> GrayImage {
         upper * (1.0 - fy) + lower * fy
     };
     let (sx, sy) = (30 + noise(number) % 40, 30 + noise(number + 5000) % 30);
+    let [rx, ry] = [6000, 7000].map(|salt| 10.0 + (noise(number + salt) % 8) as f32);
     GrayImage::from_fn(100, 90, |x, y| {
         let cloud = 0.2 * cell(x, y, 23, 1) + 0.15 * cell(x, y, 9, 2) + 0.1 * cell(x, y, 4, 3);
-        let near = spot && x.abs_diff(sx) < 12 && y.abs_diff(sy) < 12;
+        let r = (x.abs_diff(sx) as f32 / rx).powi(2) + (y.abs_diff(sy) as f32 / ry).powi(2);
+        let glow = if spot { 110.0 * (1.0 - r).max(0.0) } else { 0.0 };
         let marked = mark && x < 12 && y < 8;
-        Luma([if marked { 250 } else { (20.0 + cloud + if near { 110.0 } else { 0.0 }) as u8 }])
+        Luma([if marked { 250 } else { (20.0 + cloud + glow) as u8 }])
     })
 }
 
