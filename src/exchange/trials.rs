@@ -248,7 +248,7 @@ mod tests {
         let expected = [
             "{number: 0, state: \"complete\", value: 0.25, epochs: 1, seconds: 1.5, failure: null, reason: null, f1: 3, \
              lr: 0.00001, param.value: null, metric.f1: 0.25}",
-            "{number: 1, state: \"failed\", value: null, epochs: 0, seconds: 0.0, failure: \"crashed\", \
+            "{number: 1, state: \"failed\", value: null, epochs: 0, seconds: 0E0, failure: \"crashed\", \
              reason: \"a, \"b\"\", f1: null, lr: null, param.value: \"x\", metric.f1: null}",
         ];
         assert_eq!(rows, expected);
