@@ -39,7 +39,7 @@ pub fn pictures(audit: &Audit, images: &DataSet, developed: &[usize]) -> Result<
     }
     let suspects = audit.labels.suspects.iter().take(SUSPECTS);
     let tiles: Vec<Tile> = suspects
-        .filter_map(|s| shown(&s.image, format!("{} {:.2}, {} {:.2}", s.label, s.score, s.instead, s.score_instead)))
+        .filter_map(|s| shown(&s.image, format!("{} {:.2}", s.label, s.score)))
         .collect();
     if !tiles.is_empty() {
         let strips: Vec<Strip> = tiles
@@ -50,7 +50,7 @@ pub fn pictures(audit: &Audit, images: &DataSet, developed: &[usize]) -> Result<
                 tiles: tiles.to_vec(),
             })
             .collect();
-        let caption = "The label with its score, and the class that other images speak for; most suspect first.";
+        let caption = "Each with its label and the score that other images give it; most suspect first.";
         pictures.push(picture("labels.png", "Labels that the images contradict", caption, &strips)?);
     }
     let tiles: Vec<Tile> = (0..images.classes().len()).map(|class| mean(images, developed, class)).collect();

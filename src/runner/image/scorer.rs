@@ -119,7 +119,7 @@ impl Scorer {
         Some(self.network.backbone.stages()[position - 1])
     }
 
-    /// What makes heat maps at `stage`, weighed by `weighing`; `None`: by Grad-CAM from [`SPOKEN`] on, else by HiResCAM.
+    /// What makes heat maps at `stage`, weighed by `weighing`; `None`: by Grad-CAM from `SPOKEN` on, else by HiResCAM.
     ///
     /// # Errors
     /// If the network has no such stage, or none whose values have places in the image, or the stage lies beyond the tap.
