@@ -38,9 +38,7 @@ pub fn pictures(audit: &Audit, images: &DataSet, developed: &[usize]) -> Result<
         pictures.push(picture("duplicates.png", "Pictures that appear twice", caption, &strips)?);
     }
     let suspects = audit.labels.suspects.iter().take(SUSPECTS);
-    let tiles: Vec<Tile> = suspects
-        .filter_map(|s| shown(&s.image, format!("{} {:.2}", s.label, s.score)))
-        .collect();
+    let tiles: Vec<Tile> = suspects.filter_map(|s| shown(&s.image, format!("{} {:.2}", s.label, s.score))).collect();
     if !tiles.is_empty() {
         let strips: Vec<Strip> = tiles
             .chunks(COLUMNS)
