@@ -119,7 +119,10 @@ fn print(audit: &Audit) -> std::io::Result<()> {
     more(&mut out, all)?;
     let labels = &audit.labels;
     writeln!(out, "labels that the images contradict, of {}", counted(audit.developed, "image"))?;
-    writeln!(out, "  about {} wrong; {} named", labels.wrong, labels.suspects.len())?;
+    match labels.wrong {
+        Some(wrong) => writeln!(out, "  about {wrong} wrong; {} named", labels.suspects.len())?,
+        None => writeln!(out, "  not judged: the features tell the classes apart too badly")?,
+    }
     for s in labels.suspects.iter().take(SHOWN) {
         writeln!(out, "  {} {:.2}, {} {:.2}  {}", s.label, s.score, s.instead, s.score_instead, s.image)?;
     }

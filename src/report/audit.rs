@@ -62,8 +62,9 @@ impl Duplicate {
 /// Labels that the images contradict, by confident learning (Northcutt et al. 2021).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Labels {
-    /// The estimated number of wrong labels among the development images.
-    pub wrong: u64,
+    /// The estimated number of wrong labels among the development images; `None`: the classes are told apart too badly to
+    /// doubt a label.
+    pub wrong: Option<u64>,
     /// The images most likely among them, most suspect first.
     pub suspects: Vec<Suspect>,
 }

@@ -171,6 +171,23 @@ fn a_mark_at_the_border_is_a_shortcut_and_clean_images_have_none() {
     assert!(audit["labels"]["suspects"].as_array().unwrap().len() <= 2, "{}", audit["labels"]);
 }
 
+/// Where the features know nothing of the classes, no label is doubted.
+#[test]
+fn labels_are_not_judged_by_features_that_cannot_tell() {
+    let bench = Bench::new(STUDY);
+    let folder = bench.study().parent().unwrap().join("images");
+    for number in 0..40 {
+        let folder = folder.join(if number % 2 == 0 { "spot" } else { "plain" });
+        std::fs::create_dir_all(&folder).unwrap();
+        picture(number, false, false).save(folder.join(format!("{number}.png"))).unwrap();
+    }
+    let audit = audited(&bench);
+    assert!(audit["labels"]["wrong"].is_null(), "{}", audit["labels"]);
+    assert_eq!(audit["labels"]["suspects"], serde_json::json!([]));
+    let said = text(&bench.command(&["audit"]).arg(bench.study()).output().unwrap().stdout);
+    assert!(said.contains("not judged: the features tell the classes apart too badly"), "{said}");
+}
+
 #[test]
 fn what_cannot_be_audited_is_refused() {
     let synthetic = Bench::synthetic(1, 0, "[budget]\nn_trials = 1\n");

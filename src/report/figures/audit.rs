@@ -80,6 +80,11 @@ fn labels(audit: &Audit) -> Exhibit {
     let how = "Confident learning (Northcutt et al. 2021) on cross-validated scores of a logistic regression on the frozen \
                network's features. Whether a label is wrong only somebody who knows the images can say: rare but right \
                images are among these, too.";
+    let Some(wrong) = labels.wrong else {
+        let why =
+            "Not judged: the frozen network's features tell the classes apart too badly (see below) to doubt a label.";
+        return Exhibit::missing(slug, title, question, why);
+    };
     if labels.suspects.is_empty() {
         return Exhibit::missing(slug, title, question, "No label is contradicted.").note(how);
     }
@@ -96,7 +101,7 @@ fn labels(audit: &Audit) -> Exhibit {
     Exhibit::new(slug, title, question, None, table)
         .note(format!(
             "About {} of {} labels are estimated to be wrong; {} named, most suspect first.",
-            labels.wrong,
+            wrong,
             audit.developed,
             match labels.suspects.len() {
                 1 => "one is".to_owned(),
