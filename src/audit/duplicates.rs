@@ -81,11 +81,11 @@ pub fn duplicates(
     features: &Table,
     seed: u64,
 ) -> Result<Found> {
-    let small: Vec<Vec<u8>> = (0..count)
+    let small: &[Vec<u8>] = &(0..count)
         .into_par_iter()
         .map(|i| reduced(&grey(i), side, SIDE).iter().map(|v| v.round() as u8).collect())
-        .collect();
-    let pictures = Pictures::new(&small);
+        .collect::<Vec<_>>();
+    let pictures = Pictures::new(small);
     let coarse: Vec<Vec<f32>> = small.par_iter().map(|map| reduced(map, SIDE, COARSE)).collect();
     let whitener = Whitener::new(COARSE, COARSE_CUT, coarse.iter().map(Vec::as_slice));
     let flat = |change: &(dyn Fn(&[f32]) -> Vec<f32> + Sync)| {
@@ -126,16 +126,19 @@ pub fn duplicates(
         peak >= SURE || (peak >= LEAST && 1.0 - peak <= 0.5 * (1.0 - usual))
     };
     let candidates: Vec<_> = candidates.into_iter().collect();
-    let compared: Vec<Option<Pair>> = candidates
-        .par_iter()
-        .map(|&(first, second, mirror)| {
+    let of_one: Vec<&[(usize, usize, bool)]> = candidates.chunk_by(|a, b| a.0 == b.0).collect();
+    let compared = of_one.par_iter().flat_map_iter(|candidates| {
+        let known = pictures.known(candidates[0].0);
+        let (pictures, same) = (&pictures, &same);
+        candidates.iter().filter_map(move |&(first, second, mirror)| {
             let moved = as_numbers(&small[second]);
             let moved = if mirror { mirrored(&moved, SIDE) } else { moved };
-            let peak = pictures.best(&pictures.known(first), &moved, |peak| same((first, second), peak));
+            let peak = pictures.best(&known, &moved, |peak| same((first, second), peak));
             let pair = Pair { first, second, similarity: peak.into(), mirrored: mirror };
             same((first, second), peak).then_some(pair)
         })
-        .collect();
+    });
+    let mut pairs: Vec<Pair> = compared.collect();
     // Turned upside down, the second of a candidate pair is certainly not the same picture.
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     StreamRng::named(seed, Purpose::Bootstrap, "audit", &[]).shuffle(&mut order);
@@ -147,7 +150,6 @@ pub fn duplicates(
         same((first, second), peak)
     });
     let control = (taken.count(), order.len());
-    let mut pairs: Vec<Pair> = compared.into_iter().flatten().collect();
     pairs.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then((a.first, a.second).cmp(&(b.first, b.second))));
     let mut known = BTreeSet::new();
     pairs.retain(|pair| known.insert((pair.first, pair.second)));

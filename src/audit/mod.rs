@@ -10,7 +10,7 @@ mod logistic;
 mod pictures;
 mod shortcuts;
 
-use crate::data::{DataSet, ManifestError, PixelSource, file_facts};
+use crate::data::{DataSet, ManifestError, PixelSource, file_facts, groups};
 use crate::report::DrawError;
 use crate::report::audit::{Audit, Duplicate, Labels, Place, Suspect};
 use crate::rng::{Purpose, StreamRng};
@@ -21,7 +21,7 @@ use crate::stats::Resampling;
 use grey::grey;
 use logistic::Table;
 use shortcuts::Question;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Folds of the development images, each scored by a model of the others.
@@ -127,9 +127,7 @@ pub fn audit(spec: &StudySpec, base: &Path, slot: &DeviceSlot, sink: &mut dyn Ep
 
 /// The training and validation images.
 fn developed(images: &DataSet) -> Result<Vec<usize>, AuditError> {
-    let split = images.split();
-    let mut developed: Vec<usize> =
-        split.folds.first().map_or_else(Vec::new, |fold| [&fold.train[..], &fold.validation].concat());
+    let mut developed = images.split().development();
     developed.sort_unstable();
     for (class, name) in images.classes().iter().enumerate() {
         let count = developed.iter().filter(|&&i| images.records()[i].class as usize == class).count();
@@ -162,37 +160,14 @@ fn brightness(images: &DataSet, developed: &[usize]) -> shortcuts::Columns {
 /// Divides the development images into folds, by class. Images of one patient, and those of one picture, stay together.
 fn folds(images: &DataSet, developed: &[usize], pairs: &[duplicates::Pair], seed: u64) -> Vec<usize> {
     let records = images.records();
-    let position: HashMap<usize, usize> = developed.iter().enumerate().map(|(k, &i)| (i, k)).collect();
-    let mut parent: Vec<usize> = (0..developed.len()).collect();
-    fn root(parent: &mut [usize], mut k: usize) -> usize {
-        while parent[k] != k {
-            parent[k] = parent[parent[k]];
-            k = parent[k];
-        }
-        k
-    }
-    let mut first: HashMap<(bool, String), usize> = HashMap::new();
-    let join = |parent: &mut Vec<usize>, a: usize, b: usize| {
-        let (a, b) = (root(parent, a), root(parent, b));
-        parent[a.max(b)] = a.min(b);
-    };
+    let inside = |image: &usize| developed.binary_search(image).is_ok();
+    let pairs = pairs.iter().filter(|p| inside(&p.first) && inside(&p.second)).map(|p| (p.first, p.second));
+    let group = groups(records, pairs);
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (k, &i) in developed.iter().enumerate() {
-        let keys = [records[i].patient.clone().map(|p| (true, p)), Some((false, records[i].digest.to_string()))];
-        for key in keys.into_iter().flatten() {
-            let with = *first.entry(key).or_insert(k);
-            join(&mut parent, with, k);
-        }
+        members.entry(group[i]).or_default().push(k);
     }
-    for pair in pairs {
-        if let (Some(&a), Some(&b)) = (position.get(&pair.first), position.get(&pair.second)) {
-            join(&mut parent, a, b);
-        }
-    }
-    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for k in 0..developed.len() {
-        groups.entry(root(&mut parent, k)).or_default().push(k);
-    }
-    let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
+    let mut groups: Vec<Vec<usize>> = members.into_values().collect();
     StreamRng::named(seed, Purpose::Split, "audit", &[]).shuffle(&mut groups);
     groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
     let mut sizes = vec![vec![0usize; images.classes().len()]; FOLDS];

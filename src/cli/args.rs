@@ -2,6 +2,7 @@
 
 use super::exit::{CliError, Exit};
 use crate::config::{self, Loaded};
+use crate::fsx;
 use crate::runner::DeviceSlot;
 use crate::spec::Device;
 use crate::store::{self, Backend};
@@ -103,6 +104,17 @@ impl Global {
     pub fn backend(&self) -> Box<dyn Backend> {
         store::in_folder(&self.state)
     }
+}
+
+/// Writes what was asked for to a file, whole or not at all, or to standard output if that is `-`.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn put(file: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    if file == Path::new("-") {
+        return Ok(std::io::stdout().lock().write_all(bytes)?);
+    }
+    fsx::write_atomic(file, bytes).map_err(|e| CliError::new(format!("write `{}`", file.display()), e))
 }
 
 /// Writes to standard error, ignoring failure: a closed stream must not end the program.

@@ -1,12 +1,11 @@
 //! `hpsearch audit`: duplicates, doubtful labels and shortcuts among a study's images.
 
-use super::args::{Global, complain};
+use super::args::{Global, complain, put};
 use super::exit::{CliError, Exit};
 use super::progress::Images;
 use crate::audit::{AuditError, audit};
 use crate::data::Watch;
 use crate::engine::{EpochReport, FailureClass};
-use crate::fsx;
 use crate::report::audit::{Audit, Place};
 use crate::runner::{Continue, EpochSink, Phase, SinkClosed, device};
 use crate::spec::{Device, Devices};
@@ -75,17 +74,11 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     })?;
     drop(sink);
     let folder = keep_audit(&dir, &found).map_err(|e| CliError::new(format!("write into `{}`", dir.display()), e))?;
-    match &args.csv {
-        Some(path) if path == Path::new("-") => {
-            let bytes = table(&found).map_err(|e| CliError::new("make the table", e))?;
-            std::io::stdout().lock().write_all(&bytes)?;
+    if let Some(path) = &args.csv {
+        put(path, &table(&found).map_err(|e| CliError::new("make the table", e))?)?;
+        if path == Path::new("-") {
             return Ok(Exit::Done);
         }
-        Some(path) => {
-            let bytes = table(&found).map_err(|e| CliError::new("make the table", e))?;
-            fsx::write_atomic(path, &bytes).map_err(|e| CliError::new(format!("write `{}`", path.display()), e))?;
-        }
-        None => {}
     }
     if global.json {
         writeln!(std::io::stdout(), "{}", serde_json::json!({ "folder": folder, "audit": found }))?;

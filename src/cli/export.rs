@@ -1,6 +1,6 @@
 //! `hpsearch export`: the trials as a table, or a trial's model, for other programs.
 
-use super::args::Global;
+use super::args::{Global, put};
 use super::exit::{CliError, Exit, store_exit};
 use crate::engine::FailureClass;
 use crate::exchange::{is_export, journal, json_lines, trials_csv, trials_parquet};
@@ -81,14 +81,9 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     } else {
         trials_csv(&tables).map_err(|e| CliError::new("make the table", e))?
     };
-    if file == Path::new("-") {
-        std::io::stdout().lock().write_all(&bytes)?;
-    } else {
-        let doing = || format!("write `{}`", file.display());
-        crate::fsx::write_atomic(file, &bytes).map_err(|e| CliError::new(doing(), e))?;
-        if !global.quiet && !global.json {
-            writeln!(std::io::stdout(), "{} in {}", counted(tables.trials.len(), "trial"), file.display())?;
-        }
+    put(file, &bytes)?;
+    if file != Path::new("-") && !global.quiet && !global.json {
+        writeln!(std::io::stdout(), "{} in {}", counted(tables.trials.len(), "trial"), file.display())?;
     }
     Ok(Exit::Done)
 }

@@ -1,6 +1,6 @@
 //! `hpsearch predict`: scores images with an exported model.
 
-use super::args::{Global, complain};
+use super::args::{Global, complain, put};
 use super::exit::{CliError, Exit};
 use super::export::write_model;
 use crate::data::decode;
@@ -93,12 +93,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     if let Some(path) = &args.csv {
         let bytes =
             table(&model, &files, &results, args.explain.is_some()).map_err(|e| CliError::new("make the table", e))?;
-        if path == Path::new("-") {
-            std::io::stdout().lock().write_all(&bytes)?;
-        } else {
-            let doing = || format!("write `{}`", path.display());
-            fsx::write_atomic(path, &bytes).map_err(|e| CliError::new(doing(), e))?;
-        }
+        put(path, &bytes)?;
     } else {
         print(&model, &files, &results, global)?;
     }

@@ -23,7 +23,7 @@ pub use looks::{FileFacts, appearances, file_facts};
 pub use manifest::{GivenSet, KERMANY_PATIENT, ManifestError};
 pub use patients::PatientError;
 pub use pixels::{ImageRecord, PixelSource};
-pub use split::{ENOUGH_TO_VALIDATE, Fold, GivenValidation, Split, SplitError};
+pub use split::{ENOUGH_TO_VALIDATE, Fold, GivenValidation, Split, SplitError, groups};
 pub use store::StoreError;
 pub use summary::{DataSummary, FoldCounts, PatientCounts, SkippedFile};
 pub use survey::{Survey, survey};

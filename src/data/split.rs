@@ -12,7 +12,7 @@ use super::manifest::GivenSet;
 use crate::rng::{Purpose, StreamRng};
 use crate::spec::{SplitSpec, ValidationPolicy};
 use assign::assign;
-use groups::groups;
+pub use groups::groups;
 use serde::{Deserialize, Serialize};
 
 /// A validation set that came with the data needs this many images of every class for [`ValidationPolicy::Auto`] to
@@ -41,6 +41,13 @@ pub struct Split {
     pub given_validation: GivenValidation,
 }
 
+impl Split {
+    /// The training and validation images: everything but the test images and those left out.
+    pub fn development(&self) -> Vec<usize> {
+        self.folds.first().map_or_else(Vec::new, |fold| [&fold.train[..], &fold.validation].concat())
+    }
+}
+
 /// What was done with a validation set that came with the data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,7 +73,7 @@ pub fn split(
     spec: &SplitSpec,
     seed: u64,
 ) -> Result<Split, SplitError> {
-    let divider = Divider { records, classes, group: groups(records), seed };
+    let divider = Divider { records, classes, group: groups(records, []), seed };
     let has = |set| sets.contains(&Some(set));
     let keep = has(GivenSet::Validation) && spec.folds.is_none() && divider.keeps_validation(sets, spec.policy);
     let mut out = Split::default();

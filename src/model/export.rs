@@ -145,8 +145,7 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
         (images.size(), images.channels()),
         Device::Cpu,
     )?;
-    let developed: Vec<usize> =
-        images.split().folds.first().map_or_else(Vec::new, |f| [&f.train[..], &f.validation].concat());
+    let developed = images.split().development();
     let step = developed.len().div_ceil(LOOKED_AT).max(1);
     let some: Vec<usize> = developed.into_iter().step_by(step).collect();
     let looks = appearances(data, &base, images, &some).map_err(|e| ExportError::Images(e.to_string()))?;

@@ -4,8 +4,8 @@ use crate::data::ImageRecord;
 use std::collections::HashMap;
 
 /// The group of each record: records with the same patient or the same bytes, directly or through others, share one.
-/// A group's number is the position of its first record.
-pub(super) fn groups(records: &[ImageRecord]) -> Vec<usize> {
+/// So do the `pairs` of records. A group's number is the position of its first record.
+pub fn groups(records: &[ImageRecord], pairs: impl IntoIterator<Item = (usize, usize)>) -> Vec<usize> {
     let mut parent: Vec<usize> = (0..records.len()).collect();
     let (mut patients, mut digests) = (HashMap::new(), HashMap::new());
     for (i, record) in records.iter().enumerate() {
@@ -16,6 +16,7 @@ pub(super) fn groups(records: &[ImageRecord]) -> Vec<usize> {
             join(&mut parent, same_patient, i);
         }
     }
+    pairs.into_iter().for_each(|(a, b)| join(&mut parent, a, b));
     (0..records.len()).map(|i| root(&mut parent, i)).collect()
 }
 
