@@ -53,6 +53,7 @@ layer_decay = {a.layer_decay}
 clip_norm = {a.clip_norm}
 norm_statistics = "{a.norm_statistics}"
 warmup_epochs = {a.warmup}
+probe_epochs = {a.probe}
 [augment]
 strength = {a.flips}
 flip = 0.5
@@ -136,6 +137,7 @@ def peer(a, freeze, folder, log, double=False):
         kept = torch.cat([frozen(pixels(c)) for c in torch.arange(len(labels)).split(a.batch)])
 
     def features(images, flips, grad):
+        """`grad`: whether the layers above the frozen ones are trained."""
         x = frozen(pixels(images, flips)) if kept is None else kept[images].contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(grad):
             for stage in stages[cut:]:
@@ -155,28 +157,31 @@ def peer(a, freeze, folder, log, double=False):
         norm.running_mean.copy_(rows.mean(0))
         norm.running_var.copy_(rows.var(0))
 
-    total, warm, step, aucs = None, None, 0, []
+    step, aucs = 0, []
     for epoch in range(1, a.epochs + 1):
         order, flips, batches = t[f"order.{epoch}"], t[f"flip.{epoch}"], t[f"batches.{epoch}"].tolist()
-        if total is None:
-            total, warm = a.epochs * len(batches), a.warmup * len(batches)
+        probing = epoch <= a.probe
+        if epoch == 1 or epoch == a.probe + 1:  # each part has a course of its own
+            begun, total, warm = step, (a.probe if probing else a.epochs - a.probe) * len(batches), a.warmup * len(batches)
         head.train()
         for stage in stages[cut:]:
-            stage.train(a.batch_norm == "train")
+            stage.train(a.batch_norm == "train" and not probing)
         at, summed = 0, 0.0
         for size in batches:
             images = order[at:at + size]
-            maps = features(images, flips[at:at + size], True)
+            maps = features(images, flips[at:at + size], not probing)
             loss = loss_of(head(maps), labels[images])
             optimiser.zero_grad()
             loss.backward()
-            length = lambda params: math.sqrt(sum(float(p.grad.double().square().sum()) for p in params))
+            length = lambda params: math.sqrt(sum(float(p.grad.double().square().sum())
+                                                      for p in params if p.grad is not None))
             log.write(json.dumps(dict(step=step, loss=loss.item(), head=length(own), network=length(trained),
                                       mean=maps.mean().item(), max=maps.max().item())) + "\n")
             if a.clip_norm:
                 torch.nn.utils.clip_grad_norm_(trained + own, a.clip_norm)
-            course = min((step + 1) / warm, 1) if step < warm else \
-                0.5 * (1 + math.cos(math.pi * min((step - warm) / max(total - warm, 1), 1)))
+            done = step - begun
+            course = min((done + 1) / warm, 1) if done < warm else \
+                0.5 * (1 + math.cos(math.pi * min((done - warm) / max(total - warm, 1), 1)))
             for group in optimiser.param_groups:
                 group["lr"] = a.learning_rate * group["rate"] * course
             optimiser.step()
@@ -259,6 +264,7 @@ def main():
     p.add_argument("--backbone-rate", type=float, default=0.3)
     p.add_argument("--weight-decay", type=float, default=1e-4)
     p.add_argument("--warmup", type=float, default=0.5)
+    p.add_argument("--probe", type=int, default=0, help="epochs at the start in which only the head is trained")
     p.add_argument("--dropout", type=float, default=0.0)
     p.add_argument("--batch-norm", default="frozen", choices=["frozen", "train"])
     p.add_argument("--flips", type=float, default=0.0, help="1: every second sample is mirrored")

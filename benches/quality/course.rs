@@ -63,6 +63,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         augment: &settings.augment,
     };
     let traced: u64 = rest.first().map_or(Ok(0), |n| n.parse())?;
+    if traced > 0 && settings.probing_epochs() > 0 {
+        return Err("steps of a trial that begins with its head alone cannot be traced".into());
+    }
     let plans: Vec<Vec<Vec<Sample>>> =
         (1..=settings.training.epochs).map(|epoch| planner.epoch(Epoch(epoch))).collect();
 
@@ -78,12 +81,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let head = Head::new(&settings.head, channels, classes, seed, (trial, 0), &device)?;
     write_start(out, &data, &settings.augment, seed, &plans, &head)?;
 
-    let mut groups = vec![Group { multiplier: 1.0, parameters: head.parameters() }];
+    let mut groups = vec![Group { multiplier: 1.0, parameters: head.parameters(), since: 0 }];
     if let Some(suffix) = &suffix {
-        groups.extend(Group::by_stage(suffix.parameters(), &settings.training));
+        groups.extend(Group::by_stage(suffix.parameters(), &settings.training, 0));
     }
     let mut optimiser = Optimiser::new(&settings.training, groups)?;
-    let schedule = Schedule::new(&settings.training, planner.steps());
+    let schedule = Schedule::new(&settings.training, 0, planner.steps());
     let weights = match settings.training.imbalance {
         ImbalancePolicy::Weights => balanced_weights(&labels, classes),
         _ => Vec::new(),

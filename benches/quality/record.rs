@@ -108,7 +108,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let most = {
         let mut most = 0;
         for trial in 0..trials {
-            most = most.max(prices.price(&drawn(&spec.space, spec.seed, TrialNumber(trial), 0), 1, &Paid::new()).epoch);
+            most =
+                most.max(prices.price(&drawn(&spec.space, spec.seed, TrialNumber(trial), 0), 0..1, &Paid::new()).epoch);
         }
         most
     };
@@ -121,7 +122,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             break;
         }
         let params = drawn(&spec.space, spec.seed, TrialNumber(trial), 0);
-        let price = prices.price(&params, epochs, &Paid::new());
+        let price = prices.price(&params, 0..epochs, &Paid::new());
         let looks: BTreeMap<u32, Vec<f64>> = LOOKS
             .iter()
             .map(|&look| {

@@ -140,7 +140,7 @@ impl Features {
         let taps = ["Mixed_5d", "Mixed_6b", "Mixed_6e", "Mixed_7a", "Mixed_7c"];
         let tap = taps.iter().position(|t| *t == text("tap")).unwrap_or(0);
         // How much is trained: where nothing of the network is, its rate and the freezing do not matter.
-        let cost = self.prices.price(params, 1, &Paid::new()).epoch as f64;
+        let cost = self.prices.price(params, 0..1, &Paid::new()).epoch as f64;
         let trained = log(cost, self.least, self.most);
         let rate = if trained < 0.2 { 0.5 } else { log(float("backbone_rate"), 0.03, 1.0) };
         [
@@ -302,7 +302,7 @@ impl World {
         };
         let prices = Arc::new(ImagePrices::new(&spec.runner, &summary));
         let sample: Vec<Params> = (0..4000).map(|i| drawn(&spec.space, 77, TrialNumber(i), 0)).collect();
-        let costs: Vec<f64> = sample.iter().map(|p| prices.price(p, 1, &Paid::new()).epoch as f64).collect();
+        let costs: Vec<f64> = sample.iter().map(|p| prices.price(p, 0..1, &Paid::new()).epoch as f64).collect();
         let (least, most) = costs.iter().fold((f64::MAX, 0.0f64), |(a, b), &c| (a.min(c), b.max(c)));
         let features = Features { prices: prices.clone(), least, most };
         let rows: Vec<&Row> = file.trials.iter().filter(|row| !row.epochs.is_empty()).collect();

@@ -143,7 +143,7 @@ fn steps(
     from: usize,
     x: &candle_core::Tensor,
 ) -> Result<Speed> {
-    let groups = vec![Group { multiplier: 1.0, parameters: suffix.parameters() }];
+    let groups = vec![Group { multiplier: 1.0, parameters: suffix.parameters(), since: 0 }];
     let mut optimiser = Optimiser::new(&training(), groups)?;
     repeated(gpu, || {
         let features = suffix.forward(&network.prefix(0, from, x)?, Mode::Train)?;

@@ -160,6 +160,7 @@ impl Observer for Terminal {
 #[derive(Clone, Debug, Default)]
 struct Busy {
     trial: Option<TrialNumber>,
+    from: u32,
     epoch: u32,
     to: u32,
     value: Option<f64>,
@@ -167,20 +168,22 @@ struct Busy {
     wait: Option<f64>,
     within: Option<(Phase, u64, u64)>,
     price: Price,
-    /// Whether none of the order's epochs is done, so that what it spends once is still to come.
-    fresh: bool,
 }
 
 impl Busy {
     /// The work that its order still takes.
     fn left(&self) -> u64 {
-        let epochs = u64::from(self.to.saturating_sub(self.epoch)) * self.price.epoch;
-        epochs + if self.fresh { self.price.once } else { 0 }
+        self.price.of(self.to.saturating_sub(self.from)).saturating_sub(self.done())
+    }
+
+    /// The work that its order has taken.
+    fn done(&self) -> u64 {
+        if self.epoch > self.from { self.price.of(self.epoch - self.from) } else { 0 }
     }
 }
 
 /// The price where there is no cost model: an epoch counts one.
-const UNPRICED: Price = Price { once: 0, epoch: 1 };
+const UNPRICED: Price = Price { once: 0, epoch: 1, early_epochs: 0, early: 0 };
 
 /// Work of this run's orders, by the cost model.
 #[derive(Debug, Default)]
@@ -233,8 +236,9 @@ impl Words {
             }
             Progress::OrderStarted { worker, trial, from, to, price, .. } => {
                 let price = price.unwrap_or(UNPRICED);
-                let busy = Busy { trial: Some(*trial), epoch: from.0, to: to.0, price, fresh: true, ..Busy::default() };
-                self.effort.epochs += u64::from(to.0.saturating_sub(from.0));
+                let (from, to) = (from.0, to.0);
+                let busy = Busy { trial: Some(*trial), from, epoch: from, to, price, ..Busy::default() };
+                self.effort.epochs += u64::from(to.saturating_sub(from));
                 self.effort.begun += busy.left();
                 self.busy.insert(*worker, busy);
             }
@@ -244,20 +248,20 @@ impl Words {
             Progress::Epoch { worker, trial, to, report } => {
                 self.epochs += 1;
                 let before = self.busy.get(worker).filter(|busy| busy.trial == Some(*trial));
-                let (price, fresh) = before.map_or((UNPRICED, false), |busy| (busy.price, busy.fresh));
-                self.effort.done += price.epoch + if fresh { price.once } else { 0 };
-                let within = None;
+                let unknown = (UNPRICED, report.epoch.0.saturating_sub(1), 0);
+                let (price, from, done) = before.map_or(unknown, |busy| (busy.price, busy.from, busy.done()));
                 let busy = Busy {
                     trial: Some(*trial),
+                    from,
                     epoch: report.epoch.0,
                     to: to.0,
                     value: report.value,
                     rate: rate(report),
                     wait: wait(report),
-                    within,
+                    within: None,
                     price,
-                    fresh: false,
                 };
+                self.effort.done += busy.done() - done;
                 self.busy.insert(*worker, busy);
             }
             Progress::OrderFinished { best, finished, .. } => (self.best, self.finished) = (*best, *finished),
@@ -436,14 +440,14 @@ mod tests {
             report: EpochReport::new(Epoch(epoch), 0.5),
         };
         words.follow(&started(6));
-        words.follow(&order(0, Price { once: 10, epoch: 5 }));
+        words.follow(&order(0, Price::new(10, 5)));
         assert_eq!(words.left(), None);
         words.follow(&epoch(0, 1));
         words.began = Instant::now() - Duration::from_secs(15);
         // 15 done in 15 s; 5 open, and four epochs to come at the mean of 20 for two.
         assert!((words.left().unwrap() - 45.0).abs() < 0.5, "{:?}", words.left());
         words.follow(&epoch(0, 2));
-        words.follow(&order(1, Price { once: 0, epoch: 100 }));
+        words.follow(&order(1, Price::new(0, 100)));
         words.began = Instant::now() - Duration::from_secs(20);
         // 20 done in 20 s; 200 open, two epochs to come at the mean of 220 for four.
         assert!((words.left().unwrap() - 310.0).abs() < 0.5, "{:?}", words.left());

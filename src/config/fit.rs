@@ -6,7 +6,7 @@ use super::schema::PARAMETER;
 use crate::space::{Domain, SearchSpace, Value};
 use crate::spec::{
     BackboneKind, CommandSpec, FillError, ORDER_FIELDS, RunnerSpec, SETTINGS, Setting, SettingKind, SettingsError,
-    TrialSettings,
+    StudySpec, TrialSettings,
 };
 use toml::de::DeValue;
 
@@ -215,4 +215,38 @@ pub(super) fn backbones(space: &SearchSpace, fixed: BackboneKind) -> Vec<Backbon
     let mut kinds: Vec<BackboneKind> = kinds.collect();
     kinds.dedup();
     kinds
+}
+
+/// The largest value a numeric setting can take in this study.
+pub(super) fn highest(spec: &StudySpec, name: &str) -> f64 {
+    let fixed = match (&spec.runner, name) {
+        (RunnerSpec::Image { training, .. }, "warmup_epochs") => training.warmup_epochs,
+        (RunnerSpec::Image { training, .. }, "learning_rate") => training.learning_rate,
+        (RunnerSpec::Image { training, .. }, "probe_epochs") => f64::from(training.probe_epochs),
+        (RunnerSpec::Image { augment, .. }, "strength") => augment.strength,
+        _ => 0.0,
+    };
+    match spec.space.get(name) {
+        None => fixed,
+        Some(parameter) => {
+            let searched = match &parameter.domain {
+                Domain::Float { high, .. } => *high,
+                Domain::Int { high, .. } => *high as f64,
+                Domain::Categorical { choices } | Domain::Ordinal { choices } => {
+                    choices.iter().filter_map(Value::as_f64).fold(f64::MIN, f64::max)
+                }
+                Domain::Fixed { value } => value.as_f64().unwrap_or(fixed),
+            };
+            if parameter.when.is_some() { searched.max(fixed) } else { searched }
+        }
+    }
+}
+
+/// Checks that every trial has epochs left after those in which only its head is trained.
+pub(super) fn check_probing(log: &Log, spec: &StudySpec, place: &Place) {
+    let (probing, epochs) = (highest(spec, "probe_epochs"), spec.runner.epochs());
+    if probing >= f64::from(epochs) && probing > 0.0 {
+        let title = format!("of {epochs} epochs none is left after {probing} in which only the head is trained");
+        log.error(place, title, "`probe_epochs` reaches `epochs`").help("raise `epochs` in `[training]`");
+    }
 }

@@ -322,6 +322,12 @@ pub static TABLES: &[Table] = &[
                 "Learning rate of every unfrozen stage as a multiple of that of the stage above it.",
             ),
             key(
+                "probe_epochs",
+                "whole number",
+                "`0`",
+                "Epochs at the start in which only the head is trained, on cached features; then the unfrozen layers join. Each part has its own course of the learning rate. Below `epochs`.",
+            ),
+            key(
                 "norm_statistics",
                 "`running`, `precise`",
                 "`precise`",

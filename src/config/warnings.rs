@@ -1,7 +1,7 @@
 //! Warnings: what is allowed but unwise.
 
 use super::compiled::CompiledSpace;
-use super::fit::backbones;
+use super::fit::{backbones, highest};
 use super::reader::{Log, Section};
 use crate::space::{Domain, Value};
 use crate::spec::{
@@ -75,30 +75,6 @@ fn search(top: &Section<'_>, spec: &StudySpec) {
         let title = format!("the warm-up of {warmup} epochs is not over in the lowest rung of {min_resource}");
         log.warn(&place, title, "as long as the lowest rung, or longer")
             .help("configurations would be judged before they learn: shorten it, or raise `min_resource`");
-    }
-}
-
-/// The largest value a numeric setting can take in this study.
-fn highest(spec: &StudySpec, name: &str) -> f64 {
-    let fixed = match (&spec.runner, name) {
-        (RunnerSpec::Image { training, .. }, "warmup_epochs") => training.warmup_epochs,
-        (RunnerSpec::Image { training, .. }, "learning_rate") => training.learning_rate,
-        (RunnerSpec::Image { augment, .. }, "strength") => augment.strength,
-        _ => 0.0,
-    };
-    match spec.space.get(name) {
-        None => fixed,
-        Some(parameter) => {
-            let searched = match &parameter.domain {
-                Domain::Float { high, .. } => *high,
-                Domain::Int { high, .. } => *high as f64,
-                Domain::Categorical { choices } | Domain::Ordinal { choices } => {
-                    choices.iter().filter_map(Value::as_f64).fold(f64::MIN, f64::max)
-                }
-                Domain::Fixed { value } => value.as_f64().unwrap_or(fixed),
-            };
-            if parameter.when.is_some() { searched.max(fixed) } else { searched }
-        }
     }
 }
 
@@ -234,7 +210,13 @@ fn without_effect(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace)
     }
     let head_only = spec.space.get("freeze").is_none() && spec.space.get("tap").is_none() && network.head_only();
     if head_only {
-        for name in ["backbone_rate", "batch_norm"] {
+        if training.probe_epochs > 0 && spec.space.get("probe_epochs").is_none() {
+            let place = top.section("training").place_of("probe_epochs");
+            top.log
+                .warn(&place, "`probe_epochs` changes nothing: only the head is trained", "in vain")
+                .help("unfreeze stages with `freeze`");
+        }
+        for name in ["backbone_rate", "batch_norm", "probe_epochs"] {
             if spec.space.get(name).is_some() {
                 let title = format!("`{name}` changes nothing: only the head is trained");
                 top.log.warn(&compiled.place(name), title, "searched in vain").help("unfreeze stages with `freeze`");

@@ -242,6 +242,7 @@ fn training_table(training: &TrainingSpec) -> Table {
         imbalance,
         clip_norm,
         layer_decay,
+        probe_epochs,
         norm_statistics,
     } = training;
     let mut table = Table::new();
@@ -260,6 +261,9 @@ fn training_table(training: &TrainingSpec) -> Table {
         ("layer_decay", layer_decay),
     ];
     numbers.into_iter().for_each(|(key, x)| put(&mut table, key, *x));
+    if *probe_epochs > 0 {
+        put(&mut table, "probe_epochs", *probe_epochs);
+    }
     put(&mut table, "schedule", schedule.into_str());
     put(&mut table, "loss", loss.into_str());
     put(&mut table, "imbalance", imbalance.into_str());

@@ -63,7 +63,7 @@ impl Engine {
             },
         };
         let epochs = to.0 - from.0;
-        let price = self.purse.price(&params, epochs);
+        let price = self.purse.price(&params, from.0..to.0);
         if let (Some(budget), Some(price)) = (self.work_budget(), price)
             && self.charged_work().saturating_add(price.of(epochs)) > budget
         {
@@ -76,7 +76,7 @@ impl Engine {
     /// The sampler's proposal for a new trial that begins with so many epochs.
     fn suggest(&self, trial: TrialNumber, epochs: u32) -> Result<Params, Exhausted> {
         let least = self.purse.least(epochs);
-        let cost = |params: &Params| self.purse.price(params, epochs).map_or(0, |price| price.of(epochs) + least);
+        let cost = |params: &Params| self.purse.price(params, 0..epochs).map_or(0, |price| price.of(epochs) + least);
         let costs = (self.spec.sampler.weighs_costs() && self.purse.has_prices())
             .then(|| Costs { of: &cost, left: self.budget_left() });
         self.sampler.suggest(&self.spec.space, &self.ledger, trial, costs)

@@ -8,6 +8,7 @@ use crate::spec::FrozenKey;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The price of an order, in mega-operations (see [`Prices`]).
@@ -17,12 +18,33 @@ pub struct Price {
     pub once: u64,
     /// Of each epoch.
     pub epoch: u64,
+    /// The order's first epochs, if they cost less: those in which only the head is trained.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub early_epochs: u32,
+    /// Of each of these.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub early: u64,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+fn is_nothing(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Price {
-    /// The price of so many epochs.
+    /// The price of an order whose epochs cost the same.
+    pub fn new(once: u64, epoch: u64) -> Self {
+        Self { once, epoch, ..Self::default() }
+    }
+
+    /// The price of the order's first `epochs` epochs.
     pub fn of(self, epochs: u32) -> u64 {
-        self.once.saturating_add(self.epoch.saturating_mul(u64::from(epochs)))
+        let early = epochs.min(self.early_epochs);
+        let each = |price: u64, epochs: u32| price.saturating_mul(u64::from(epochs));
+        self.once.saturating_add(each(self.early, early)).saturating_add(each(self.epoch, epochs - early))
     }
 }
 
@@ -32,11 +54,12 @@ pub type Paid = BTreeMap<FrozenKey, u32>;
 /// Prices of a study's orders. A mega-operation is a million multiply-adds of a plain convolution; other work is
 /// expressed in these by fixed factors.
 pub trait Prices: fmt::Debug + Send + Sync {
-    /// The frozen features that a configuration shares with others; `None` if it shares nothing.
-    fn shared(&self, params: &Params) -> Option<FrozenKey>;
+    /// The frozen features that some epochs of a configuration (`0..3` are the first three) share with others, and for how
+    /// many of the epochs.
+    fn shared(&self, params: &Params, epochs: Range<u32>) -> Vec<(FrozenKey, u32)>;
 
-    /// The price of `epochs` epochs of a configuration, given what earlier orders have paid for.
-    fn price(&self, params: &Params, epochs: u32, paid: &Paid) -> Price;
+    /// The price of some epochs of a configuration, given what earlier orders have paid for.
+    fn price(&self, params: &Params, epochs: Range<u32>, paid: &Paid) -> Price;
 }
 
 /// Prices and what was paid so far.
@@ -58,8 +81,8 @@ impl Purse {
         self.prices.is_some()
     }
 
-    /// The price of `epochs` epochs; `None` where the study has no prices.
-    pub(super) fn price(&self, params: &Params, epochs: u32) -> Option<Price> {
+    /// The price of some epochs; `None` where the study has no prices.
+    pub(super) fn price(&self, params: &Params, epochs: Range<u32>) -> Option<Price> {
         Some(self.prices.as_ref()?.price(params, epochs, &self.paid))
     }
 
@@ -71,9 +94,10 @@ impl Purse {
     }
 
     /// Notes what an issued order shares with later ones.
-    pub(super) fn share(&mut self, params: &Params, epochs: u32) {
-        if let Some(shared) = self.prices.as_ref().and_then(|prices| prices.shared(params)) {
-            *self.paid.entry(shared).or_default() += epochs;
+    pub(super) fn share(&mut self, params: &Params, epochs: Range<u32>) {
+        let shared = self.prices.as_ref().map(|prices| prices.shared(params, epochs));
+        for (key, epochs) in shared.into_iter().flatten() {
+            *self.paid.entry(key).or_default() += epochs;
         }
     }
 }
@@ -84,14 +108,18 @@ impl Engine {
         self.purse.prices = Some(prices);
         self.purse.paid.clear();
         let (space, seed) = (&self.spec.space, self.spec.seed);
-        let epoch = |i| u128::from(self.purse.price(&drawn(space, seed, TrialNumber(i), 0), 1).map_or(0, |p| p.epoch));
+        let last = self.spec.runner.epochs().max(1);
+        let epoch = |i| {
+            let price = self.purse.price(&drawn(space, seed, TrialNumber(i), 0), 0..last);
+            price.map_or(0, |p| u128::from((p.of(last) - p.once) / u64::from(last)))
+        };
         const SAMPLE: u32 = 64;
         self.purse.least = ((0..SAMPLE).map(epoch).sum::<u128>() * 4 / u128::from(SAMPLE)) as u64;
         for i in 0..self.orders.len() {
             let order = &self.orders[i];
-            let (params, epochs) = (self.trials[order.trial.0 as usize].params.clone(), order.length());
+            let (params, epochs) = (self.trials[order.trial.0 as usize].params.clone(), order.from.0..order.to.0);
             if order.price.is_none()
-                && let Some(price) = self.purse.price(&params, epochs)
+                && let Some(price) = self.purse.price(&params, epochs.clone())
             {
                 let spent = self.spent(&self.orders[i]);
                 self.orders[i].price = Some(price);
@@ -132,13 +160,13 @@ mod tests {
     struct ByParameter(FrozenKey);
 
     impl Prices for ByParameter {
-        fn shared(&self, _: &Params) -> Option<FrozenKey> {
-            Some(self.0.clone())
+        fn shared(&self, _: &Params, epochs: Range<u32>) -> Vec<(FrozenKey, u32)> {
+            vec![(self.0.clone(), epochs.len() as u32)]
         }
 
-        fn price(&self, params: &Params, _: u32, paid: &Paid) -> Price {
+        fn price(&self, params: &Params, _: Range<u32>, paid: &Paid) -> Price {
             let once = if paid.contains_key(&self.0) { 0 } else { 10_000 };
-            Price { once, epoch: params.int("x").unwrap() as u64 * 1000 }
+            Price::new(once, params.int("x").unwrap() as u64 * 1000)
         }
     }
 
@@ -212,6 +240,15 @@ mod tests {
             }
         }
         assert!(sums[0] < sums[1] && sums[1] < sums[2], "{sums:?}");
+    }
+
+    #[test]
+    fn an_orders_first_epochs_may_cost_less() {
+        let price = Price { early_epochs: 2, early: 3, ..Price::new(10, 100) };
+        assert_eq!([0, 1, 2, 3, 5].map(|n| price.of(n)), [10, 13, 16, 116, 316]);
+        let text = serde_json::to_string(&Price::new(1, 2)).unwrap();
+        assert_eq!(text, r#"{"once":1,"epoch":2}"#, "as before there were early epochs");
+        assert_eq!(serde_json::from_str::<Price>(&text).unwrap(), Price::new(1, 2));
     }
 
     #[test]

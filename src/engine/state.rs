@@ -201,7 +201,7 @@ impl Engine {
         let epochs = order.to.0 - order.from.0;
         self.charged += u64::from(epochs);
         self.purse.charged += order.price.map_or(0, |price| price.of(epochs));
-        self.purse.share(&order.params, epochs);
+        self.purse.share(&order.params, order.from.0..order.to.0);
         self.orders.push(OrderProgress {
             trial: order.trial,
             from: order.from,
@@ -332,9 +332,9 @@ impl Engine {
             }
         }
         let record = &self.orders[order.0 as usize];
-        let unspent = record.length() - self.spent(record);
-        self.charged -= u64::from(unspent);
-        self.purse.charged -= record.price.map_or(0, |price| price.epoch * u64::from(unspent));
+        let (length, spent) = (record.length(), self.spent(record));
+        self.charged -= u64::from(length - spent);
+        self.purse.charged -= record.price.map_or(0, |price| price.of(length) - price.of(spent));
         self.open.remove(&order);
         if self.workers.is_blind() {
             self.retire(order);

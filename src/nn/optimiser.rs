@@ -24,6 +24,8 @@ struct Slot {
     /// Multiplies the learning rate.
     multiplier: f64,
     decay: f64,
+    /// The optimiser's step before its first.
+    since: u64,
     /// AdamW: mean gradient; SGD: momentum buffer.
     first: Tensor,
     /// AdamW: mean squared gradient.
@@ -47,18 +49,20 @@ pub struct Group {
     pub multiplier: f64,
     /// Parameters by name. Biases and the scales and shifts of norms have no weight decay.
     pub parameters: Vec<(String, Var)>,
+    /// Steps of the optimiser in which these have no gradients yet: they do not count as theirs, as in PyTorch.
+    pub since: u64,
 }
 
 impl Group {
     /// One group for each unfrozen stage, from parameters in network order. The last stage has the learning-rate
     /// multiplier `backbone_rate`, each earlier one `layer_decay` times that of the next.
-    pub fn by_stage(parameters: Vec<(String, Var)>, training: &TrainingSpec) -> Vec<Self> {
+    pub fn by_stage(parameters: Vec<(String, Var)>, training: &TrainingSpec, since: u64) -> Vec<Self> {
         let mut stages: Vec<(String, Self)> = Vec::new();
         for (name, var) in parameters {
             let stage = name.split('.').next().unwrap_or_default().to_owned();
             match stages.last_mut() {
                 Some((last, group)) if *last == stage => group.parameters.push((name, var)),
-                _ => stages.push((stage, Self { multiplier: 0.0, parameters: vec![(name, var)] })),
+                _ => stages.push((stage, Self { multiplier: 0.0, parameters: vec![(name, var)], since })),
             }
         }
         let mut multiplier = training.backbone_rate;
@@ -87,6 +91,7 @@ impl Optimiser {
                 slots.push(Slot {
                     multiplier: group.multiplier,
                     decay: if decays(&name) { spec.weight_decay } else { 0.0 },
+                    since: group.since,
                     first: zeros()?,
                     second: matches!(spec.optimiser, OptimiserKind::AdamW).then(zeros).transpose()?,
                     name,
@@ -113,7 +118,14 @@ impl Optimiser {
                 Clip::By(scale) => (gradient.contiguous()?, *scale),
                 Clip::ByScalar(scale) => (gradient.broadcast_mul(scale)?, 1.0),
             };
-            slot.update(self.kind, &gradient, scale, rate * slot.multiplier, self.momentum, self.steps)?;
+            slot.update(
+                self.kind,
+                &gradient,
+                scale,
+                rate * slot.multiplier,
+                self.momentum,
+                self.steps.saturating_sub(slot.since),
+            )?;
         }
         Ok(())
     }
@@ -154,23 +166,20 @@ impl Optimiser {
         all
     }
 
-    /// Restores a checkpoint's state: `state(name, shape)` returns what [`Optimiser::state`] gave under that name.
-    ///
-    /// # Errors
-    /// The error of `state` for an unknown name or a shape that does not fit.
-    pub fn restore<E: From<candle_core::Error>>(
-        &mut self,
-        steps: u64,
-        mut state: impl FnMut(&str, &[usize]) -> std::result::Result<Tensor, E>,
-    ) -> std::result::Result<(), E> {
+    /// Restores a checkpoint's state: `state(name)` returns a tensor of the name and shape that [`Optimiser::state`] gave;
+    /// without one, the optimiser's own stays.
+    pub fn restore(&mut self, steps: u64, mut state: impl FnMut(&str) -> Option<Tensor>) {
         for slot in &mut self.slots {
-            slot.first = state(&format!("first/{}", slot.name), slot.var.dims())?;
-            if slot.second.is_some() {
-                slot.second = Some(state(&format!("second/{}", slot.name), slot.var.dims())?);
+            if let Some(first) = state(&format!("first/{}", slot.name)) {
+                slot.first = first;
+            }
+            if slot.second.is_some()
+                && let Some(second) = state(&format!("second/{}", slot.name))
+            {
+                slot.second = Some(second);
             }
         }
         self.steps = steps;
-        Ok(())
     }
 }
 
@@ -425,7 +434,7 @@ mod tests {
 
         fn optimiser(&self, kind: OptimiserKind) -> Optimiser {
             let parameters = vec![("out.weight".into(), self.w.clone()), ("out.bias".into(), self.b.clone())];
-            Optimiser::new(&spec(kind), vec![Group { multiplier: 1.0, parameters }]).unwrap()
+            Optimiser::new(&spec(kind), vec![Group { multiplier: 1.0, parameters, since: 0 }]).unwrap()
         }
 
         fn clipping(&self, kind: OptimiserKind) -> Optimiser {
@@ -477,7 +486,7 @@ mod tests {
             let state: std::collections::BTreeMap<_, _> =
                 optimiser.state().into_iter().map(|(name, t)| (name, t.copy().unwrap())).collect();
             let mut fresh = broken.optimiser(kind);
-            fresh.restore::<candle_core::Error>(optimiser.steps(), |name, _| Ok(state[name].clone())).unwrap();
+            fresh.restore(optimiser.steps(), |name| Some(state[name].clone()));
             (3..6).for_each(|step| broken.step(&mut fresh, step));
             assert_eq!(straight.values(), broken.values());
         }
@@ -489,9 +498,9 @@ mod tests {
         let parameters = |v: &Var, name: &str| vec![(name.to_owned(), v.clone())];
         let idle = Var::from_vec(vec![1f32], 1, &Device::Cpu).unwrap();
         let groups = vec![
-            Group { multiplier: 1.0, parameters: parameters(&problem.b, "out.bias") },
-            Group { multiplier: 0.0, parameters: parameters(&problem.w, "out.weight") },
-            Group { multiplier: 1.0, parameters: parameters(&idle, "idle.weight") },
+            Group { multiplier: 1.0, parameters: parameters(&problem.b, "out.bias"), since: 0 },
+            Group { multiplier: 0.0, parameters: parameters(&problem.w, "out.weight"), since: 0 },
+            Group { multiplier: 1.0, parameters: parameters(&idle, "idle.weight"), since: 0 },
         ];
         let before = problem.values();
         problem.step(&mut Optimiser::new(&spec(OptimiserKind::AdamW), groups).unwrap(), 0);
@@ -522,7 +531,7 @@ mod tests {
         let parameters = || names.iter().map(|&name| (name.to_owned(), var())).collect();
         let rates = |layer_decay| {
             let training = TrainingSpec { layer_decay, backbone_rate: 0.4, ..TrainingSpec::default() };
-            let groups = Group::by_stage(parameters(), &training);
+            let groups = Group::by_stage(parameters(), &training, 0);
             groups.iter().map(|g| (g.parameters.len(), g.multiplier)).collect::<Vec<_>>()
         };
         assert_eq!(rates(0.5), [(1, 0.1), (2, 0.2), (1, 0.4)]);

@@ -6,6 +6,14 @@ use std::f64::consts::PI;
 /// The learning rate of every step of a trial.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
+    /// Of the steps in which only the head is trained, if there are any.
+    probing: Option<Course>,
+    rest: Course,
+}
+
+/// One course of the learning rate, from warm-up to end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Course {
     kind: ScheduleKind,
     peak: f64,
     warmup: f64,
@@ -13,9 +21,28 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a trial whose epochs have `steps_per_epoch` steps.
-    pub fn new(spec: &TrainingSpec, steps_per_epoch: usize) -> Self {
-        let total = f64::from(spec.epochs) * steps_per_epoch as f64;
+    /// The schedule of a trial whose epochs have `steps_per_epoch` steps, and which trains only its head for the first
+    /// `probing` epochs: they have a course of their own.
+    pub fn new(spec: &TrainingSpec, probing: u32, steps_per_epoch: usize) -> Self {
+        let course = |epochs| Course::new(spec, epochs, steps_per_epoch);
+        let rest = spec.epochs.saturating_sub(probing);
+        Self { probing: (probing > 0).then(|| course(probing)), rest: course(rest) }
+    }
+
+    /// The learning rate of step `step`, counted from 0 over all epochs.
+    pub fn rate(&self, step: u64) -> f64 {
+        let step = step as f64;
+        match self.probing {
+            Some(probing) if step < probing.total => probing.rate(step),
+            Some(probing) => self.rest.rate(step - probing.total),
+            None => self.rest.rate(step),
+        }
+    }
+}
+
+impl Course {
+    fn new(spec: &TrainingSpec, epochs: u32, steps_per_epoch: usize) -> Self {
+        let total = f64::from(epochs) * steps_per_epoch as f64;
         Self {
             kind: spec.schedule,
             peak: spec.learning_rate,
@@ -24,12 +51,11 @@ impl Schedule {
         }
     }
 
-    /// The learning rate of step `step`, counted from 0 over all epochs.
+    /// The learning rate of the course's step `step`, counted from 0.
     ///
     /// Warm-up is linear and reaches the peak with its last step. The cosine runs over the steps that remain and
     /// would be 0 at the step after the last; the drops of `Step` come at 1/2 and 3/4 of all steps.
-    pub fn rate(&self, step: u64) -> f64 {
-        let step = step as f64;
+    fn rate(&self, step: f64) -> f64 {
         let warm = if step < self.warmup { ((step + 1.0) / self.warmup).min(1.0) } else { 1.0 };
         let course = match self.kind {
             ScheduleKind::Constant => 1.0,
@@ -51,7 +77,17 @@ mod tests {
     use super::*;
 
     fn schedule(kind: ScheduleKind, warmup: f64) -> Schedule {
-        Schedule { kind, peak: 2.0, warmup, total: 100.0 }
+        Schedule { probing: None, rest: Course { kind, peak: 2.0, warmup, total: 100.0 } }
+    }
+
+    #[test]
+    fn the_head_alone_has_a_course_of_its_own() {
+        let spec = TrainingSpec { epochs: 10, learning_rate: 2.0, warmup_epochs: 0.5, ..TrainingSpec::default() };
+        let (whole, first) = (Schedule::new(&spec, 4, 20), TrainingSpec { epochs: 4, ..spec.clone() });
+        let (first, rest) = (Schedule::new(&first, 0, 20), TrainingSpec { epochs: 6, ..spec });
+        let rest = Schedule::new(&rest, 0, 20);
+        assert!((0..80).all(|step| whole.rate(step) == first.rate(step)));
+        assert!((80..200).all(|step| whole.rate(step) == rest.rate(step - 80)));
     }
 
     #[test]

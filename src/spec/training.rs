@@ -40,6 +40,11 @@ pub struct TrainingSpec {
     /// Howard and Ruder 2018).
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub layer_decay: f64,
+    /// Epochs at the start in which only the head is trained, on the pretrained features; then the unfrozen layers join
+    /// (linear probing, then fine-tuning: Kumar et al. 2022). Each part has its own course of the learning rate. Without
+    /// effect where nothing but the head is ever trained.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub probe_epochs: u32,
     /// Statistics that the head's batch norm uses outside training.
     #[serde(default, skip_serializing_if = "NormStatistics::is_running")]
     pub norm_statistics: NormStatistics,
@@ -64,6 +69,7 @@ impl Default for TrainingSpec {
             imbalance: ImbalancePolicy::Weights,
             clip_norm: 0.0,
             layer_decay: 1.0,
+            probe_epochs: 0,
             norm_statistics: NormStatistics::Precise,
         }
     }
@@ -75,6 +81,10 @@ fn one() -> f64 {
 
 fn is_zero(x: &f64) -> bool {
     *x == 0.0
+}
+
+fn is_none(n: &u32) -> bool {
+    *n == 0
 }
 
 fn is_one(x: &f64) -> bool {

@@ -47,7 +47,7 @@ pub(crate) fn order(number: u32) -> WorkOrder {
         bracket: 0,
         rung: Some(1),
         planned_trials: 4,
-        price: (number == 1).then_some(Price { once: 7, epoch: 1 << 40 }),
+        price: (number == 1).then_some(Price { early_epochs: 2, early: 3, ..Price::new(7, 1 << 40) }),
     }
 }
 

@@ -12,6 +12,7 @@ use hpsearch::space::{Condition, Domain, Parameter, Params, SearchSpace, Value};
 use hpsearch::spec::{FailurePolicies, FrozenKey, SamplerSpec, SchedulerSpec, StudySpec};
 use hpsearch::store::{Claim, Reader, Store, in_folder};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The objective of a configuration after an epoch; `None`: undefined.
@@ -424,12 +425,12 @@ pub fn replay(spec: &StudySpec, log: &[Event]) -> Engine {
 struct ByLayers;
 
 impl Prices for ByLayers {
-    fn shared(&self, _: &Params) -> Option<FrozenKey> {
-        None
+    fn shared(&self, _: &Params, _: Range<u32>) -> Vec<(FrozenKey, u32)> {
+        Vec::new()
     }
 
-    fn price(&self, params: &Params, _: u32, _: &Paid) -> Price {
-        Price { once: 500, epoch: 1000 * params.int("layers").unwrap_or(1).pow(3) as u64 }
+    fn price(&self, params: &Params, _: Range<u32>, _: &Paid) -> Price {
+        Price::new(500, 1000 * params.int("layers").unwrap_or(1).pow(3) as u64)
     }
 }
 

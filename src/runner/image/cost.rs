@@ -2,16 +2,17 @@
 //! pace of this machine, which is measured on a few of the study's networks.
 
 use super::forecast::IMAGES;
-use super::price::{bank, feature_shape};
+use super::price::{EpochWork, bank, feature_shape};
 use super::{Forecast, ImageError, ImagePrices, ImageWork, Parts, forecast_on, located};
 use crate::data::DataSummary;
 use crate::data::features::predicted_bytes;
-use crate::engine::{Paid, RungTable, planned_trials};
+use crate::engine::{Paid, Prices, RungTable, planned_trials};
 use crate::ids::TrialNumber;
 use crate::sampler::drawn;
 use crate::spec::{Device, NetworkKey, StudySpec, TrialSettings};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 
 /// The most configurations drawn for a prediction.
@@ -75,8 +76,8 @@ impl Pace {
         Self { frozen, step, score }
     }
 
-    fn epoch(&self, parts: &Parts) -> f64 {
-        self.step * parts.training + self.score * parts.judging
+    fn epoch(&self, work: &EpochWork) -> f64 {
+        self.step * work.training + self.score * work.judging
     }
 }
 
@@ -84,8 +85,21 @@ impl Pace {
 struct Drawn {
     settings: TrialSettings,
     network: Network,
-    parts: Parts,
+    /// Operations through frozen layers that are kept.
+    frozen: f64,
+    /// What it trains of each planned stretch of epochs, by the share of the trials that get there.
+    stretches: Vec<(f64, Parts)>,
 }
+
+impl Drawn {
+    /// The expected sum over its epochs of what `each` makes of one.
+    fn epochs(&self, each: impl Fn(&EpochWork) -> f64) -> f64 {
+        self.stretches.iter().map(|(share, parts)| share * parts.epochs(&each)).sum()
+    }
+}
+
+/// A stretch of epochs, and the share of a study's trials that train it.
+type Stretch = (f64, Range<u32>);
 
 /// Draws the study's trials, models each, measures the networks in which most of the work lies, and adds up.
 ///
@@ -102,23 +116,29 @@ pub fn study_cost(
 ) -> Result<StudyCost, ImageError> {
     crate::nn::cuda::set_precision(spec.run.precision);
     let planned = planned_trials(spec).unwrap_or(DRAWN).max(1);
-    let epochs_each = (rungs.epochs_resuming as f64 / rungs.trials.max(1) as f64).round().max(1.0) as u32;
-    let drawn = draw(spec, base, summary, epochs_each, planned.min(DRAWN))?;
+    let steps = rungs.brackets.iter().flat_map(|bracket| &bracket.rungs);
+    let share = |seats: u32| f64::from(seats) / rungs.trials.max(1) as f64;
+    let stretches: Vec<Stretch> = steps.map(|r| (share(r.seats), r.epochs - r.added..r.epochs)).collect();
+    let drawn = draw(spec, base, summary, &stretches, planned.min(DRAWN))?;
 
     let measured = measure(&drawn, spec, summary, device)?;
     let pace = Pace::new(&measured);
 
     let mean = |each: &dyn Fn(&Drawn) -> f64| drawn.iter().map(each).sum::<f64>() / drawn.len() as f64;
-    let epochs = rungs.epochs_resuming as f64;
+    let trials = rungs.trials as f64;
     let frozen = extrapolated(&drawn, planned);
-    let operations = mean(&|d| d.parts.training + d.parts.judging) * epochs + frozen;
+    let operations = mean(&|d| d.epochs(EpochWork::all)) * trials + frozen;
     let range = drawn
         .iter()
-        .map(|d| pace.epoch(&d.parts))
+        .flat_map(|d| &d.stretches)
+        .flat_map(|(_, parts)| [parts.early, parts.rest])
+        .filter(|(_, n)| *n > 0)
+        .map(|(work, _)| pace.epoch(&work))
         .fold((f64::INFINITY, 0f64), |(low, high), seconds| (low.min(seconds), high.max(seconds)));
     let mut sets: BTreeMap<_, u64> = BTreeMap::new();
-    for Drawn { settings, .. } in &drawn {
-        let (Some(shape), Some(bank)) = (feature_shape(&settings.network, summary.size), bank(settings)) else {
+    let kept = drawn.iter().flat_map(|d| std::iter::once(d.settings.clone()).chain(d.settings.probing()));
+    for settings in kept {
+        let (Some(shape), Some(bank)) = (feature_shape(&settings.network, summary.size), bank(&settings)) else {
             continue;
         };
         // Validation images are kept as they are, training images in all views of the bank.
@@ -133,7 +153,7 @@ pub fn study_cost(
         networks_drawn: drawn.iter().map(|d| &d.network).collect::<BTreeSet<_>>().len(),
         giga_operations: (1e-9 * operations).ceil() as u64,
         frozen_seconds: pace.frozen * frozen,
-        epoch_seconds: mean(&|d| pace.epoch(&d.parts)) * epochs,
+        epoch_seconds: mean(&|d| d.epochs(|work| pace.epoch(work))) * trials,
         epoch_seconds_range: range,
         feature_bytes: images * sets.values().sum::<u64>(),
         pixel_bytes: summary.images.iter().sum::<u64>() * (summary.size * summary.size * summary.channels) as u64,
@@ -151,7 +171,7 @@ pub fn study_cost(
 pub fn measured_pace(spec: &StudySpec, base: &Path, summary: &DataSummary, device: Device) -> Result<f64, ImageError> {
     crate::nn::cuda::set_precision(spec.run.precision);
     let trials = planned_trials(spec).unwrap_or(DRAWN).clamp(1, DRAWN);
-    let drawn = draw(spec, base, summary, spec.runner.epochs(), trials)?;
+    let drawn = draw(spec, base, summary, &[(1.0, 0..spec.runner.epochs())], trials)?;
     let measured = measure(&drawn, spec, summary, device)?;
     let seconds: f64 = measured.iter().map(|(f, _)| f.frozen_seconds + f.train_seconds + f.judge_seconds).sum();
     let operations: f64 = measured.iter().map(|(_, w)| w.frozen + w.step + w.score).sum();
@@ -167,7 +187,8 @@ fn measure(
 ) -> Result<Vec<(Forecast, ImageWork)>, ImageError> {
     let mut networks: BTreeMap<&Network, (&TrialSettings, f64)> = BTreeMap::new();
     for trial in drawn {
-        networks.entry(&trial.network).or_insert((&trial.settings, 0.0)).1 += trial.parts.all();
+        networks.entry(&trial.network).or_insert((&trial.settings, 0.0)).1 +=
+            trial.frozen + trial.epochs(EpochWork::all);
     }
     let mut order: Vec<(&TrialSettings, f64)> = networks.into_values().collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -179,16 +200,18 @@ fn measure(
     order.iter().take(MEASURED).map(|(settings, _)| cost(settings)).collect()
 }
 
-/// The study's first trials if its sampler were random, each trained for `epochs`.
+/// The study's first trials if its sampler were random. Features are paid for as if each trained the mean number of epochs.
 fn draw(
     spec: &StudySpec,
     base: &Path,
     summary: &DataSummary,
-    epochs: u32,
+    stretches: &[Stretch],
     trials: u32,
 ) -> Result<Vec<Drawn>, ImageError> {
     let prices = ImagePrices::new(&spec.runner, summary);
     let mut paid = Paid::new();
+    let epochs = stretches.iter().map(|(share, epochs)| share * epochs.len() as f64).sum::<f64>();
+    let epochs = epochs.round().max(1.0) as u32;
     (0..trials)
         .map(|trial| {
             let params = drawn(&spec.space, spec.seed, TrialNumber(trial), 0);
@@ -196,11 +219,13 @@ fn draw(
             settings.network = located(&settings.network, base);
             let n = &settings.network;
             let network = (n.key(), n.tap_position(), n.cut(), settings.head.kind.into_str());
-            let parts = prices.parts(&settings, epochs, &paid);
-            if n.cut() > 0 {
-                *paid.entry(n.frozen_key(&settings.augment)).or_default() += epochs;
+            let frozen = prices.parts(&settings, 0..epochs, &paid).frozen;
+            let parts = |(share, epochs): &Stretch| (*share, prices.parts(&settings, epochs.clone(), &paid));
+            let stretches = stretches.iter().map(parts).collect();
+            for (key, epochs) in prices.shared(&params, 0..epochs) {
+                *paid.entry(key).or_default() += epochs;
             }
-            Ok(Drawn { network, parts, settings })
+            Ok(Drawn { network, frozen, stretches, settings })
         })
         .collect()
 }
@@ -208,7 +233,7 @@ fn draw(
 /// Operations through frozen layers for features that are kept, of `planned` trials: those that were not drawn take as
 /// much as the later half of those that were, which share with the earlier half.
 fn extrapolated(drawn: &[Drawn], planned: u32) -> f64 {
-    let sum = |trials: &[Drawn]| trials.iter().map(|d| d.parts.frozen).sum::<f64>();
+    let sum = |trials: &[Drawn]| trials.iter().map(|d| d.frozen).sum::<f64>();
     let later = &drawn[drawn.len() / 2..];
     sum(drawn) + (f64::from(planned) - drawn.len() as f64) * sum(later) / later.len().max(1) as f64
 }

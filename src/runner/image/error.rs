@@ -20,6 +20,12 @@ pub enum ImageError {
     /// The study's trials are no image trials.
     #[error("run an image trial: the study's runner is of another kind")]
     NotImages,
+    /// An epoch was asked for whose images were not prepared.
+    #[error("train epoch {epoch}: its images were not prepared")]
+    NotPrepared {
+        /// The epoch.
+        epoch: u32,
+    },
     /// The configuration cannot be run.
     #[error("read the trial's settings")]
     Settings(#[source] SettingsError),
@@ -140,6 +146,7 @@ impl ImageError {
             Self::Diverged { .. } => FailureClass::Diverged,
             Self::Sink(_) | Self::Interrupted => FailureClass::Lost,
             Self::NotImages
+            | Self::NotPrepared { .. }
             | Self::Settings(_)
             | Self::Data(_)
             | Self::Build(_)

@@ -79,15 +79,14 @@ impl ImageRunner {
         slot: &DeviceSlot,
         sink: &mut dyn EpochSink,
     ) -> Result<ExportedTrial, ImageError> {
-        let settings = self.settings(params)?;
-        let taps = self.taps(&settings);
+        let plan = self.trial_plan(params)?;
         let (base, seed) = (self.base.clone(), self.study.seed);
         let trained = {
-            let (_, trial) = self.restored(number, (&settings, &taps), checkpoint, slot, sink)?;
+            let (_, trial) = self.restored(number, &plan, checkpoint, slot, sink)?;
             trial.checkpoint(Epoch(0))?
         };
         let folds = trained.note.steps.len();
-        let pretrained = build::tensors(&located(&settings.network, &base), seed, &Device::Cpu)?;
+        let pretrained = build::tensors(&located(&plan.settings.network, &base), seed, &Device::Cpu)?;
         let mut models = vec![pretrained.tensors; folds];
         for (name, tensor) in &trained.tensors {
             let mut parts = name.splitn(3, '/');
@@ -97,7 +96,7 @@ impl ImageRunner {
                 model.insert(exported(name), tensor.to_device(&Device::Cpu)?);
             }
         }
-        Ok(ExportedTrial { models, settings, weights: pretrained.digest })
+        Ok(ExportedTrial { models, settings: plan.settings, weights: pretrained.digest })
     }
 
     /// The study's images, which the first call opens.

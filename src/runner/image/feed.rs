@@ -1,13 +1,14 @@
 //! Batches for the trained part: cached features, or pixels that pass through the frozen part on the fly.
 
-use super::ImageError;
 use super::plan::Sample;
 use super::resident::{self, Resident};
+use super::{ImageError, Opened};
 use crate::data::augment::{View, ViewDraw, render};
 use crate::data::features::{FeatureCache, FeatureError, FeatureRequest, Features, global_average, network_digest};
 use crate::data::loader::ahead;
 use crate::data::{DataSet, PixelSource, Watch};
 use crate::digest::Digest;
+use crate::nn::build::Built;
 use crate::nn::kernel::Isa;
 use crate::nn::{Backbone, cuda};
 use crate::spec::{CachePrecision, NetworkSpec, TrialSettings};
@@ -53,6 +54,26 @@ pub struct Feed<'a> {
 }
 
 impl<'a> Frozen<'a> {
+    /// Of a trial with these settings, computing whole batches.
+    pub fn new(
+        opened: &'a Opened,
+        built: &'a Built,
+        settings: &'a TrialSettings,
+        taps: &'a [usize],
+        seed: u64,
+    ) -> Self {
+        Self {
+            data: &opened.data,
+            backbone: built.backbone.as_ref(),
+            weights: built.weights,
+            settings,
+            taps,
+            seed,
+            device: &opened.device,
+            at_once: None,
+        }
+    }
+
     fn network(&self) -> &'a NetworkSpec {
         &self.settings.network
     }

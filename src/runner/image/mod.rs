@@ -29,7 +29,7 @@ pub use export::{ExportedTrial, sets};
 pub use forecast::{Forecast, forecast, forecast_on};
 pub use plan::{Planner, Sample};
 pub use pooled::Pooled;
-pub use price::{Counts, ImagePrices, ImageWork, Parts};
+pub use price::{Counts, EpochWork, ImagePrices, ImageWork, Parts};
 pub use scorer::{Explainer, Scored, Scorer};
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
@@ -69,6 +69,15 @@ struct Opened {
     networks: Vec<(crate::spec::NetworkKey, Built)>,
 }
 
+/// What a trial needs to know of itself.
+struct TrialPlan {
+    settings: TrialSettings,
+    /// The settings of its epochs in which only the head is trained, if it has any.
+    probing: Option<TrialSettings>,
+    /// Cuts whose pooled features are cached in one pass.
+    taps: Vec<usize>,
+}
+
 impl ImageRunner {
     /// The runner of `study`, whose relative paths start at `base`, the study file's folder.
     pub fn new(study: &StudySpec, base: &Path) -> Self {
@@ -95,9 +104,8 @@ impl ImageRunner {
         slot: &DeviceSlot,
         sink: &mut dyn EpochSink,
     ) -> Result<(), ImageError> {
-        let settings = self.settings(trial.1)?;
-        let taps = self.taps(&settings);
-        self.restored(trial.0, (&settings, &taps), checkpoint, slot, sink)?.1.can_test()
+        let plan = self.trial_plan(trial.1)?;
+        self.restored(trial.0, &plan, checkpoint, slot, sink)?.1.can_test()
     }
 
     /// Scores the locked test images with a trial's checkpoint: mean scores over its folds' models.
@@ -111,9 +119,8 @@ impl ImageRunner {
         slot: &DeviceSlot,
         sink: &mut dyn EpochSink,
     ) -> Result<Predictions, ImageError> {
-        let settings = self.settings(trial.1)?;
-        let taps = self.taps(&settings);
-        let (opened, trial) = self.restored(trial.0, (&settings, &taps), checkpoint, slot, sink)?;
+        let plan = self.trial_plan(trial.1)?;
+        let (opened, trial) = self.restored(trial.0, &plan, checkpoint, slot, sink)?;
         trial.test(&opened.cache, sink)
     }
 
@@ -121,23 +128,40 @@ impl ImageRunner {
     fn restored<'a>(
         &'a mut self,
         trial: TrialNumber,
-        (settings, taps): (&'a TrialSettings, &'a [usize]),
+        plan: &'a TrialPlan,
         checkpoint: &FileRef,
         slot: &DeviceSlot,
         sink: &mut dyn EpochSink,
     ) -> Result<(&'a Opened, Training<'a>), ImageError> {
-        self.open(settings, slot, sink)?;
-        let (opened, built) = self.parts(settings)?;
-        let frozen = frozen(opened, built, settings, taps, self.study.seed);
-        let mut trial = Training::new(frozen, &self.study.objective, trial, self.digest(settings))?;
+        self.open(&plan.settings, slot, sink)?;
+        let (opened, built) = self.parts(&plan.settings)?;
+        let mut trial = self.training(trial, plan, (opened, built), None)?;
         let checkpoint =
             Checkpoint::read(&slot.study_dir.join(&checkpoint.path), Some(checkpoint.digest), &opened.device)?;
         trial.restore(&checkpoint)?;
         Ok((opened, trial))
     }
 
-    fn settings(&self, params: &Params) -> Result<TrialSettings, ImageError> {
-        self.study.runner.settings(params).map_err(ImageError::Settings)
+    fn trial_plan(&self, params: &Params) -> Result<TrialPlan, ImageError> {
+        let settings = self.study.runner.settings(params).map_err(ImageError::Settings)?;
+        Ok(TrialPlan { taps: self.taps(&settings), probing: settings.probing(), settings })
+    }
+
+    /// An untrained trial. `at_once`: micro-batch size where memory is short.
+    fn training<'a>(
+        &'a self,
+        trial: TrialNumber,
+        plan: &'a TrialPlan,
+        (opened, built): (&'a Opened, &'a Built),
+        at_once: Option<usize>,
+    ) -> Result<Training<'a>, ImageError> {
+        let frozen = |settings: &'a TrialSettings| Frozen {
+            at_once,
+            ..Frozen::new(opened, built, settings, &plan.taps, self.study.seed)
+        };
+        let probing = plan.probing.as_ref().map(frozen);
+        let digest = self.digest(&plan.settings);
+        Training::new(frozen(&plan.settings), probing, &self.study.objective, trial, digest)
     }
 
     /// The cuts of all head-only networks that the search space allows with this trial's other settings: one pass
@@ -158,8 +182,9 @@ impl ImageRunner {
                     Some(value) => Setting::named(name).is_some_and(|s| s.put(&mut other, value).is_ok()),
                     None => true,
                 });
-                if valid && other.network.check().is_ok() && other.network.head_only() {
-                    cuts.insert(other.network.cut());
+                let probes = settings.training.probe_epochs > 0 || choices("probe_epochs") != [None];
+                if valid && other.network.check().is_ok() && (probes || other.network.head_only()) {
+                    cuts.insert(other.network.tap_position());
                 }
             }
         }
@@ -235,22 +260,20 @@ impl ImageRunner {
         slot: &DeviceSlot,
         sink: &mut dyn EpochSink,
     ) -> Result<(), ImageError> {
-        let settings = self.settings(&order.params)?;
-        self.open(&settings, slot, sink)?;
-        let (opened, built) = self.parts(&settings)?;
-        let taps = self.taps(&settings);
-        let mut frozen = frozen(opened, built, &settings, &taps, self.study.seed);
+        let plan = self.trial_plan(&order.params)?;
+        self.open(&plan.settings, slot, sink)?;
+        let (opened, built) = self.parts(&plan.settings)?;
         memory::begin(&opened.device);
-        let batch = settings.training.batch_size as usize;
-        frozen.at_once = (start.halvings > 0).then(|| pieces::at_once(batch, start.halvings));
-        let mut trial = Training::new(frozen, &self.study.objective, order.trial, self.digest(&settings))?;
+        let batch = plan.settings.training.batch_size as usize;
+        let at_once = (start.halvings > 0).then(|| pieces::at_once(batch, start.halvings));
+        let mut trial = self.training(order.trial, &plan, (opened, built), at_once)?;
         if let Some(file) = &start.checkpoint {
             let checkpoint = Checkpoint::read(&slot.study_dir.join(&file.path), Some(file.digest), &opened.device)?;
             trial.restore(&checkpoint)?;
         }
-        let feed = trial.feed(&opened.cache, (start.epoch, order.to), sink)?;
+        let feeds = trial.feeds(&opened.cache, (start.epoch, order.to), sink)?;
         for epoch in start.epoch.0 + 1..=order.to.0 {
-            let mut trained = trial.epoch(Epoch(epoch), &feed, sink)?;
+            let mut trained = trial.epoch(Epoch(epoch), &feeds, sink)?;
             let name = format!("{:05}-{epoch:04}", order.trial.0);
             let predictions = write_predictions(&trained.predictions, slot, format!("predictions/{name}.csv"))?;
             let path = format!("checkpoints/{name}.safetensors");
@@ -277,25 +300,6 @@ impl TrialRunner for ImageRunner {
             Err(ImageError::Interrupted) => Ok(()),
             other => other.map_err(TrialError::from),
         }
-    }
-}
-
-fn frozen<'a>(
-    opened: &'a Opened,
-    built: &'a Built,
-    settings: &'a TrialSettings,
-    taps: &'a [usize],
-    seed: u64,
-) -> Frozen<'a> {
-    Frozen {
-        data: &opened.data,
-        backbone: built.backbone.as_ref(),
-        weights: built.weights,
-        settings,
-        taps,
-        seed,
-        device: &opened.device,
-        at_once: None,
     }
 }
 

@@ -1,4 +1,7 @@
 //! The trained part of one fold: suffix, head, optimiser, schedule, loss.
+//!
+//! At the start of some trials only the head is trained, on features that are cached at the tap (probing): then the
+//! suffix is passed over, and a checkpoint holds the head alone.
 
 use super::losses;
 use super::pieces;
@@ -12,7 +15,7 @@ use crate::nn::{Backbone, BackboneError, Mode, Suffix, SuffixOptions, backward};
 use crate::spec::TrialSettings;
 use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::ops::softmax;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One model in training.
 pub struct Model {
@@ -24,6 +27,8 @@ pub struct Model {
     loss: Loss,
     key: DropoutKey,
     at_once: Option<usize>,
+    /// Whether only the head is trained for now.
+    probing: bool,
 }
 
 /// What a new model needs besides the trial's settings.
@@ -51,14 +56,16 @@ impl Model {
         let channels = tap.checked_sub(1).map_or(3, |stage| initial.backbone.stages()[stage].channels);
         let place = (initial.trial, initial.fold);
         let head = Head::new(&settings.head, channels, initial.classes, initial.seed, place, initial.device)?;
-        let mut groups = vec![Group { multiplier: 1.0, parameters: head.parameters() }];
+        let probing = settings.probing_epochs();
+        let mut groups = vec![Group { multiplier: 1.0, parameters: head.parameters(), since: 0 }];
         if let Some(suffix) = &suffix {
-            groups.extend(Group::by_stage(suffix.parameters(), &settings.training));
+            let since = u64::from(probing) * initial.steps as u64;
+            groups.extend(Group::by_stage(suffix.parameters(), &settings.training, since));
         }
         Ok(Self {
             fold: initial.fold,
             optimiser: Optimiser::new(&settings.training, groups)?,
-            schedule: Schedule::new(&settings.training, initial.steps),
+            schedule: Schedule::new(&settings.training, probing, initial.steps),
             loss: Loss::new(&settings.training, initial.class_weights),
             key: DropoutKey {
                 seed: initial.seed,
@@ -68,9 +75,20 @@ impl Model {
                 first_sample: 0,
             },
             at_once: initial.at_once,
+            probing: probing > 0,
             suffix,
             head,
         })
+    }
+
+    /// Whether only the head is trained from now on, and inputs are pooled features of the tap.
+    pub fn set_probing(&mut self, probing: bool) {
+        self.probing = probing;
+    }
+
+    /// What is trained below the head for now.
+    fn trained(&self) -> Option<&dyn Suffix> {
+        self.suffix.as_deref().filter(|_| !self.probing)
     }
 
     /// Steps taken.
@@ -82,8 +100,8 @@ impl Model {
     /// the step; if that is known and not finite, no step is taken.
     pub fn step(&mut self, x: &Tensor, labels: &[u32], epoch: Epoch, first_sample: u64) -> Result<losses::StepLoss> {
         let key = DropoutKey { epoch, first_sample, ..self.key };
-        if let (Some(suffix), Some(at_once)) = (&self.suffix, self.at_once.filter(|&n| n < labels.len())) {
-            let (value, gradients) = pieces::gradients(suffix.as_ref(), x, at_once, |pooled| {
+        if let (Some(suffix), Some(at_once)) = (self.trained(), self.at_once.filter(|&n| n < labels.len())) {
+            let (value, gradients) = pieces::gradients(suffix, x, at_once, |pooled| {
                 self.loss.forward(&self.head.forward(pooled, Mode::Train, &key)?, labels)
             })?;
             if let Some(gradients) = gradients {
@@ -96,7 +114,8 @@ impl Model {
         let known = if loss.device().is_cpu() { Some(loss.to_scalar::<f32>()?) } else { None };
         if known.is_none_or(f32::is_finite) {
             let rate = self.schedule.rate(self.optimiser.steps());
-            self.optimiser.step(&backward(&loss, self.suffix.as_deref())?, rate)?;
+            let gradients = backward(&loss, self.trained())?;
+            self.optimiser.step(&gradients, rate)?;
         }
         Ok(known.map_or_else(|| losses::StepLoss::Waiting(loss.detach()), losses::StepLoss::Known))
     }
@@ -129,17 +148,17 @@ impl Model {
     }
 
     fn features(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.suffix.as_ref().map_or_else(|| Ok(x.clone()), |suffix| suffix.forward(x, mode))
+        self.trained().map_or_else(|| Ok(x.clone()), |suffix| suffix.forward(x, mode))
     }
 
     fn logits(&self, x: &Tensor, mode: Mode, key: &DropoutKey) -> Result<Tensor> {
         self.head.forward(&self.features(x, mode)?, mode, key)
     }
 
-    /// Every variable with its name in a checkpoint.
+    /// Every variable that is or was trained, with its name in a checkpoint.
     fn variables(&self) -> Vec<(String, Var)> {
         let (mut parameters, mut buffers) = (self.head.parameters(), self.head.buffers());
-        if let Some(suffix) = &self.suffix {
+        if let Some(suffix) = self.trained() {
             parameters.extend(suffix.parameters());
             buffers.extend(suffix.buffers());
         }
@@ -148,12 +167,21 @@ impl Model {
         parameters.into_iter().map(named("parameter")).chain(buffers.into_iter().map(named("buffer"))).collect()
     }
 
+    /// The optimiser's state for these variables, by its name in a checkpoint.
+    fn moments(&self) -> impl Iterator<Item = (String, Tensor)> {
+        let idle: BTreeSet<String> = match &self.suffix {
+            Some(suffix) if self.probing => suffix.parameters().into_iter().map(|(name, _)| name).collect(),
+            _ => BTreeSet::new(),
+        };
+        let (fold, state) = (self.fold, self.optimiser.state().into_iter());
+        let trained = state.filter(move |(name, _)| !idle.contains(parameter(name)));
+        trained.map(move |(name, tensor)| (format!("{fold}/optimiser/{name}"), tensor))
+    }
+
     /// Adds this model's tensors to those of a checkpoint, in the layout of files.
     pub fn save(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
-        let fold = self.fold;
-        let moments = self.optimiser.state().into_iter().map(|(name, t)| (format!("{fold}/optimiser/{name}"), t));
         let own = self.variables().into_iter().map(|(name, var)| (name, var.as_detached_tensor()));
-        for (name, tensor) in own.chain(moments) {
+        for (name, tensor) in own.chain(self.moments()) {
             let stored = match &self.suffix {
                 Some(suffix) => suffix.to_file(parameter(&name), &tensor)?,
                 None => tensor,
@@ -179,7 +207,7 @@ impl Model {
         if own.dims() == dims { Ok(own) } else { Err(misfit()) }
     }
 
-    /// Restores the state in a checkpoint.
+    /// Restores the state in a checkpoint, which is one of the head alone while probing.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> std::result::Result<(), CheckpointError> {
         for (name, var) in self.variables() {
             var.set(&self.stored(checkpoint, &name, var.dims())?)?;
@@ -191,14 +219,12 @@ impl Model {
             wanted: format!("more than {fold}"),
         })?;
         let mut moments = BTreeMap::new();
-        for (name, own) in self.optimiser.state() {
-            let stored = self.stored(checkpoint, &format!("{fold}/optimiser/{name}"), own.dims())?;
+        for (name, own) in self.moments() {
+            let stored = self.stored(checkpoint, &name, own.dims())?;
             moments.insert(name, stored);
         }
-        self.optimiser.restore(steps, |name, shape| {
-            let misfit = || CheckpointError::Tensor { name: name.to_owned(), shape: shape.to_vec() };
-            moments.remove(name).ok_or_else(misfit)
-        })
+        self.optimiser.restore(steps, |name| moments.remove(&format!("{fold}/optimiser/{name}")));
+        Ok(())
     }
 }
 

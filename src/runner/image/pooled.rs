@@ -1,7 +1,8 @@
 //! What the study's frozen network makes of its images, for looking at them rather than training on them.
 
+use super::feed::Frozen;
 use super::watch::watched;
-use super::{ImageError, ImageRunner, frozen};
+use super::{ImageError, ImageRunner};
 use crate::data::PixelSource;
 use crate::data::augment::View;
 use crate::runner::{DeviceSlot, EpochSink};
@@ -39,7 +40,7 @@ impl ImageRunner {
         for &tap in &taps {
             let mut own = settings.clone();
             own.network.tap = built.backbone.stages()[tap - 1].name.to_owned();
-            let frozen = frozen(opened, built, &own, &taps, self.study.seed);
+            let frozen = Frozen::new(opened, built, &own, &taps, self.study.seed);
             let features = watched(sink, |watch| {
                 opened.cache.features(&frozen.request(&images, View::Original), watch).map(|features| {
                     let mut values = vec![0.0; features.len() * features.row_len()];

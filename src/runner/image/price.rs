@@ -169,22 +169,42 @@ impl Counts {
     }
 }
 
-/// The price of `epochs` epochs in operations, by part.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Operations of an epoch, beyond frozen passes that are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EpochWork {
+    /// Training steps, with statistics of batch norm, and frozen passes that are kept nowhere.
+    pub training: f64,
+    /// Judging after it.
+    pub judging: f64,
+}
+
+impl EpochWork {
+    /// Both.
+    pub fn all(&self) -> f64 {
+        self.training + self.judging
+    }
+}
+
+/// The price of some epochs in operations, by part.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Parts {
     /// Frozen passes that are kept, of views that nobody has paid for.
     pub frozen: f64,
-    /// Training steps of an epoch, with statistics of batch norm, and frozen passes that are kept nowhere.
-    pub training: f64,
-    /// Judging after an epoch.
-    pub judging: f64,
-    epochs: u32,
+    /// The epochs in which only the head of a network is trained that is trained further later, and their number.
+    pub early: (EpochWork, u32),
+    /// The others, and their number.
+    pub rest: (EpochWork, u32),
 }
 
 impl Parts {
+    /// The sum over the epochs of what `each` makes of one, early ones apart.
+    pub fn epochs(&self, each: impl Fn(&EpochWork) -> f64) -> f64 {
+        [self.early, self.rest].iter().map(|(work, n)| f64::from(*n) * each(work)).sum()
+    }
+
     /// All of them.
     pub fn all(&self) -> f64 {
-        self.frozen + f64::from(self.epochs) * (self.training + self.judging)
+        self.frozen + self.epochs(EpochWork::all)
     }
 }
 
@@ -208,21 +228,32 @@ impl ImagePrices {
         Self { runner: runner.clone(), summary: summary.clone() }
     }
 
-    /// The parts of the price of `epochs` epochs of a trial, given what earlier ones have paid for.
-    pub fn parts(&self, settings: &TrialSettings, epochs: u32, paid: &Paid) -> Parts {
+    /// The parts of the price of some epochs of a trial (`0..3` are the first three), given what earlier ones have paid
+    /// for.
+    pub fn parts(&self, settings: &TrialSettings, epochs: Range<u32>, paid: &Paid) -> Parts {
+        let mut parts = Parts::default();
+        for (settings, n, early) in stages(settings, epochs) {
+            let (frozen, work) = self.stage(&settings, n, paid);
+            parts.frozen += frozen;
+            *(if early { &mut parts.early } else { &mut parts.rest }) = (work, n);
+        }
+        parts
+    }
+
+    /// Frozen passes for `epochs` epochs, and the work of one of them, where the same layers are trained in all.
+    fn stage(&self, settings: &TrialSettings, epochs: u32, paid: &Paid) -> (f64, EpochWork) {
         let counts = Counts::new(&self.summary, settings);
         let each = ImageWork::new(settings, self.summary.size, self.summary.classes.len());
-        let mut parts = Parts {
-            frozen: 0.0,
+        let mut frozen = 0.0;
+        let mut work = EpochWork {
             training: counts.train * each.step + counts.statistics * each.score,
             judging: counts.validation * each.score,
-            epochs,
         };
         let bank = bank(settings);
         let frozen_anew = |kept: bool| if kept { 0.0 } else { each.frozen };
         let augmented = settings.augment.ranges_key().is_some();
         if augmented && (bank.is_none() || settings.network.cut() == 0) {
-            parts.training += (counts.train + counts.statistics) * (each.augment + frozen_anew(bank.is_some()));
+            work.training += (counts.train + counts.statistics) * (each.augment + frozen_anew(bank.is_some()));
         }
         if let Some(key) = shared(settings) {
             let before = paid.get(&key).copied().unwrap_or(0);
@@ -233,9 +264,9 @@ impl ImagePrices {
             let from = paid.keys().filter(|other| key.extends(other)).map(FrozenKey::cut).max();
             let skipped = from.map_or(0.0, |cut| part(&settings.network, FORWARD, self.summary.size, 0..cut, MANY));
             let drawn = if augmented && from.is_none() { each.augment } else { 0.0 };
-            parts.frozen = views * (each.frozen - skipped + drawn);
+            frozen = views * (each.frozen - skipped + drawn);
         }
-        parts
+        (frozen, work)
     }
 }
 
@@ -246,6 +277,16 @@ pub(super) fn bank(settings: &TrialSettings) -> Option<u32> {
         Views::Bank(n) => Some(n),
         Views::Fresh => None,
     }
+}
+
+/// The settings that hold in some epochs of a trial, with how many they are and whether only the head is trained in them
+/// although more is later.
+pub(super) fn stages(settings: &TrialSettings, epochs: Range<u32>) -> impl Iterator<Item = (TrialSettings, u32, bool)> {
+    let last = settings.probing_epochs();
+    let early = epochs.end.min(last).saturating_sub(epochs.start);
+    let rest = epochs.end.saturating_sub(epochs.start.max(last));
+    let early = settings.probing().filter(|_| early > 0).map(|probing| (probing, early, true));
+    early.into_iter().chain((rest > 0).then(|| (settings.clone(), rest, false)))
 }
 
 /// The frozen features of a trial with these settings, if it has any.
@@ -259,15 +300,16 @@ fn mega(operations: f64) -> u64 {
 }
 
 impl Prices for ImagePrices {
-    fn shared(&self, params: &Params) -> Option<FrozenKey> {
-        shared(&self.runner.settings(params).ok()?)
+    fn shared(&self, params: &Params, epochs: Range<u32>) -> Vec<(FrozenKey, u32)> {
+        let Ok(settings) = self.runner.settings(params) else { return Vec::new() };
+        stages(&settings, epochs).filter_map(|(settings, n, _)| Some((shared(&settings)?, n))).collect()
     }
 
     /// Settings that cannot be run cost nothing: their trial fails at once.
-    fn price(&self, params: &Params, epochs: u32, paid: &Paid) -> Price {
+    fn price(&self, params: &Params, epochs: Range<u32>, paid: &Paid) -> Price {
         let Ok(settings) = self.runner.settings(params) else { return Price::default() };
-        let parts = self.parts(&settings, epochs, paid);
-        Price { once: mega(parts.frozen), epoch: mega(parts.training + parts.judging) }
+        let Parts { frozen, early: (early, early_epochs), rest: (rest, _) } = self.parts(&settings, epochs, paid);
+        Price { once: mega(frozen), epoch: mega(rest.all()), early_epochs, early: mega(early.all()) }
     }
 }
 
@@ -278,7 +320,7 @@ mod tests {
 
     const FILE: &str = "[data]\nsynthetic = {}\nsize = 150\n[network]\nweights = \"random\"\n[space]\n\
         freeze = { type = \"ordinal\", choices = [\"none\", \"Mixed_5b\", \"Mixed_6e\", \"all\"] }\n\
-        [training]\nepochs = 8\nbatch_size = 16\n[budget]\nn_trials = 1\n";
+        [budget]\nn_trials = 1\n[training]\nepochs = 8\nbatch_size = 16\n";
 
     fn summary() -> DataSummary {
         let folds = vec![crate::data::FoldCounts { train: vec![900, 300], validation: vec![300, 100] }];
@@ -310,11 +352,37 @@ mod tests {
         Params([("freeze".to_owned(), crate::space::Value::Text(stage.to_owned()))].into())
     }
 
+    fn key(prices: &ImagePrices, params: &Params) -> FrozenKey {
+        prices.shared(params, 0..1).remove(0).0
+    }
+
+    #[test]
+    fn epochs_of_the_head_alone_cost_as_with_all_frozen() {
+        let (plain, probing) = (prices(""), prices("probe_epochs = 3\n"));
+        let (mixed, all, nothing) = (frozen_to("Mixed_6e"), frozen_to("all"), Paid::new());
+        let price = |prices: &ImagePrices, params, epochs| prices.price(params, epochs, &nothing);
+        let (whole, head) = (price(&plain, &mixed, 0..8), price(&plain, &all, 0..8));
+        assert_eq!(
+            price(&probing, &mixed, 0..3),
+            Price { early_epochs: 3, early: head.epoch, ..Price::new(head.once, 0) }
+        );
+        assert_eq!(price(&probing, &mixed, 3..8), whole);
+        let both = Price { early_epochs: 2, early: head.epoch, ..Price::new(head.once + whole.once, whole.epoch) };
+        let found = price(&probing, &mixed, 1..8);
+        assert!((both.once..both.once + 2).contains(&(found.once + 1)), "{found:?}");
+        assert_eq!(Price { once: both.once, ..found }, both);
+        assert_eq!(price(&probing, &all, 0..8), head, "nothing but the head is ever trained");
+        let shared = |epochs| probing.shared(&mixed, epochs);
+        assert_eq!(shared(0..8).iter().map(|(_, n)| *n).collect::<Vec<_>>(), [3, 5]);
+        assert_eq!(shared(0..2), [(key(&plain, &all), 2)]);
+        assert_eq!(shared(3..8), [(key(&plain, &mixed), 5)]);
+    }
+
     #[test]
     fn the_deeper_is_frozen_the_cheaper_is_an_epoch() {
         let prices = prices("");
-        let epochs =
-            ["none", "Mixed_5b", "Mixed_6e", "all"].map(|stage| prices.price(&frozen_to(stage), 1, &Paid::new()).epoch);
+        let epochs = ["none", "Mixed_5b", "Mixed_6e", "all"]
+            .map(|stage| prices.price(&frozen_to(stage), 0..1, &Paid::new()).epoch);
         assert!(epochs.is_sorted_by(|a, b| a > b), "{epochs:?}");
         // The issue that asked for a price: a head costs a hundredth of the network and less.
         assert!(epochs[0] > 100 * epochs[3], "{epochs:?}");
@@ -324,16 +392,16 @@ mod tests {
     fn frozen_features_are_paid_once_and_deeper_ones_start_from_shallower() {
         let prices = prices("");
         let (mixed, all) = (frozen_to("Mixed_6e"), frozen_to("all"));
-        let alone = prices.price(&all, 8, &Paid::new()).once;
+        let alone = prices.price(&all, 0..8, &Paid::new()).once;
         let mut paid = Paid::new();
-        let first = prices.price(&mixed, 8, &paid).once;
+        let first = prices.price(&mixed, 0..8, &paid).once;
         assert!(0 < first && first < alone);
-        paid.insert(prices.shared(&mixed).unwrap(), 8);
-        assert_eq!(prices.price(&mixed, 8, &paid).once, 0);
-        let rest = prices.price(&all, 8, &paid).once;
+        paid.insert(key(&prices, &mixed), 8);
+        assert_eq!(prices.price(&mixed, 0..8, &paid).once, 0);
+        let rest = prices.price(&all, 0..8, &paid).once;
         assert!(first + rest <= alone + 2 && alone <= first + rest + 2, "{first} + {rest}, {alone}");
-        assert_eq!(prices.price(&frozen_to("none"), 8, &paid).once, 0);
-        assert_eq!(prices.shared(&frozen_to("none")), None);
+        assert_eq!(prices.price(&frozen_to("none"), 0..8, &paid).once, 0);
+        assert_eq!(prices.shared(&frozen_to("none"), 0..8), []);
     }
 
     #[test]
@@ -344,12 +412,12 @@ mod tests {
         let augmented = prices("[augment]\nstrength = 1.0\nviews = 8\n");
         let all = frozen_to("all");
         let mut paid = Paid::new();
-        let first = augmented.price(&all, 2, &paid).once;
-        paid.insert(augmented.shared(&all).unwrap(), 2);
-        let second = augmented.price(&all, 2, &paid).once;
+        let first = augmented.price(&all, 0..2, &paid).once;
+        paid.insert(key(&augmented, &all), 2);
+        let second = augmented.price(&all, 0..2, &paid).once;
         assert!(0 < second && second < first, "{first} {second}");
         let fresh = prices("[augment]\nstrength = 1.0\nviews = \"fresh\"\n");
-        let fresh = fresh.price(&all, 2, &Paid::new());
-        assert!(fresh.epoch > 100 * augmented.price(&all, 2, &paid).epoch);
+        let fresh = fresh.price(&all, 0..2, &Paid::new());
+        assert!(fresh.epoch > 100 * augmented.price(&all, 0..2, &paid).epoch);
     }
 }

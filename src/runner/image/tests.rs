@@ -196,6 +196,61 @@ fn a_fine_tuned_network_with_training_batch_norm_resumes_to_the_bit() {
     }));
 }
 
+/// Trains Mixed_5c after `probe_epochs` epochs of the head alone.
+fn probing(probe_epochs: u32) -> StudySpec {
+    varied(|_, network, _, training, augment| {
+        network.tap = "Mixed_5c".to_owned();
+        network.freeze = FreezeTo::Stage("Mixed_5b".to_owned());
+        network.cache = CachePrecision::F16;
+        training.probe_epochs = probe_epochs;
+        augment.strength = 0.7;
+    })
+}
+
+#[test]
+fn a_trial_that_begins_with_its_head_resumes_to_the_bit() {
+    // The interruption after the first epoch falls between the two parts, and into the first.
+    for probe_epochs in [1, 2] {
+        resumes_exactly(&probing(probe_epochs));
+    }
+}
+
+#[test]
+fn the_first_epochs_of_such_a_trial_are_those_of_its_head_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (both, alone) = (slot(folder.path(), "both"), slot(folder.path(), "alone"));
+    let (study, mut head) = (probing(2), probing(0));
+    if let RunnerSpec::Image { network, training, .. } = &mut head.runner {
+        (network.freeze, training.epochs) = (FreezeTo::All, 2);
+    }
+    let trained = run(&study, &both, &order(0, 3), &Start::default()).unwrap();
+    let of_head = run(&head, &alone, &order(0, 2), &Start::default()).unwrap();
+    let figures = |listener: &Listener| -> Vec<_> {
+        listener.reports.iter().map(|r| (r.value, r.train_loss, r.predictions.clone())).collect()
+    };
+    let (trained_figures, of_head_figures) = (figures(&trained), figures(&of_head));
+    assert_eq!(trained_figures[..2], of_head_figures);
+    assert_ne!(trained_figures[2], trained_figures[1]);
+
+    // A checkpoint of the head alone is small, and gives the same test scores and the same export.
+    let checkpoint = |listener: &Listener, epoch: usize| listener.reports[epoch - 1].checkpoint.clone().unwrap();
+    let (two, three) = (checkpoint(&trained, 2), checkpoint(&trained, 3));
+    assert_eq!(two.bytes, checkpoint(&of_head, 2).bytes);
+    assert!(2 * two.bytes < three.bytes, "{} and {} bytes", two.bytes, three.bytes);
+    let trial = (TrialNumber(4), &Params::default());
+    let open = |study: &StudySpec, slot: &DeviceSlot, file: &FileRef, name: &str| {
+        let mut runner = ImageRunner::new(study, Path::new("."));
+        let scores = runner.test(trial, file, slot, &mut Listener::default()).unwrap().rows;
+        let path = folder.path().join(format!("{name}.safetensors"));
+        runner.export(trial, file, slot, &mut Listener::default()).unwrap().write(0, &path).unwrap();
+        (scores, Digest::of_file(&path).unwrap())
+    };
+    let by_head = open(&head, &alone, &checkpoint(&of_head, 2), "alone");
+    assert_eq!(open(&study, &both, &two, "two"), by_head);
+    let later = open(&study, &both, &three, "three");
+    assert!(later.0 != by_head.0 && later.1 != by_head.1);
+}
+
 #[test]
 fn recomputed_statistics_resume_to_the_bit() {
     let study = |norm_statistics| {

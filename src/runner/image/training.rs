@@ -18,6 +18,7 @@ use crate::runner::image::watch::watched;
 use crate::runner::{EpochSink, Phase};
 use crate::spec::{ImbalancePolicy, NormStatistics, Objective, TrialSettings};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 /// Images scored at once where only a head is trained.
@@ -34,6 +35,10 @@ pub(super) fn measured(samples: usize) -> usize {
 /// A trial in training.
 pub struct Training<'a> {
     frozen: Frozen<'a>,
+    /// The same with everything frozen, for epochs in which only the head is trained.
+    probing: Option<Frozen<'a>>,
+    /// Epochs done.
+    reached: Epoch,
     objective: &'a Objective,
     number: TrialNumber,
     settings: &'a TrialSettings,
@@ -47,6 +52,13 @@ struct FoldOfTrial<'a> {
     model: Model,
 }
 
+/// Where the batches of a range of epochs come from.
+pub struct Feeds<'a> {
+    /// Of epochs in which only the head is trained.
+    probing: Option<Feed<'a>>,
+    rest: Option<Feed<'a>>,
+}
+
 /// An epoch's result, before its files are written.
 pub struct Trained {
     pub report: EpochReport,
@@ -54,9 +66,10 @@ pub struct Trained {
 }
 
 impl<'a> Training<'a> {
-    /// An untrained trial.
+    /// An untrained trial. `probing`: the frozen part of its epochs in which only the head is trained, if it has any.
     pub fn new(
         frozen: Frozen<'a>,
+        probing: Option<Frozen<'a>>,
         objective: &'a Objective,
         number: TrialNumber,
         digest: crate::digest::Digest,
@@ -93,12 +106,23 @@ impl<'a> Training<'a> {
             };
             folds.push(FoldOfTrial { fold, model: Model::new(settings, initial)?, labels });
         }
-        Ok(Self { frozen, objective, number, settings, digest, folds })
+        Ok(Self { frozen, probing, reached: Epoch(0), objective, number, settings, digest, folds })
+    }
+
+    /// Whether only the head is trained in an epoch, although more is later.
+    fn is_probing(&self, epoch: Epoch) -> bool {
+        epoch.0 <= self.settings.probing_epochs()
+    }
+
+    /// Prepares the models for an epoch.
+    fn set_stage(&mut self, epoch: Epoch) {
+        let probing = self.is_probing(epoch);
+        self.folds.iter_mut().for_each(|f| f.model.set_probing(probing));
     }
 
     /// Restores the state in a checkpoint.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), ImageError> {
-        let Note { trial, settings, .. } = &checkpoint.note;
+        let Note { trial, settings, epoch, .. } = &checkpoint.note;
         if (*trial, *settings) != (self.number, self.digest) {
             return Err(crate::nn::checkpoint::CheckpointError::Foreign {
                 found: format!("trial {trial} with settings {}", settings.short()),
@@ -106,7 +130,9 @@ impl<'a> Training<'a> {
             }
             .into());
         }
+        self.set_stage(*epoch);
         self.folds.iter_mut().try_for_each(|f| f.model.restore(checkpoint))?;
+        self.reached = *epoch;
         Ok(())
     }
 
@@ -120,25 +146,36 @@ impl<'a> Training<'a> {
 
     /// Prepares the data of the epochs after `from`, up to `to`: views of training images, and original validation
     /// images.
-    pub fn feed(
+    pub fn feeds(
         &self,
         cache: &FeatureCache,
         (from, to): (Epoch, Epoch),
         sink: &mut dyn EpochSink,
-    ) -> Result<Feed<'a>, ImageError> {
-        let mut samples = Vec::new();
-        for (number, f) in (0u32..).zip(&self.folds) {
-            let planner = planner(&self.frozen, self.number, number, f.fold, &f.labels);
-            samples.extend((from.0 + 1..=to.0).flat_map(|epoch| planner.epoch(Epoch(epoch)).concat()));
-            samples.extend(originals(&f.fold.validation));
-        }
-        let frozen = self.frozen;
-        watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))
+    ) -> Result<Feeds<'a>, ImageError> {
+        let mut prepared = |frozen: Frozen<'a>, epochs: RangeInclusive<u32>| {
+            let mut samples = Vec::new();
+            for (number, f) in (0u32..).zip(&self.folds) {
+                let planner = planner(&self.frozen, self.number, number, f.fold, &f.labels);
+                samples.extend(epochs.clone().flat_map(|epoch| planner.epoch(Epoch(epoch)).concat()));
+                samples.extend(originals(&f.fold.validation));
+            }
+            watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))
+        };
+        let last = self.settings.probing_epochs();
+        let probing = match self.probing {
+            Some(frozen) if from.0 < last => Some(prepared(frozen, from.0 + 1..=to.0.min(last))?),
+            _ => None,
+        };
+        let rest = if to.0 > last { Some(prepared(self.frozen, from.0.max(last) + 1..=to.0)?) } else { None };
+        Ok(Feeds { probing, rest })
     }
 
     /// Trains one epoch (the first is 1) and evaluates it on the validation images.
-    pub fn epoch(&mut self, epoch: Epoch, feed: &Feed<'_>, sink: &mut dyn EpochSink) -> Result<Trained, ImageError> {
+    pub fn epoch(&mut self, epoch: Epoch, feeds: &Feeds<'_>, sink: &mut dyn EpochSink) -> Result<Trained, ImageError> {
         let began = Instant::now();
+        let feed = if self.is_probing(epoch) { &feeds.probing } else { &feeds.rest };
+        let Some(feed) = feed else { return Err(ImageError::NotPrepared { epoch: epoch.0 }) };
+        self.set_stage(epoch);
         let mut report = EpochReport { epoch, ..EpochReport::default() };
         let mut loss = 0.0;
         for number in 0..self.folds.len() {
@@ -166,6 +203,7 @@ impl<'a> Training<'a> {
         report.memory_bytes = memory::taken(self.frozen.device);
         report.at_once = self.frozen.at_once.and_then(|n| u32::try_from(n).ok());
         report.seconds = began.elapsed().as_secs_f64();
+        self.reached = epoch;
         Ok(Trained { report, predictions: self.predictions(pooled) })
     }
 
@@ -215,7 +253,7 @@ impl<'a> Training<'a> {
         let plan = planner(&self.frozen, self.number, number as u32, fold, labels).epoch(epoch);
         let samples = plan.concat();
         let samples = &samples[samples.len() - measured(samples.len())..];
-        let plan: Vec<Vec<Sample>> = samples.chunks(self.at_once()).map(<[Sample]>::to_vec).collect();
+        let plan: Vec<Vec<Sample>> = samples.chunks(self.at_once(epoch)).map(<[Sample]>::to_vec).collect();
         let (mut population, mut done) = (model.population(), 0);
         feed.pass(&plan, |step, x| {
             if sink.interrupted() {
@@ -230,9 +268,13 @@ impl<'a> Training<'a> {
     }
 
     /// Batch size where nothing is trained.
-    fn at_once(&self) -> usize {
-        let at_once =
-            if self.settings.network.head_only() { SCORED_AT_ONCE } else { self.settings.training.batch_size as usize };
+    fn at_once(&self, epoch: Epoch) -> usize {
+        let probing = self.is_probing(epoch);
+        let at_once = if self.settings.network.head_only() || probing {
+            SCORED_AT_ONCE
+        } else {
+            self.settings.training.batch_size as usize
+        };
         self.frozen.at_once.map_or(at_once, |n| n.min(at_once))
     }
 
@@ -245,25 +287,26 @@ impl<'a> Training<'a> {
         sink: &mut dyn EpochSink,
     ) -> Result<Vec<Prediction>, ImageError> {
         let f = &self.folds[number];
-        let scores = self.scores(std::slice::from_ref(f), &f.fold.validation, feed, sink, Phase::Validate)?;
+        let (models, images) = (std::slice::from_ref(f), &f.fold.validation);
+        let scores = self.scores(models, images, (feed, epoch), sink, Phase::Validate)?;
         if let Some(&value) = scores.iter().flatten().find(|s| !s.is_finite()) {
             return Err(ImageError::Diverged { what: "score", value, epoch: epoch.0, step: f.model.steps() });
         }
         Ok(self.rows(&f.fold.validation, scores))
     }
 
-    /// Mean scores of the folds' models.
+    /// Mean scores of the folds' models, as they are after `epoch`.
     fn scores(
         &self,
         folds: &[FoldOfTrial<'_>],
         images: &[usize],
-        feed: &Feed<'_>,
+        (feed, epoch): (&Feed<'_>, Epoch),
         sink: &mut dyn EpochSink,
         phase: Phase,
     ) -> Result<Vec<Vec<f32>>, ImageError> {
         let samples: Vec<Sample> = originals(images).collect();
         let plan: Vec<Vec<Sample>> =
-            batches(samples.len(), self.at_once()).map(|range| samples[range].to_vec()).collect();
+            batches(samples.len(), self.at_once(epoch)).map(|range| samples[range].to_vec()).collect();
         let mut all = Vec::with_capacity(images.len());
         feed.pass(&plan, |_, x| {
             if sink.interrupted() {
@@ -293,10 +336,10 @@ impl<'a> Training<'a> {
     pub fn test(&self, cache: &FeatureCache, sink: &mut dyn EpochSink) -> Result<Predictions, ImageError> {
         self.can_test()?;
         let images = &self.frozen.data.split().test;
-        let frozen = self.frozen;
+        let frozen = self.probing.filter(|_| self.is_probing(self.reached)).unwrap_or(self.frozen);
         let samples: Vec<Sample> = originals(images).collect();
         let feed = watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))?;
-        let scores = self.scores(&self.folds, images, &feed, sink, Phase::Test)?;
+        let scores = self.scores(&self.folds, images, (&feed, self.reached), sink, Phase::Test)?;
         Ok(self.predictions(self.rows(images, scores)))
     }
 
