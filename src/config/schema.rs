@@ -322,6 +322,12 @@ pub static TABLES: &[Table] = &[
                 "Learning rate of every unfrozen stage as a multiple of that of the stage above it.",
             ),
             key(
+                "average_epochs",
+                "number",
+                "`0`",
+                "Epochs after which a step counts for 1/e in a moving average of the weights, which is judged instead of them; 0: the weights themselves.",
+            ),
+            key(
                 "probe_epochs",
                 "whole number",
                 "`0`",

@@ -242,6 +242,7 @@ fn training_table(training: &TrainingSpec) -> Table {
         imbalance,
         clip_norm,
         layer_decay,
+        average_epochs,
         probe_epochs,
         norm_statistics,
     } = training;
@@ -261,6 +262,9 @@ fn training_table(training: &TrainingSpec) -> Table {
         ("layer_decay", layer_decay),
     ];
     numbers.into_iter().for_each(|(key, x)| put(&mut table, key, *x));
+    if *average_epochs > 0.0 {
+        put(&mut table, "average_epochs", *average_epochs);
+    }
     if *probe_epochs > 0 {
         put(&mut table, "probe_epochs", *probe_epochs);
     }

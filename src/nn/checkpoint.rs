@@ -39,7 +39,7 @@ pub struct Note {
 pub struct Checkpoint {
     /// What it belongs to.
     pub note: Note,
-    /// f32 tensors: `fold/parameter/name`, `fold/buffer/name`, `fold/optimiser/name`.
+    /// f32 tensors: `fold/parameter/name`, `fold/buffer/name`, `fold/optimiser/name`, `fold/average/name`.
     pub tensors: BTreeMap<String, Tensor>,
 }
 

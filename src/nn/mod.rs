@@ -3,6 +3,7 @@
 //! Feature maps are channels-last everywhere: `[N, H, W, C]`, contiguous f32.
 
 pub mod attribution;
+pub mod average;
 mod backbone;
 pub mod build;
 pub mod checkpoint;

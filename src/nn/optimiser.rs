@@ -263,6 +263,11 @@ impl Blend {
     }
 }
 
+/// Moves `average` towards `value`, which has its shape: it keeps a share `keep` of itself.
+pub(super) fn blend(average: &Tensor, value: &Tensor, keep: f64) -> Result<()> {
+    average.inplace_op2(value, &Blend { keep, square: false, scale: 1.0 })
+}
+
 impl InplaceOp2 for Blend {
     fn name(&self) -> &'static str {
         "moment"

@@ -183,6 +183,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     real("clip_norm", "training", Bounds::NOT_NEGATIVE, |s, x| s.training.clip_norm = x),
     real("layer_decay", "training", Bounds::above(0.0, 1.0), |s, x| s.training.layer_decay = x),
+    real("average_epochs", "training", Bounds::closed(0.0, 1000.0), |s, x| s.training.average_epochs = x),
     whole("probe_epochs", "training", 0, 100_000, |s, n| s.training.probe_epochs = n),
     choice(
         "norm_statistics",

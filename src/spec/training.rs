@@ -40,6 +40,10 @@ pub struct TrainingSpec {
     /// Howard and Ruder 2018).
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub layer_decay: f64,
+    /// Epochs after which a step counts for 1/e in a moving average of the weights, which is judged instead of them; 0: the
+    /// weights themselves are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub average_epochs: f64,
     /// Epochs at the start in which only the head is trained, on the pretrained features; then the unfrozen layers join
     /// (linear probing, then fine-tuning: Kumar et al. 2022). Each part has its own course of the learning rate. Without
     /// effect where nothing but the head is ever trained.
@@ -69,6 +73,7 @@ impl Default for TrainingSpec {
             imbalance: ImbalancePolicy::Weights,
             clip_norm: 0.0,
             layer_decay: 1.0,
+            average_epochs: 0.0,
             probe_epochs: 0,
             norm_statistics: NormStatistics::Precise,
         }

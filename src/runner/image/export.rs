@@ -1,5 +1,6 @@
 //! A trial's model taken out of its checkpoint, complete and by torchvision's names.
 
+use super::model::averaged;
 use super::scorer::exported;
 use super::{ImageError, ImageRunner, located};
 use crate::data::{DataSet, PixelSource};
@@ -89,6 +90,8 @@ impl ImageRunner {
         let pretrained = build::tensors(&located(&plan.settings.network, &base), seed, &Device::Cpu)?;
         let mut models = vec![pretrained.tensors; folds];
         for (name, tensor) in &trained.tensors {
+            // What was judged, where that is an average.
+            let tensor = trained.tensors.get(&averaged(name)).unwrap_or(tensor);
             let mut parts = name.splitn(3, '/');
             let (Some(fold), Some(kind), Some(name)) = (parts.next(), parts.next(), parts.next()) else { continue };
             let model = fold.parse().ok().and_then(|fold: usize| models.get_mut(fold));

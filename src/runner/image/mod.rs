@@ -120,7 +120,7 @@ impl ImageRunner {
         sink: &mut dyn EpochSink,
     ) -> Result<Predictions, ImageError> {
         let plan = self.trial_plan(trial.1)?;
-        let (opened, trial) = self.restored(trial.0, &plan, checkpoint, slot, sink)?;
+        let (opened, mut trial) = self.restored(trial.0, &plan, checkpoint, slot, sink)?;
         trial.test(&opened.cache, sink)
     }
 

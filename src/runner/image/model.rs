@@ -6,6 +6,7 @@
 use super::losses;
 use super::pieces;
 use crate::ids::{Epoch, TrialNumber};
+use crate::nn::average::WeightAverage;
 use crate::nn::checkpoint::{Checkpoint, CheckpointError};
 use crate::nn::head::{DropoutKey, Head, Population};
 use crate::nn::loss::Loss;
@@ -13,6 +14,7 @@ use crate::nn::optimiser::{Group, Optimiser};
 use crate::nn::schedule::Schedule;
 use crate::nn::{Backbone, BackboneError, Mode, Suffix, SuffixOptions, backward};
 use crate::spec::TrialSettings;
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::ops::softmax;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +31,8 @@ pub struct Model {
     at_once: Option<usize>,
     /// Whether only the head is trained for now.
     probing: bool,
+    /// The weights that are judged, if not those of the last step.
+    average: Option<WeightAverage>,
 }
 
 /// What a new model needs besides the trial's settings.
@@ -62,7 +66,7 @@ impl Model {
             let since = u64::from(probing) * initial.steps as u64;
             groups.extend(Group::by_stage(suffix.parameters(), &settings.training, since));
         }
-        Ok(Self {
+        let mut model = Self {
             fold: initial.fold,
             optimiser: Optimiser::new(&settings.training, groups)?,
             schedule: Schedule::new(&settings.training, probing, initial.steps),
@@ -75,10 +79,32 @@ impl Model {
                 first_sample: 0,
             },
             at_once: initial.at_once,
-            probing: probing > 0,
+            probing: false,
+            average: None,
             suffix,
             head,
-        })
+        };
+        let horizon = settings.training.average_epochs * initial.steps as f64;
+        if horizon > 0.0 {
+            let of_head = model.head.parameters().len() + model.head.buffers().len();
+            let later = u64::from(probing) * initial.steps as u64;
+            let all = model.variables().into_iter().enumerate();
+            let variables = all.map(|(i, (name, var))| (name, var, if i < of_head { 0 } else { later }));
+            model.average = Some(WeightAverage::new(horizon, variables)?);
+        }
+        model.probing = probing > 0;
+        Ok(model)
+    }
+
+    /// Exchanges the weights that are trained and those that are judged, where these are averages; again to exchange them
+    /// back.
+    pub fn swap(&mut self) -> Result<()> {
+        self.average.as_mut().map_or(Ok(()), WeightAverage::swap)
+    }
+
+    fn update(&mut self, gradients: &GradStore) -> Result<()> {
+        self.optimiser.step(gradients, self.schedule.rate(self.optimiser.steps()))?;
+        self.average.as_ref().map_or(Ok(()), |average| average.update(self.optimiser.steps()))
     }
 
     /// Whether only the head is trained from now on, and inputs are pooled features of the tap.
@@ -105,7 +131,7 @@ impl Model {
                 self.loss.forward(&self.head.forward(pooled, Mode::Train, &key)?, labels)
             })?;
             if let Some(gradients) = gradients {
-                self.optimiser.step(&gradients, self.schedule.rate(self.optimiser.steps()))?;
+                self.update(&gradients)?;
             }
             return Ok(losses::StepLoss::Known(value));
         }
@@ -113,9 +139,8 @@ impl Model {
         let loss = self.loss.forward(&logits, labels)?;
         let known = if loss.device().is_cpu() { Some(loss.to_scalar::<f32>()?) } else { None };
         if known.is_none_or(f32::is_finite) {
-            let rate = self.schedule.rate(self.optimiser.steps());
             let gradients = backward(&loss, self.trained())?;
-            self.optimiser.step(&gradients, rate)?;
+            self.update(&gradients)?;
         }
         Ok(known.map_or_else(|| losses::StepLoss::Waiting(loss.detach()), losses::StepLoss::Known))
     }
@@ -155,16 +180,25 @@ impl Model {
         self.head.forward(&self.features(x, mode)?, mode, key)
     }
 
-    /// Every variable that is or was trained, with its name in a checkpoint.
+    /// Every variable that is or was trained, the head's first, with its name in a checkpoint.
     fn variables(&self) -> Vec<(String, Var)> {
-        let (mut parameters, mut buffers) = (self.head.parameters(), self.head.buffers());
-        if let Some(suffix) = self.trained() {
-            parameters.extend(suffix.parameters());
-            buffers.extend(suffix.buffers());
-        }
         let fold = self.fold;
         let named = |kind: &'static str| move |(name, var): (String, Var)| (format!("{fold}/{kind}/{name}"), var);
-        parameters.into_iter().map(named("parameter")).chain(buffers.into_iter().map(named("buffer"))).collect()
+        let all = |parameters: Vec<(String, Var)>, buffers: Vec<(String, Var)>| {
+            parameters.into_iter().map(named("parameter")).chain(buffers.into_iter().map(named("buffer")))
+        };
+        let mut variables: Vec<_> = all(self.head.parameters(), self.head.buffers()).collect();
+        if let Some(suffix) = self.trained() {
+            variables.extend(all(suffix.parameters(), suffix.buffers()));
+        }
+        variables
+    }
+
+    /// The averages of these variables, by their names in a checkpoint.
+    fn averages(&self) -> impl Iterator<Item = (String, Tensor)> {
+        let trained: BTreeSet<String> = self.variables().into_iter().map(|(name, _)| name).collect();
+        let all = self.average.iter().flat_map(WeightAverage::state);
+        all.filter(move |(name, _)| trained.contains(*name)).map(|(name, average)| (averaged(name), average.clone()))
     }
 
     /// The optimiser's state for these variables, by its name in a checkpoint.
@@ -181,7 +215,7 @@ impl Model {
     /// Adds this model's tensors to those of a checkpoint, in the layout of files.
     pub fn save(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
         let own = self.variables().into_iter().map(|(name, var)| (name, var.as_detached_tensor()));
-        for (name, tensor) in own.chain(self.moments()) {
+        for (name, tensor) in own.chain(self.moments()).chain(self.averages()) {
             let stored = match &self.suffix {
                 Some(suffix) => suffix.to_file(parameter(&name), &tensor)?,
                 None => tensor,
@@ -224,8 +258,20 @@ impl Model {
             moments.insert(name, stored);
         }
         self.optimiser.restore(steps, |name| moments.remove(&format!("{fold}/optimiser/{name}")));
+        let own: Vec<(String, Tensor)> = self.averages().collect();
+        let stored = own.into_iter().map(|(name, own)| Ok((name.clone(), self.stored(checkpoint, &name, own.dims())?)));
+        let mut averages = stored.collect::<std::result::Result<BTreeMap<_, _>, CheckpointError>>()?;
+        if let Some(average) = &mut self.average {
+            average.restore(|name| averages.remove(&averaged(name)));
+        }
         Ok(())
     }
+}
+
+/// The name in a checkpoint of the average of the variable that is called `variable` there: `0/buffer/x` has
+/// `0/average/x`.
+pub(super) fn averaged(variable: &str) -> String {
+    variable.replacen("/parameter/", "/average/", 1).replacen("/buffer/", "/average/", 1)
 }
 
 /// The parameter's part of a name in a checkpoint, such as `0/optimiser/first/Mixed_7a.branch3x3_1.conv.weight`.

@@ -2,6 +2,7 @@
 
 use super::super::{Phase, SinkClosed};
 use super::*;
+use crate::data::PixelSource;
 use crate::engine::{EpochReport, FailureClass};
 use crate::ids::OrderId;
 use crate::space::{Domain, Parameter};
@@ -194,6 +195,54 @@ fn a_fine_tuned_network_with_training_batch_norm_resumes_to_the_bit() {
         head.kind = HeadKind::Hidden;
         training.optimiser = OptimiserKind::Sgd;
     }));
+}
+
+#[test]
+fn averaged_weights_are_judged_tested_and_exported_and_resume_to_the_bit() {
+    let averaged = |average_epochs, network_too: bool| {
+        varied(|_, network, _, training, augment| {
+            network.tap = "Mixed_5c".to_owned();
+            if network_too {
+                network.freeze = FreezeTo::Stage("Mixed_5b".to_owned());
+                network.batch_norm = BatchNormMode::Train;
+                training.probe_epochs = 1;
+            }
+            training.average_epochs = average_epochs;
+            augment.strength = 0.7;
+        })
+    };
+    resumes_exactly(&averaged(0.5, false));
+    let study = averaged(0.5, true);
+    resumes_exactly(&study);
+
+    let folder = tempfile::tempdir().unwrap();
+    let (with, without) = (slot(folder.path(), "with"), slot(folder.path(), "without"));
+    let found = run(&study, &with, &order(0, 3), &Start::default()).unwrap();
+    let plain = run(&averaged(0.0, true), &without, &order(0, 3), &Start::default()).unwrap();
+    let losses = |listener: &Listener| listener.reports.iter().map(|r| r.train_loss).collect::<Vec<_>>();
+    assert_eq!(losses(&found), losses(&plain), "training is the same");
+    let file = |listener: &Listener| listener.reports[2].checkpoint.clone().unwrap();
+    assert_ne!(found.reports[2].predictions, plain.reports[2].predictions);
+
+    // The exported model gives the scores of the test, so both are of the average.
+    let trial = (TrialNumber(4), &Params::default());
+    let mut runner = ImageRunner::new(&study, Path::new("."));
+    let tested = runner.test(trial, &file(&found), &with, &mut Listener::default()).unwrap().rows;
+    let exported = runner.export(trial, &file(&found), &with, &mut Listener::default()).unwrap();
+    let path = folder.path().join("model.safetensors");
+    exported.write(0, &path).unwrap();
+    let TrialSettings { network, head, .. } = &exported.settings;
+    let data = runner.images(&with, &mut Listener::default()).unwrap();
+    let image = (data.size(), data.channels());
+    let scorer = Scorer::load(&[path], network, head, 2, image, crate::spec::Device::Cpu).unwrap();
+    let pixels: Vec<&[u8]> = data.split().test.iter().map(|&i| data.pixels(i)).collect();
+    for (scored, tested) in scorer.score(&pixels).unwrap().iter().zip(&tested) {
+        for (a, b) in scored.scores.iter().zip(&tested.scores) {
+            assert!((a - b).abs() < 1e-5, "{scored:?} {tested:?}");
+        }
+    }
+    let mut other = ImageRunner::new(&averaged(0.0, true), Path::new("."));
+    assert_ne!(other.test(trial, &file(&plain), &without, &mut Listener::default()).unwrap().rows, tested);
 }
 
 /// Trains Mixed_5c after `probe_epochs` epochs of the head alone.

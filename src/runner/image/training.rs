@@ -114,6 +114,11 @@ impl<'a> Training<'a> {
         epoch.0 <= self.settings.probing_epochs()
     }
 
+    /// Exchanges the weights that are trained and those that are judged, or back.
+    fn swap(&mut self) -> Result<(), ImageError> {
+        Ok(self.folds.iter_mut().try_for_each(|f| f.model.swap())?)
+    }
+
     /// Prepares the models for an epoch.
     fn set_stage(&mut self, epoch: Epoch) {
         let probing = self.is_probing(epoch);
@@ -185,6 +190,7 @@ impl<'a> Training<'a> {
             report.data_wait_seconds += waited;
         }
         report.train_loss = Some(loss / report.images as f64);
+        self.swap()?;
         if self.settings.training.norm_statistics == NormStatistics::Precise {
             for number in 0..self.folds.len() {
                 self.recompute_statistics(number, epoch, feed, sink)?;
@@ -197,6 +203,7 @@ impl<'a> Training<'a> {
             by_fold.push(self.predictions(rows.clone()));
             pooled.extend(rows);
         }
+        self.swap()?;
         let (value, metrics) = self.figures(&by_fold)?;
         report.value = Some(value);
         report.metrics = metrics;
@@ -333,13 +340,15 @@ impl<'a> Training<'a> {
     }
 
     /// Scores the locked test images: the mean over the folds' models.
-    pub fn test(&self, cache: &FeatureCache, sink: &mut dyn EpochSink) -> Result<Predictions, ImageError> {
+    pub fn test(&mut self, cache: &FeatureCache, sink: &mut dyn EpochSink) -> Result<Predictions, ImageError> {
         self.can_test()?;
         let images = &self.frozen.data.split().test;
         let frozen = self.probing.filter(|_| self.is_probing(self.reached)).unwrap_or(self.frozen);
         let samples: Vec<Sample> = originals(images).collect();
         let feed = watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))?;
+        self.swap()?;
         let scores = self.scores(&self.folds, images, (&feed, self.reached), sink, Phase::Test)?;
+        self.swap()?;
         Ok(self.predictions(self.rows(images, scores)))
     }
 

@@ -1,22 +1,24 @@
 #!/usr/bin/env python3
-"""What single augmentations change: validation ROC-AUC of one configuration, by range, paired over seeds (and so splits).
+"""What single settings change: ROC-AUC of one configuration, by setting, paired over seeds (and so splits).
 
-    python3 benches/quality/augment.py --data DIR --positive CLASS --weights FILE --scaling unit --work DIR
-        [--size 96 --seeds 5 --freeze Mixed_6b --tap Mixed_6e --epochs 8 --minutes 30]
+    python3 benches/quality/variants.py --set augmentation|training --data DIR --positive CLASS --weights FILE --scaling unit
+        --work DIR [--size 96 --seeds 5 --freeze Mixed_6b --tap Mixed_6e --epochs 8 --minutes 30]
 
 Every trial is a study of its own with one configuration; what is finished is not run again. Prints a markdown table: mean
-over seeds of the last epoch's validation ROC-AUC, and the mean of the paired difference from no augmentation with its
-standard error.
+over seeds of the last epoch's ROC-AUC on validation and on test images, and the means of the paired differences from the
+first line with their standard errors; seconds are means of the epochs' own.
 """
 
 import argparse
 import json
+import sqlite3
 import statistics
 import subprocess
 import time
 from pathlib import Path
 
-VARIANTS = {
+# Lines of [augment], and of [training].
+AUGMENTATION = {
     "none": "strength = 0",
     "flip": "flip = 0.5",
     "flip, rotation 10": "flip = 0.5\nrotation = 10",
@@ -26,12 +28,23 @@ VARIANTS = {
     "flip, contrast 0.2": "flip = 0.5\ncontrast = 0.2",
     "flip, noise 0.05": "flip = 0.5\nnoise = 0.05",
 }
+TRAINING = {
+    "as it is": "",
+    "average of 0.5 epochs": "average_epochs = 0.5",
+    "average of 1 epoch": "average_epochs = 1",
+    "average of 2 epochs": "average_epochs = 2",
+    "first 2 epochs the head alone": "probe_epochs = 2",
+    "2 epochs of the head alone before": "probe_epochs = 2\nepochs = {epochs_and_2}",
+}
 OFF = {"flip": 0, "rotation": 0, "brightness": 0, "edges": 0, "strength": 1, "views": 8}
 
 
 def study(a, lines, seed):
-    given = {line.split(" = ")[0] for line in lines.splitlines()}
+    augment, training = (lines, "") if a.set == "augmentation" else ("flip = 0.5\nrotation = 10\nviews = 3", lines)
+    given = {line.split(" = ")[0] for line in augment.splitlines()}
     off = "\n".join(f"{key} = {value}" for key, value in OFF.items() if key not in given)
+    epochs = "" if "epochs =" in training.replace("_epochs =", "") else f"epochs = {a.epochs}"
+    training = training.format(epochs_and_2=a.epochs + 2)
     return f"""name = "s"
 seed = {seed}
 [data]
@@ -44,14 +57,16 @@ preset = "keras"
 scaling = "{a.scaling}"
 tap = "{a.tap}"
 freeze = "{a.freeze}"
+cache = "f16"
 [training]
-epochs = {a.epochs}
+{epochs}
+{training}
 batch_size = 16
 learning_rate = 0.0005
 backbone_rate = 0.3
 [augment]
 {off}
-{lines}
+{augment}
 [objective]
 metric = "roc_auc"
 [scheduler]
@@ -64,6 +79,7 @@ dropout = 0.3
 
 
 def value(a, name, lines, seed):
+    """Validation and test ROC-AUC, and seconds of all epochs."""
     folder = Path(a.work) / f"{name.replace(' ', '-').replace(',', '')}-{a.freeze}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "s.toml"
@@ -74,17 +90,22 @@ def value(a, name, lines, seed):
     state.mkdir(exist_ok=True)
     if not (state / "cache").exists():
         (state / "cache").symlink_to(cache.resolve())
-    subprocess.run([a.binary, "--state", state, "run", path], check=True, capture_output=True)
-    told = subprocess.run([a.binary, "--state", state, "--json", "best", "s"], check=True, capture_output=True, text=True)
+    told = lambda *words: subprocess.run([a.binary, "--state", state, *words], check=True, capture_output=True, text=True).stdout
+    told("run", path)
+    best = json.loads(told("--json", "best", "s"))
+    test = json.loads(told("--json", "test", "s", "--finalists", "1").splitlines()[0])["metrics"]
+    with sqlite3.connect(f"file:{state / 's' / 'study.db'}?mode=ro", uri=True) as database:
+        [[seconds]] = database.execute("SELECT sum(seconds) FROM epoch").fetchall()
     for tensors in (state / "s" / "checkpoints").glob("*"):
         tensors.unlink()
-    return json.loads(told.stdout)["value"]
+    return best["value"], test["roc_auc"]["value"], seconds
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ["data", "positive", "weights", "work"]:
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--set", required=True, choices=["augmentation", "training"])
     parser.add_argument("--scaling", default="unit")
     parser.add_argument("--binary", default="target/release/hpsearch")
     parser.add_argument("--freeze", default="Mixed_6b")
@@ -92,24 +113,30 @@ def main():
     for name, default in [("size", 96), ("seeds", 5), ("epochs", 8), ("minutes", 30)]:
         parser.add_argument(f"--{name}", type=int, default=default)
     a = parser.parse_args()
-    table = Path(a.work) / f"values-{a.freeze}.json"
+    variants = AUGMENTATION if a.set == "augmentation" else TRAINING
+    first = next(iter(variants))
+    table = Path(a.work) / f"values-{a.set}-{a.freeze}-{a.size}.json"
     table.parent.mkdir(parents=True, exist_ok=True)
     values = json.loads(table.read_text()) if table.exists() else {}
     until = time.monotonic() + 60 * a.minutes
     for seed in range(1, a.seeds + 1):
-        for name, lines in VARIANTS.items():
+        for name, lines in variants.items():
             if f"{name} {seed}" not in values and time.monotonic() < until:
                 values[f"{name} {seed}"] = value(a, name, lines, seed)
                 table.write_text(json.dumps(values, indent=1))
-    print("| augmentation | seeds | ROC-AUC | difference |\n|---|---:|---:|---:|")
-    for name in VARIANTS:
-        seeds = [s for s in range(1, a.seeds + 1) if f"{name} {s}" in values and f"none {s}" in values]
-        if len(seeds) > 1:
-            own = [values[f"{name} {s}"] for s in seeds]
-            far = [values[f"{name} {s}"] - values[f"none {s}"] for s in seeds]
+    print(f"| {a.set} | seeds | validation | difference | test | difference | s |\n|---|---:|---:|---:|---:|---:|---:|")
+    for name in variants:
+        seeds = [s for s in range(1, a.seeds + 1) if f"{name} {s}" in values and f"{first} {s}" in values]
+        if len(seeds) < 2:
+            continue
+        cells = []
+        for i in range(2):
+            own = [values[f"{name} {s}"][i] for s in seeds]
+            far = [values[f"{name} {s}"][i] - values[f"{first} {s}"][i] for s in seeds]
             error = statistics.stdev(far) / len(far) ** 0.5
-            difference = f"{statistics.mean(far):+.4f} ± {error:.4f}" if name != "none" else ""
-            print(f"| {name} | {len(seeds)} | {statistics.mean(own):.4f} | {difference} |")
+            cells += [f"{statistics.mean(own):.4f}", f"{statistics.mean(far):+.4f} ± {error:.4f}" if name != first else ""]
+        seconds = statistics.mean(values[f"{name} {s}"][2] for s in seeds)
+        print(f"| {name} | {len(seeds)} | " + " | ".join(cells) + f" | {seconds:.0f} |")
 
 
 main()
