@@ -71,11 +71,13 @@ def manifest(a):
 
 
 def counts(a):
-    """Images by class, the positive one last; the held-out ones are in neither."""
-    rows = [row for row in csv.DictReader(open(a.work / "manifest.csv")) if not row["path"].startswith("test/")]
+    """Images by class, the positive one last. After each epoch the test images are scored with the validation ones."""
+    everything = list(csv.DictReader(open(a.work / "manifest.csv")))
+    rows = [row for row in everything if not row["path"].startswith("test/")]
+    test = [row for row in everything if row["path"].startswith("test/")]
     classes = sorted({row["label"] for row in rows}, key=lambda c: (c == a.positive, c))
-    count = lambda split: [sum(row["label"] == c and row["split"] == split for row in rows) for c in classes]
-    return dict(train=count("train"), validation=count("val"))
+    count = lambda rows, split: [sum(row["label"] == c and row["split"] == split for row in rows) for c in classes]
+    return dict(train=count(rows, "train"), validation=count(rows, "val"), test=count(test, "val"))
 
 
 def main():

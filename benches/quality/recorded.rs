@@ -2,7 +2,8 @@
 //!
 //! `recorded TABLE.json.gz SEEDS [METHOD...]` prints, for each method and mark of work, the mean over the seeds of the true
 //! regret: how far the test AUC of the trial that the search holds for best lies below that of the best configuration.
-//! `recorded TABLE.json.gz check` prints how well the model of the table predicts rows that it has not seen.
+//! `recorded TABLE.json.gz check` prints how well the model of the table predicts rows that it has not seen, and how well the
+//! cost model's work of an epoch agrees with its seconds: of each trial's fastest epoch, as other work disturbed some.
 //!
 //! Searches suggest configurations that nobody recorded, so the table is made a function by a Gaussian process (a
 //! "surrogate benchmark", Eggensperger et al. 2015): over rates, dropout, decay, tap, strength, head and the depth that is
@@ -43,6 +44,8 @@ struct Made {
     /// Images by class, of training and of validation.
     train: Vec<u64>,
     validation: Vec<u64>,
+    /// Those that are scored with the validation images, and are not shown to searches.
+    test: Vec<u64>,
 }
 
 #[derive(Deserialize)]
@@ -53,6 +56,7 @@ struct Row {
 
 #[derive(Deserialize)]
 struct EpochRow {
+    seconds: f64,
     validation: Figures,
     test: Figures,
 }
@@ -109,6 +113,8 @@ const METHODS: [(&str, &str); 9] = [
 struct World {
     made: String,
     prices: Arc<ImagePrices>,
+    /// With the test images scored too, as they were when the table was recorded.
+    recorded_prices: ImagePrices,
     epochs: u32,
     process: Process,
     /// Weights of the rows, by epoch; validation, then test.
@@ -260,6 +266,12 @@ fn backward(l: &[Vec<f64>], z: &[f64]) -> Vec<f64> {
     x
 }
 
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 fn logit(p: f64) -> f64 {
     let p = p.clamp(0.01, 0.999);
     (p / (1.0 - p)).ln()
@@ -277,20 +289,20 @@ fn column(rows: &[&Row], epoch: usize, of: fn(&EpochRow) -> &Figures) -> Vec<f64
 
 impl World {
     fn new(file: &File) -> Result<Self, Box<dyn Error>> {
-        let Made { size, epochs, space, train, validation } = &file.made;
+        let Made { size, epochs, space, train, validation, .. } = &file.made;
         let made = format!(
             "[data]\nsynthetic = {{}}\nsize = {size}\n[network]\nweights = \"random\"\n[training]\nepochs = {epochs}\n\
              batch_size = 16\n[augment]\nrotation = 10\nviews = 3\n[objective]\nmetric = \"roc_auc\"\n[space]\n{space}"
         );
         let spec = spec(&made, "")?;
-        let summary = DataSummary {
+        let summary = |validation: &[u64]| DataSummary {
             classes: vec!["negative".to_owned(), "positive".to_owned()],
             positive: 1,
             synthetic: true,
             size: *size,
             channels: 1,
             images: train.iter().zip(validation).map(|(a, b)| a + b).collect(),
-            folds: vec![FoldCounts { train: train.clone(), validation: validation.clone() }],
+            folds: vec![FoldCounts { train: train.clone(), validation: validation.to_vec() }],
             test: vec![0, 0],
             dropped: vec![0, 0],
             given_validation: GivenValidation::default(),
@@ -300,7 +312,9 @@ impl World {
             notes: Vec::new(),
             digest: Digest::of(b""),
         };
-        let prices = Arc::new(ImagePrices::new(&spec.runner, &summary));
+        let prices = Arc::new(ImagePrices::new(&spec.runner, &summary(validation)));
+        let judged: Vec<u64> = validation.iter().zip(&file.made.test).map(|(a, b)| a + b).collect();
+        let recorded_prices = ImagePrices::new(&spec.runner, &summary(&judged));
         let sample: Vec<Params> = (0..4000).map(|i| drawn(&spec.space, 77, TrialNumber(i), 0)).collect();
         let costs: Vec<f64> = sample.iter().map(|p| prices.price(p, 0..1, &Paid::new()).epoch as f64).collect();
         let (least, most) = costs.iter().fold((f64::MAX, 0.0f64), |(a, b), &c| (a.min(c), b.max(c)));
@@ -319,6 +333,7 @@ impl World {
             unit: most * f64::from(*epochs),
             made,
             prices,
+            recorded_prices,
             epochs: *epochs,
             process,
             validation,
@@ -358,6 +373,19 @@ impl World {
             let total: f64 = y.iter().map(|y| (y - mean).powi(2)).sum();
             println!("{name}: R² of {} rows left out one by one {:.3}", rows.len(), 1.0 - residual / total);
         }
+        let pace = |row: &&Row| {
+            let fastest = row.epochs.iter().map(|e| e.seconds).fold(f64::INFINITY, f64::min);
+            fastest / self.recorded_prices.price(&row.params, 0..1, &Paid::new()).epoch as f64
+        };
+        let paces: Vec<f64> = rows.iter().map(pace).collect();
+        let scale = median(&paces);
+        let errors: Vec<f64> = paces.iter().map(|pace| (pace / scale - 1.0).abs()).collect();
+        let over = errors.iter().filter(|e| **e > 0.25).count();
+        println!(
+            "an operation takes {:.2} ps; an epoch's seconds are off by {:.1} % at the median, by over 25 % in {over} trials",
+            1e6 * scale,
+            100.0 * median(&errors)
+        );
         Ok(())
     }
 

@@ -29,11 +29,12 @@ struct Factors {
 const FORWARD: Factors = Factors { plain: 1.0, winograd: 0.56, value: 118.0, weight: 49.0 };
 /// Of a training step: forward, both gradients, and the optimiser's 350 of each weight.
 const STEP: Factors = Factors { plain: 3.49, winograd: 2.66, value: 626.0, weight: 225.0 + 350.0 };
-/// Operations of a head for each of its weights, forward; a step takes three times as many.
+/// Operations of a head for each of its weights, forward for an image, and for each step.
 const HEAD_WEIGHT: f64 = 2.0;
-/// Operations of an image that a head sees, and of each batch of them: features, loss, bookkeeping.
-const HEAD_IMAGE: f64 = 1e5;
-const HEAD_BATCH: f64 = 3e7;
+const HEAD_WEIGHT_STEP: f64 = 1070.0;
+/// Operations of each feature of an image that a head sees, and of each batch of images: norm, dropout, loss, bookkeeping.
+const HEAD_FEATURE: f64 = 1360.0;
+const HEAD_BATCH: f64 = 1.8e7;
 /// Images that frozen layers, and heads in judging, see at once.
 const MANY: f64 = super::training::SCORED_AT_ONCE as f64;
 /// Operations of a pixel that is augmented anew.
@@ -84,10 +85,10 @@ impl ImageWork {
             HeadKind::Linear => channels * classes as f64,
             HeadKind::Hidden => f64::from(settings.head.hidden_units) * (channels + classes as f64),
         };
-        let head = |batch: f64| HEAD_WEIGHT * weights + HEAD_IMAGE + HEAD_BATCH / batch;
+        let head = |batch: f64| HEAD_WEIGHT * weights + HEAD_FEATURE * channels + HEAD_BATCH / batch;
         Self {
             frozen: part(network, FORWARD, size, 0..cut, MANY),
-            step: part(network, STEP, size, cut..tap, batch) + 2.0 * HEAD_WEIGHT * weights + head(batch),
+            step: part(network, STEP, size, cut..tap, batch) + HEAD_WEIGHT_STEP * weights / batch + head(batch),
             score: part(network, FORWARD, size, cut..tap, together) + head(together),
             augment: AUGMENTED_PIXEL * (size * size) as f64,
         }
