@@ -240,7 +240,9 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
         threshold: threshold_at(&f.validation, &spec.objective.operating_point),
         predictions: predictions(2, u64::from(f.trial.0), 420, gap(f.trial.0 as usize) - 0.12),
     });
-    let test = opened.then(|| TestOpening { unix_ms: free[0], unfinished: false, results: results.collect() });
+    let mean = Predictions::mean(&finalists.iter().map(|f| &f.validation).collect::<Vec<_>>());
+    let mean = mean.map(|mean| TestMean { threshold: threshold_at(&mean, &spec.objective.operating_point) });
+    let test = opened.then(|| TestOpening { unix_ms: free[0], unfinished: false, results: results.collect(), mean });
     let thumbnails = finalists
         .iter()
         .take(1)

@@ -16,13 +16,14 @@ use std::path::Path;
 
 /// Evaluate the finalists on the locked test images: once, on record
 ///
-/// The best trial is the answer, the others are for comparison. A further call shows what is on record.
+/// The best trial is the answer, the others are for comparison, and so is the mean of all their scores. A further call shows what
+/// is on record.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A study file or the name of a study; may be left out where there is only one
     pub study: Option<String>,
     /// How many leading trials are evaluated; the first is the answer, the others are for comparison
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=5))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=5))]
     pub finalists: u32,
     /// cpu, cuda:N or auto, instead of the study's
     #[arg(long, value_name = "DEVICE")]
@@ -106,10 +107,12 @@ fn exit_of(error: &OpeningError) -> Exit {
 /// Prints metrics with their 95 % intervals, one block per trial.
 fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
     let Some((tested, method)) = report::tested(record) else { return Ok(Exit::Done) };
-    let results = record.test.iter().flat_map(|t| &t.results);
+    let results: Vec<_> = record.test.iter().flat_map(|t| &t.results).collect();
+    // All models were evaluated on the same images.
+    let Some(all) = results.first().map(|result| &result.predictions) else { return Ok(Exit::Done) };
+    let members: Vec<_> = results.iter().map(|result| result.trial).collect();
     let mut out = std::io::stdout().lock();
-    for (tested, result) in tested.iter().zip(results) {
-        let all = &result.predictions;
+    for tested in &tested {
         let threshold = tested.threshold.unwrap_or(0.5);
         let binary = all.classes.len() == 2;
         if global.json {
@@ -121,8 +124,9 @@ fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
                     (*name, serde_json::json!({ "value": value, "interval": ends }))
                 })
                 .collect();
+            let trial = tested.model.trial();
             let line = serde_json::json!({
-                "trial": tested.trial, "threshold": binary.then_some(threshold), "images": all.rows.len(), "metrics": figures,
+                "trial": trial, "mean_of": trial.is_none().then_some(&members), "threshold": binary.then_some(threshold), "images": all.rows.len(), "metrics": figures,
             });
             writeln!(out, "{line}")?;
             continue;
@@ -132,8 +136,8 @@ fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
         if binary {
             writeln!(
                 out,
-                "trial {}: {images}, {} {}; threshold {threshold:.4} from validation ({})",
-                tested.trial,
+                "{}: {images}, {} {}; threshold {threshold:.4} from validation ({})",
+                tested.model,
                 of(all.positive),
                 all.classes[all.positive as usize],
                 record.spec.objective.operating_point
@@ -142,7 +146,7 @@ fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
             let counts = (0..all.classes.len() as u32).map(of);
             let (least, most) = (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0));
             let each = if least == most { format!("{least}") } else { format!("{least} to {most}") };
-            writeln!(out, "trial {}: {images}, {each} of each of {} classes", tested.trial, all.classes.len())?;
+            writeln!(out, "{}: {images}, {each} of each of {} classes", tested.model, all.classes.len())?;
             writeln!(out, "  means over classes; the class with the highest score is called")?;
         }
         for (name, value, interval) in &tested.figures {

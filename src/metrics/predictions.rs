@@ -58,6 +58,23 @@ pub enum PredictionsError {
 }
 
 impl Predictions {
+    /// The mean scores of several models on the same images, in the order of the first; `None` if there are none, or they are
+    /// of other images or classes.
+    pub fn mean(models: &[&Self]) -> Option<Self> {
+        let (first, others) = models.split_first()?;
+        if others.iter().any(|other| !other.same_images(first)) {
+            return None;
+        }
+        let n = models.len() as f64;
+        let mean = |row: usize, class: usize| {
+            let sum: f64 = models.iter().map(|m| f64::from(m.rows[row].scores[class])).sum();
+            (sum / n) as f32
+        };
+        let scores = |row| (0..first.classes.len()).map(|class| mean(row, class)).collect();
+        let rows = first.rows.iter().enumerate().map(|(i, row)| Prediction { scores: scores(i), ..row.clone() });
+        Some(Self { rows: rows.collect(), ..(*first).clone() })
+    }
+
     /// Checks what the metrics rely on: at least two classes, labels and scores that fit them, scores in 0..=1.
     pub fn check(&self) -> Result<(), PredictionsError> {
         let classes = self.classes.len();
@@ -180,4 +197,30 @@ pub fn read_csv(path: &Path) -> Result<Predictions, PredictionsError> {
     let predictions = Predictions { classes, positive, rows };
     predictions.check()?;
     Ok(predictions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_are_taken_image_by_image() {
+        let model = |scores: [f32; 2]| {
+            let row = |image: &str, score: f32| Prediction {
+                image: image.to_owned(),
+                patient: None,
+                label: 0,
+                scores: vec![score, 1.0 - score],
+            };
+            let classes = vec!["a".to_owned(), "b".to_owned()];
+            Predictions { classes, positive: 1, rows: vec![row("x", scores[0]), row("y", scores[1])] }
+        };
+        let (one, two) = (model([0.25, 0.5]), model([0.75, 1.0]));
+        assert_eq!(Predictions::mean(&[&one, &two]), Some(model([0.5, 0.75])));
+        assert_eq!(Predictions::mean(&[&one]), Some(one.clone()));
+        assert_eq!(Predictions::mean(&[]), None);
+        let mut other = two.clone();
+        other.rows[1].image = "z".to_owned();
+        assert_eq!(Predictions::mean(&[&one, &other]), None, "other images");
+    }
 }

@@ -301,6 +301,6 @@ fn figures(metrics: Vec<report::NamedFigure>) -> BTreeMap<String, Figure> {
 
 fn tested(record: &StudyRecord, trial: TrialNumber) -> Option<BTreeMap<String, Figure>> {
     let (tested, _) = report::tested(record)?;
-    let own = tested.into_iter().find(|tested| tested.trial == trial)?;
+    let own = tested.into_iter().find(|tested| tested.model == report::Model::Trial(trial))?;
     Some(figures(own.figures.into()))
 }

@@ -173,7 +173,7 @@ pub fn extreme(direction: crate::spec::Direction) -> &'static str {
 fn pair(a: (&Side, &Evidence<'_>), b: (&Side, &Evidence<'_>), seed: u64) -> Pair {
     let (images, differences, refused) = match same_images(a.0, b.0).and_then(|()| {
         let (ours, theirs) = (finalist(a.0, a.1)?, finalist(b.0, b.1)?);
-        if ours.predictions.same_images(theirs.predictions) {
+        if ours.predictions.same_images(&theirs.predictions) {
             Ok((ours, theirs))
         } else {
             Err("the predictions of their best trials are of other images, or in other classes".to_owned())
@@ -198,13 +198,13 @@ fn same_images(a: &Side, b: &Side) -> Result<(), String> {
 /// The best trial with its predictions.
 fn finalist<'a>(side: &Side, evidence: &'a Evidence<'a>) -> Result<&'a Entry<'a>, String> {
     let (best, _) = best(&side.record).ok_or(format!("no trial of study {} has a value", side.label))?;
-    let own = evidence.entries.iter().find(|entry| entry.trial == best.number);
+    let own = evidence.of(best.number);
     own.ok_or(format!("the predictions of trial {}, the best of study {}, are gone", best.number, side.label))
 }
 
 fn differences(a: &Entry<'_>, b: &Entry<'_>, seed: u64) -> Vec<Difference> {
-    let resampling = figures::resampling(a.predictions);
-    let draws = |e: &Entry<'_>| figures::draws(e.predictions, e.threshold.unwrap_or(0.5), &resampling, seed);
+    let resampling = figures::resampling(&a.predictions);
+    let draws = |e: &Entry<'_>| figures::draws(&e.predictions, e.threshold.unwrap_or(0.5), &resampling, seed);
     let (ours, theirs) = (draws(a), draws(b));
     let of = |metric, place: usize, x: Option<f64>, y: Option<f64>| {
         let column: Vec<Option<f64>> = ours.iter().zip(&theirs).map(|(a, b)| Some(a[place]? - b[place]?)).collect();

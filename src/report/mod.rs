@@ -16,7 +16,7 @@ mod table;
 mod text;
 
 pub use draw::{DrawError, contact_sheet, heat_map};
-pub use figures::{course_of, pictured};
+pub use figures::{Model, course_of, pictured};
 pub use model::StudyRecord;
 
 use crate::fsx;
@@ -101,11 +101,11 @@ fn publish(
     })
 }
 
-/// A finalist's metrics on the test images.
+/// The metrics of a finalist, or of the mean of all, on the test images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tested {
-    /// Which trial.
-    pub trial: TrialNumber,
+    /// Whose.
+    pub model: Model,
     /// The threshold that was fixed on validation images; `None`: undefined there, 0.5 was used.
     pub threshold: Option<f64>,
     /// Recall, specificity, precision, F1, ROC-AUC and average precision: name, value, 95 % interval.
@@ -118,15 +118,14 @@ pub type NamedFigure = (&'static str, Option<f64>, Option<Interval>);
 /// A finalist's metrics on the validation images, with their intervals; empty for another trial.
 pub fn validated(record: &StudyRecord, trial: TrialNumber) -> Vec<NamedFigure> {
     let evidence = figures::Evidence::validation(record);
-    let entry = evidence.entries.iter().find(|entry| entry.trial == trial);
-    entry.map_or_else(Vec::new, |entry| entry.figures().into())
+    evidence.of(trial).map_or_else(Vec::new, |entry| entry.figures().into())
 }
 
 /// The metrics on the test images as the report shows them, and how their intervals were computed; `None` before the
 /// test images are opened.
 pub fn tested(record: &StudyRecord) -> Option<(Vec<Tested>, String)> {
     let evidence = figures::Evidence::test(record)?;
-    let tested = |e: &figures::Entry<'_>| Tested { trial: e.trial, threshold: e.threshold, figures: e.figures() };
+    let tested = |e: &figures::Entry<'_>| Tested { model: e.model, threshold: e.threshold, figures: e.figures() };
     Some((evidence.entries.iter().map(tested).collect(), evidence.method()))
 }
 

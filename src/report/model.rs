@@ -180,6 +180,16 @@ pub struct TestOpening {
     pub unfinished: bool,
     /// The evaluated finalists, best on validation first.
     pub results: Vec<TestResult>,
+    /// What was fixed for the mean of their scores, where there are several.
+    #[serde(default)]
+    pub mean: Option<TestMean>,
+}
+
+/// The mean of the finalists' scores on the test images.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TestMean {
+    /// The threshold that was fixed on the validation images before the opening; `None`: undefined there.
+    pub threshold: Option<f64>,
 }
 
 /// A finalist on the test images.

@@ -1,6 +1,6 @@
 //! What every backend must do: all of them run through the same checks.
 
-use super::{Backend, ImagesOnRecord, OpenedTrial, Opening, RunEnd, RunStart, Store, StoreError};
+use super::{Backend, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunStart, Store, StoreError};
 use crate::digest::Digest;
 use crate::engine::{EpochReport, Event, FailureClass, FileRef, Outcome, Price, TrialState, WarmStart, WorkOrder};
 use crate::history::{
@@ -354,13 +354,15 @@ fn write_once_records_are_final(backend: &dyn Backend) {
         threshold: Some(0.1 + 0.2),
         predictions: FileRef { path: "test/0.csv".to_owned(), digest: Digest::of(b"t"), bytes: 12 },
     };
-    assert!(matches!(store.record_tested(std::slice::from_ref(&tested)), Err(StoreError::Recorded { .. })));
+    let mean = Some(OpenedMean { threshold: Some(0.7) });
+    assert!(matches!(store.record_tested(std::slice::from_ref(&tested), mean), Err(StoreError::Recorded { .. })));
     store.begin_opening(99, true).unwrap();
     assert!(matches!(store.begin_opening(100, false), Err(StoreError::Recorded { .. })));
-    assert_eq!(reader.opening().unwrap(), Some(Opening { unix_ms: 99, unfinished: true, results: Vec::new() }));
-    store.record_tested(std::slice::from_ref(&tested)).unwrap();
-    assert!(matches!(store.record_tested(std::slice::from_ref(&tested)), Err(StoreError::Recorded { .. })));
-    let opening = Opening { unix_ms: 99, unfinished: true, results: vec![tested] };
+    let opening = Opening { unix_ms: 99, unfinished: true, results: Vec::new(), mean: None };
+    assert_eq!(reader.opening().unwrap(), Some(opening.clone()));
+    store.record_tested(std::slice::from_ref(&tested), mean).unwrap();
+    assert!(matches!(store.record_tested(std::slice::from_ref(&tested), mean), Err(StoreError::Recorded { .. })));
+    let opening = Opening { results: vec![tested], mean, ..opening };
     assert_eq!(reader.opening().unwrap(), Some(opening.clone()));
     assert_eq!(store.opening().unwrap(), Some(opening));
 }

@@ -1,7 +1,8 @@
 //! Studies in memory, lost when the last handle is dropped: for the library, and for tests.
 
 use super::{
-    Backend, Claim, ImagesOnRecord, OpenedTrial, Opening, Reader, RunEnd, RunRow, RunStart, Store, StoreError,
+    Backend, Claim, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, Reader, RunEnd, RunRow, RunStart, Store,
+    StoreError,
 };
 use crate::engine::Event;
 use crate::fsx::Holder;
@@ -235,14 +236,14 @@ impl Store for MemoryStore {
         if kept.opening.is_some() {
             return Err(StoreError::Recorded { what: "the opening of the test images" });
         }
-        kept.opening = Some(Opening { unix_ms, unfinished, results: Vec::new() });
+        kept.opening = Some(Opening { unix_ms, unfinished, results: Vec::new(), mean: None });
         Ok(())
     }
 
-    fn record_tested(&mut self, results: &[OpenedTrial]) -> Result<(), StoreError> {
+    fn record_tested(&mut self, results: &[OpenedTrial], mean: Option<OpenedMean>) -> Result<(), StoreError> {
         match &mut write(&self.kept).opening {
             Some(opening) if opening.results.is_empty() => {
-                opening.results = results.to_vec();
+                (opening.results, opening.mean) = (results.to_vec(), mean);
                 Ok(())
             }
             _ => Err(StoreError::Recorded { what: "results of the test images" }),

@@ -16,7 +16,7 @@ mod sqlite;
 pub(crate) mod conformance;
 
 pub use error::StoreError;
-pub use record::{ImagesOnRecord, OpenedTrial, Opening, RunEnd, RunRow, RunStart};
+pub use record::{ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart};
 
 use crate::engine::Event;
 use crate::exchange::OptunaStudy;
@@ -158,11 +158,11 @@ pub trait Store: Send {
     /// If they have been opened before.
     fn begin_opening(&mut self, unix_ms: u64, unfinished: bool) -> Result<(), StoreError>;
 
-    /// Records the results of the opening, best on validation first.
+    /// Records the results of the opening, best on validation first, and what was fixed for their mean.
     ///
     /// # Errors
     /// If that is on record already, or they were not opened.
-    fn record_tested(&mut self, results: &[OpenedTrial]) -> Result<(), StoreError>;
+    fn record_tested(&mut self, results: &[OpenedTrial], mean: Option<OpenedMean>) -> Result<(), StoreError>;
 }
 
 /// A study for reading. Every call sees a consistent snapshot; two calls may see different ones.

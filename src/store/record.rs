@@ -70,6 +70,15 @@ pub struct Opening {
     pub unfinished: bool,
     /// The trials that were evaluated, best on validation first; empty if the evaluation was interrupted.
     pub results: Vec<OpenedTrial>,
+    /// The mean of several trials' scores; `None`: of a single one, or in a study of an earlier version.
+    pub mean: Option<OpenedMean>,
+}
+
+/// The mean of the scores of all trials that were evaluated on the test images.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OpenedMean {
+    /// The threshold fixed on validation images before the opening.
+    pub threshold: Option<f64>,
 }
 
 /// A trial that was evaluated on the test images.

@@ -8,12 +8,12 @@ use crate::digest::Digest;
 use crate::engine::{FileRef, Plan, TrialState};
 use crate::fsx;
 use crate::ids::TrialNumber;
-use crate::metrics::{self, PredictionsError, predictions};
+use crate::metrics::{self, Predictions, PredictionsError, predictions};
 use crate::runner::image::{ImageError, ImageRunner};
 use crate::runner::{DeviceSlot, Silent};
 use crate::space::Params;
-use crate::spec::RunnerSpec;
-use crate::store::{OpenedTrial, StoreError, in_folder};
+use crate::spec::{OperatingPoint, RunnerSpec};
+use crate::store::{OpenedMean, OpenedTrial, StoreError, in_folder};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -84,12 +84,20 @@ pub struct OpeningOptions {
     pub slot: DeviceSlot,
 }
 
+/// The threshold of the mean of several finalists' scores, fixed on validation images.
+fn mean_of(candidates: &[Candidate], point: &OperatingPoint) -> Option<OpenedMean> {
+    let validation: Vec<&Predictions> = candidates.iter().map(|c| &c.validation).collect();
+    let mean = Predictions::mean(&validation).filter(|_| validation.len() > 1)?;
+    Some(OpenedMean { threshold: metrics::threshold_at(&mean, point) })
+}
+
 /// A trial that will be evaluated, fixed before any test image is scored.
 struct Candidate {
     trial: TrialNumber,
     params: Params,
     checkpoint: FileRef,
     threshold: Option<f64>,
+    validation: Predictions,
 }
 
 /// The leading trials that can be evaluated, and why others among them cannot.
@@ -146,7 +154,8 @@ impl Study {
             let file = FileRef { path, digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
             results.push(OpenedTrial { trial: c.trial, threshold: c.threshold, predictions: file });
         }
-        self.store.record_tested(&results)?;
+        let mean = mean_of(&candidates, &self.spec().objective.operating_point);
+        self.store.record_tested(&results, mean)?;
         Ok(left_out)
     }
 
@@ -160,7 +169,7 @@ impl Study {
     fn candidates(&self, most: usize) -> Result<Candidates, OpeningError> {
         let state = self.dir().parent().unwrap_or(Path::new("."));
         let reader = in_folder(state).read(&self.spec().name)?;
-        let record = record::record(&*reader, self.dir(), usize::MAX)?;
+        let mut record = record::record(&*reader, self.dir(), usize::MAX)?;
         let needed = self.engine().needed_checkpoints();
         let (mut candidates, mut left_out) = (Vec::new(), Vec::new());
         for trial in self.engine().ranking() {
@@ -168,13 +177,15 @@ impl Study {
                 break;
             }
             let checkpoint = needed.iter().find(|n| n.trial == trial.number && n.epoch == trial.epoch);
-            let validation = record.finalists.iter().find(|f| f.trial == trial.number);
+            let place = record.finalists.iter().position(|f| f.trial == trial.number);
+            let validation = place.map(|place| record.finalists.swap_remove(place).validation);
             match (checkpoint, validation) {
                 (Some(checkpoint), Some(validation)) => candidates.push(Candidate {
                     trial: trial.number,
                     params: (*trial.params).clone(),
                     checkpoint: checkpoint.file.clone(),
-                    threshold: metrics::threshold_at(&validation.validation, &self.spec().objective.operating_point),
+                    threshold: metrics::threshold_at(&validation, &self.spec().objective.operating_point),
+                    validation,
                 }),
                 // A trial stopped early is not expected to have a checkpoint.
                 _ if trial.state == TrialState::Stopped => {}

@@ -10,7 +10,7 @@ use crate::metrics::predictions::{self, PredictionsError};
 use crate::report;
 use crate::report::audit::Audit;
 use crate::report::model::{
-    AttemptRecord, EpochRecord, FailureRecord, Finalist, OrderRecord, Picture, Png, StudyRecord, TestOpening,
+    AttemptRecord, EpochRecord, FailureRecord, Finalist, OrderRecord, Picture, Png, StudyRecord, TestMean, TestOpening,
     TestResult, TrialRecord,
 };
 use crate::spec::{RunnerSpec, StudySpec};
@@ -167,7 +167,8 @@ pub fn tested(dir: &Path, opening: &Opening) -> Result<TestOpening, RecordError>
         let predictions = predictions::read_csv(&path)?;
         results.push(TestResult { trial: result.trial, threshold: result.threshold, predictions });
     }
-    Ok(TestOpening { unix_ms: opening.unix_ms, unfinished: opening.unfinished, results })
+    let mean = opening.mean.map(|mean| TestMean { threshold: mean.threshold });
+    Ok(TestOpening { unix_ms: opening.unix_ms, unfinished: opening.unfinished, results, mean })
 }
 
 /// A study's rows in the form that reports use.

@@ -41,7 +41,8 @@ fn test_images_are_opened_once_and_the_report_shows_them() {
     let first = test(&bench, &["--finalists", "2"]);
     assert_eq!(code(&first).0, 0, "{}", text(&first.stderr));
     let figures = text(&first.stdout);
-    assert_eq!(figures.matches("recall ").count(), 2, "{figures}");
+    assert_eq!(figures.matches("recall ").count(), 3, "{figures}");
+    the_mean_is_that_of_the_finalists(&bench, &figures);
     assert!(figures.contains("from validation (youden)") && figures.contains("95 %"), "{figures}");
 
     // A second call shows the same, whatever it asks for, and while a run holds the study.
@@ -62,7 +63,12 @@ fn test_images_are_opened_once_and_the_report_shows_them() {
 
     // The opening and its results cannot be changed or deleted.
     let database = rusqlite::Connection::open(bench.dir().join("study.db")).unwrap();
-    for change in ["DELETE FROM test_opening", "UPDATE test_result SET threshold = 0", "DELETE FROM images"] {
+    for change in [
+        "DELETE FROM test_opening",
+        "UPDATE test_result SET threshold = 0",
+        "DELETE FROM test_mean",
+        "DELETE FROM images",
+    ] {
         assert!(database.execute(change, []).unwrap_err().to_string().contains("never changed"), "{change}");
     }
 
@@ -111,7 +117,30 @@ fn nothing_is_opened_with_a_damaged_checkpoint_or_before_the_end() {
     drop(claim);
     let completed = test(&bench, &["--finalists", "2"]);
     assert_eq!(code(&completed).0, 0);
-    assert_eq!(text(&completed.stdout).matches("recall ").count(), 2);
+    assert_eq!(text(&completed.stdout).matches("recall ").count(), 3);
+}
+
+/// The last block is that of the mean of both finalists' scores, at the threshold that is Youden's for their mean on validation.
+fn the_mean_is_that_of_the_finalists(bench: &Bench, figures: &str) {
+    use hpsearch::metrics::{Predictions, evaluate, predictions::read_csv, threshold_at};
+    use hpsearch::spec::OperatingPoint;
+    let json = bench.command(&["--json", "test"]).output().unwrap();
+    let lines: Vec<serde_json::Value> = text(&json.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let [first, second, mean] = lines.as_slice() else { panic!("{lines:?}") };
+    let members = [first, second].map(|line| line["trial"].as_u64().unwrap());
+    assert!(mean["trial"].is_null() && mean["mean_of"] == serde_json::json!(members), "{mean}");
+    let of = |pattern: &dyn Fn(u64) -> String| {
+        let read = members.map(|trial| read_csv(&bench.dir().join(pattern(trial))).unwrap());
+        Predictions::mean(&[&read[0], &read[1]]).unwrap()
+    };
+    let validation = of(&|trial| format!("predictions/{trial:05}-0002.csv"));
+    let test = of(&|trial| format!("test/{trial:05}.csv"));
+    let threshold = threshold_at(&validation, &OperatingPoint::Youden).unwrap();
+    let wanted = evaluate(&test, threshold);
+    assert_eq!(mean["threshold"].as_f64(), Some(threshold));
+    assert_eq!(mean["metrics"]["roc_auc"]["value"].as_f64(), wanted.roc_auc);
+    assert_eq!(mean["metrics"]["recall"]["value"].as_f64(), wanted.recall);
+    assert!(figures.contains("mean of 2: "), "{figures}");
 }
 
 #[test]

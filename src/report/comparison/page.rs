@@ -149,7 +149,7 @@ fn finalists(sides: &[Side]) -> Exhibit {
     for side in sides {
         let evidence = Evidence::validation(&side.record);
         let Some(entry) = evidence.entries.first() else { continue };
-        names.push(format!("{}, trial {}", side.label, entry.trial));
+        names.push(format!("{}, {}", side.label, entry.model));
         let chosen = ["recall", "f1", "roc_auc"];
         let figures = entry.figures();
         let figure = |name: &str| figures.iter().find(|f| f.0 == name).map_or((None, None), |f| (f.1, f.2));
@@ -157,7 +157,7 @@ fn finalists(sides: &[Side]) -> Exhibit {
         for (metric, value, interval) in figures {
             table.push([
                 side.label.as_str().into(),
-                entry.trial.0.into(),
+                entry.model.short().into(),
                 metric.into(),
                 Cell::number(value, 4),
                 Cell::number(interval.map(|i| i.low), 4),

@@ -1,6 +1,6 @@
 //! The section on the result: the finalists side by side, whether they differ, and how lucky the winner is.
 
-use super::evidence::{Evidence, name};
+use super::evidence::{Entry, Evidence, Model};
 use crate::engine::TrialState;
 use crate::report::draw::{Colour, luck, whiskers};
 use crate::report::exhibit::{Exhibit, Section};
@@ -23,6 +23,11 @@ pub fn section(record: &StudyRecord, validation: &Evidence, test: Option<&Eviden
     }
 }
 
+/// A model in a column of trials.
+fn whose(model: Model) -> Cell {
+    model.trial().map_or_else(|| model.short().into(), |trial| trial.0.into())
+}
+
 /// How many trials a warning names at most.
 const NAMED: usize = 8;
 
@@ -36,7 +41,7 @@ fn finalists(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
     if main.entries.is_empty() {
         return Exhibit::missing(slug, title, question, WHY_NONE);
     }
-    let figures = |e: &super::evidence::Entry| [e.metrics.recall, e.metrics.f1, e.metrics.roc_auc];
+    let figures = |e: &Entry| [e.metrics.recall, e.metrics.f1, e.metrics.roc_auc];
     let mut table = Table::new(["set", "trial", "metric", "value", "low", "high", "threshold"]);
     for evidence in std::iter::once(validation).chain(test) {
         for e in &evidence.entries {
@@ -49,7 +54,7 @@ fn finalists(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
             for ((metric, value), interval) in all.into_iter().zip(e.intervals) {
                 table.push([
                     evidence.set.into(),
-                    e.trial.0.into(),
+                    whose(e.model),
                     metric.into(),
                     Cell::number(value, 4),
                     Cell::number(interval.map(|i| i.low), 4),
@@ -59,12 +64,12 @@ fn finalists(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
             }
         }
     }
-    let names: Vec<String> = main.entries.iter().map(|e| name(e.trial)).collect();
+    let names: Vec<String> = main.entries.iter().map(|e| e.model.to_string()).collect();
     let values: Vec<_> =
         main.entries.iter().map(|e| figures(e).into_iter().zip(e.intervals).collect::<Vec<_>>()).collect();
     let second: Option<Vec<Vec<Option<f64>>>> = test.map(|t| {
-        let of = |trial| validation.entries.iter().find(|v| v.trial == trial);
-        t.entries.iter().map(|e| of(e.trial).map_or(vec![None; 3], |v| figures(v).to_vec())).collect()
+        let of = |model| validation.entries.iter().find(|v| v.model == model);
+        t.entries.iter().map(|e| of(e.model).map_or(vec![None; 3], |v| figures(v).to_vec())).collect()
     });
     let panels = if main.entries[0].predictions.classes.len() == 2 {
         [("Recall", None), ("F1", None), ("ROC-AUC", None)]
@@ -79,7 +84,7 @@ fn finalists(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
         None => Vec::new(),
     };
     let chart = whiskers(&names, &panels, &values, second.as_deref(), &keys, true);
-    let warning = worse_than_chance(main.entries.iter().filter_map(|e| record.trial(e.trial)));
+    let warning = worse_than_chance(main.entries.iter().filter_map(|e| record.trial(e.model.trial()?)));
     let exact = main.entries.iter().any(|e| e.metrics.roc_auc == Some(1.0));
     Exhibit::new(slug, title, question, Some(chart), table)
         .note(main.method())
@@ -87,6 +92,11 @@ fn finalists(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
             2 => "Recall and F1 are taken at each trial's operating point, which is fixed on validation images.",
             _ => "Figures are means over classes; the class with the highest score is called.",
         })
+        .note_if(
+            main.entries.iter().any(|e| e.model.trial().is_none()),
+            "The mean is that of the finalists' scores, image by image, at a threshold that is fixed on validation images like \
+             theirs. No choice is made among them, so it is not the lucky one of several.",
+        )
         .note_if(!warning.is_empty(), warning)
         .note_if(
             test.is_none(),
@@ -176,8 +186,7 @@ fn selection(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
     let higher = record.spec.objective.direction == Direction::Maximize;
     let deflated = if higher { value - gain } else { value + gain };
     let metric = &record.spec.objective.metric;
-    let tested =
-        test.and_then(|t| t.entries.iter().find(|e| e.trial == best.number)).and_then(|e| e.metrics.get(metric));
+    let tested = test.and_then(|t| t.of(best.number)).and_then(|e| e.metrics.get(metric));
     let values: Vec<f64> = ranked.iter().filter_map(|t| t.result).collect();
     let chart = luck(&values, value, gain, se, higher, tested, &metric.to_string());
     let mut table = Table::new(["figure", "value"]);
@@ -244,10 +253,10 @@ fn differences(evidence: &Evidence) -> Exhibit {
         let (low, high) = (difference - z * se, difference + z * se);
         let holm = test.and_then(|_| adjusted.next());
         real += usize::from(holm.is_some_and(|p| p < 0.05));
-        let (a, b) = (evidence.entries[a].trial, evidence.entries[b].trial);
+        let (a, b) = (evidence.entries[a].model, evidence.entries[b].model);
         table.push([
-            a.0.into(),
-            b.0.into(),
+            whose(a),
+            whose(b),
             Cell::Number(difference, 4),
             Cell::Number(low, 4),
             Cell::Number(high, 4),
@@ -255,7 +264,7 @@ fn differences(evidence: &Evidence) -> Exhibit {
             Cell::p(test.map(|t| t.1)),
             Cell::p(holm),
         ]);
-        names.push(format!("{a} – {b}{}", if holm.is_some_and(|p| p < 0.05) { "  *" } else { "" }));
+        names.push(format!("{} – {}{}", a.short(), b.short(), if holm.is_some_and(|p| p < 0.05) { "  *" } else { "" }));
         values.push(vec![(Some(difference), (se > 0.0).then_some(crate::stats::Interval { low, high }))]);
     }
     let m = names.len();

@@ -318,7 +318,7 @@ fn performance(
     test: Option<&Evidence>,
 ) -> Option<String> {
     let main = test.unwrap_or(validation);
-    let entry = main.entries.iter().find(|e| Some(e.trial) == winner)?;
+    let entry = main.of(winner?)?;
     let figure = |(name, value, interval): (&str, Option<f64>, Option<crate::stats::Interval>)| {
         let interval = interval.map_or_else(String::new, |i| format!(" ({:.3} to {:.3})", i.low, i.high));
         Some(format!("{name} {:.3}{interval}", value?))

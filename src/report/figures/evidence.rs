@@ -4,16 +4,57 @@ use crate::ids::TrialNumber;
 use crate::metrics::{Curve, Metrics, Predictions, Ranked, evaluate, threshold_at};
 use crate::report::model::StudyRecord;
 use crate::stats::{Delong, Interval, Resampling, percentile_interval, wilson};
+use serde::Serialize;
+use std::borrow::Cow;
+use std::fmt;
 
 /// Draws of every bootstrap over images.
 pub const DRAWS: usize = 2000;
 
-/// A finalist's predictions on a set of images, with their metrics.
+/// Whose scores are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Model {
+    /// A finalist's.
+    Trial(TrialNumber),
+    /// The means of so many finalists' scores: of all that were opened, or are shown.
+    Mean(usize),
+}
+
+impl Model {
+    /// The trial, if it is one.
+    pub fn trial(self) -> Option<TrialNumber> {
+        match self {
+            Self::Trial(trial) => Some(trial),
+            Self::Mean(_) => None,
+        }
+    }
+
+    /// Its name where trials are called by their numbers.
+    pub fn short(self) -> String {
+        match self {
+            Self::Trial(trial) => trial.to_string(),
+            Self::Mean(n) => format!("mean of {n}"),
+        }
+    }
+}
+
+/// The model's name in charts and tables.
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trial(trial) => write!(f, "trial {trial}"),
+            Self::Mean(n) => write!(f, "mean of {n}"),
+        }
+    }
+}
+
+/// A finalist's predictions on a set of images, or the mean of all finalists', with their metrics.
 pub struct Entry<'a> {
-    /// Its trial.
-    pub trial: TrialNumber,
+    /// Whose.
+    pub model: Model,
     /// Its predictions.
-    pub predictions: &'a Predictions,
+    pub predictions: Cow<'a, Predictions>,
     /// Its threshold, fixed on validation.
     pub threshold: Option<f64>,
     /// Its metrics at the threshold (at 0.5 where none could be fixed).
@@ -42,7 +83,7 @@ impl Entry<'_> {
 pub struct Evidence<'a> {
     /// `validation` or `test`.
     pub set: &'static str,
-    /// The finalists, best on validation first.
+    /// The finalists, best on validation first, then the mean of several.
     pub entries: Vec<Entry<'a>>,
     /// Whether whole patients were resampled.
     pub clustered: bool,
@@ -51,38 +92,49 @@ pub struct Evidence<'a> {
 impl<'a> Evidence<'a> {
     /// The validation images.
     pub fn validation(record: &'a StudyRecord) -> Self {
-        let models = record.finalists.iter().map(|f| {
-            let threshold = threshold_at(&f.validation, &record.spec.objective.operating_point);
-            (f.trial, &f.validation, threshold)
-        });
+        let at = |p: &Predictions| threshold_at(p, &record.spec.objective.operating_point);
+        let finalists = record.finalists.iter();
+        let mut models: Vec<Judged<'a>> =
+            finalists.map(|f| (Model::Trial(f.trial), Cow::Borrowed(&f.validation), at(&f.validation))).collect();
+        models
+            .extend(mean_on_validation(record).map(|(n, mean)| (Model::Mean(n), Cow::Owned(mean.clone()), at(&mean))));
         Self::new("validation", models, record.spec.seed)
     }
 
     /// The test images, if they were opened.
     pub fn test(record: &'a StudyRecord) -> Option<Self> {
         let opening = record.test.as_ref()?;
-        let models = opening.results.iter().map(|r| (r.trial, &r.predictions, r.threshold));
+        let results = &opening.results;
+        let mut models: Vec<Judged<'a>> =
+            results.iter().map(|r| (Model::Trial(r.trial), Cow::Borrowed(&r.predictions), r.threshold)).collect();
+        let sound = results.len() > 1 && results.iter().all(|r| r.predictions.check().is_ok());
+        let mean = || Predictions::mean(&results.iter().map(|r| &r.predictions).collect::<Vec<_>>());
+        if let (Some(fixed), Some(mean)) = (opening.mean, sound.then(mean).flatten()) {
+            models.push((Model::Mean(results.len()), Cow::Owned(mean), fixed.threshold));
+        }
         Some(Self::new("test", models, record.spec.seed))
     }
 
-    fn new(
-        set: &'static str,
-        models: impl Iterator<Item = (TrialNumber, &'a Predictions, Option<f64>)>,
-        seed: u64,
-    ) -> Self {
+    fn new(set: &'static str, models: Vec<Judged<'a>>, seed: u64) -> Self {
         let mut clustered = false;
         let entries = models
+            .into_iter()
             .filter(|(_, p, _)| p.check().is_ok() && !p.rows.is_empty())
-            .map(|(trial, predictions, threshold)| {
+            .map(|(model, predictions, threshold)| {
                 let at = threshold.unwrap_or(0.5);
-                let metrics = evaluate(predictions, at);
-                let resampling = resampling(predictions);
+                let metrics = evaluate(&predictions, at);
+                let resampling = resampling(&predictions);
                 clustered = resampling.clustered();
-                let intervals = intervals(predictions, at, &metrics, &resampling, seed);
-                Entry { trial, predictions, threshold, metrics, intervals }
+                let intervals = intervals(&predictions, at, &metrics, &resampling, seed);
+                Entry { model, predictions, threshold, metrics, intervals }
             })
             .collect();
         Self { set, entries, clustered }
+    }
+
+    /// The entry of a trial.
+    pub fn of(&self, trial: TrialNumber) -> Option<&Entry<'a>> {
+        self.entries.iter().find(|entry| entry.model == Model::Trial(trial))
     }
 
     /// How the intervals were made, for captions.
@@ -96,7 +148,7 @@ impl<'a> Evidence<'a> {
     pub fn delong(&self) -> Option<Delong> {
         let first = self.entries.first()?;
         if first.predictions.classes.len() != 2
-            || self.entries.iter().any(|e| !e.predictions.same_images(first.predictions))
+            || self.entries.iter().any(|e| !e.predictions.same_images(&first.predictions))
         {
             return None;
         }
@@ -104,6 +156,23 @@ impl<'a> Evidence<'a> {
         let scores: Vec<Vec<f64>> = self.entries.iter().map(|e| e.predictions.versus_rest(class).0).collect();
         Delong::new(&scores, &first.predictions.versus_rest(class).1).ok()
     }
+}
+
+/// A model's predictions on some images, and its threshold.
+type Judged<'a> = (Model, Cow<'a, Predictions>, Option<f64>);
+
+/// The mean of the finalists' scores on the validation images, and of how many: of those that were opened on the test images,
+/// of all before that. `None` for a single one, or if predictions are gone.
+fn mean_on_validation(record: &StudyRecord) -> Option<(usize, Predictions)> {
+    let opened: Option<Vec<TrialNumber>> = record.test.as_ref().map(|t| t.results.iter().map(|r| r.trial).collect());
+    let finalists = record.finalists.iter();
+    let members: Vec<&Predictions> =
+        finalists.filter(|f| opened.as_ref().is_none_or(|o| o.contains(&f.trial))).map(|f| &f.validation).collect();
+    let whole = opened.is_none_or(|opened| opened.len() == members.len());
+    if members.len() < 2 || !whole || members.iter().any(|p| p.check().is_err()) {
+        return None;
+    }
+    Some((members.len(), Predictions::mean(&members)?))
 }
 
 /// How some predictions are resampled: by whole patients where all are known, stratified by class.
@@ -222,9 +291,4 @@ fn intervals(
         }
     }
     out
-}
-
-/// A trial's name in charts and tables.
-pub fn name(trial: TrialNumber) -> String {
-    format!("trial {trial}")
 }

@@ -11,7 +11,7 @@ mod search;
 mod winner;
 
 pub use course::{HOW_COUNTED, Point, course, course_of};
-pub use evidence::{DRAWS, Entry, Evidence, draws, resampling};
+pub use evidence::{DRAWS, Entry, Evidence, Model, draws, resampling};
 pub use winner::pictured;
 
 use super::exhibit::Section;

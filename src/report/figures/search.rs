@@ -1,7 +1,7 @@
 //! The section on the search: history, rungs, learning curves.
 
 use super::course::{HOW_COUNTED, course};
-use super::evidence::name;
+use super::evidence::Model;
 use crate::engine::TrialState;
 use crate::history::OutcomeKind;
 use crate::report::draw::{Colour, Ladder, history, ladder, learning};
@@ -186,7 +186,7 @@ fn learning_curves(record: &StudyRecord) -> Exhibit {
         }
     }
     if let Some(best) = lead.first() {
-        keys.insert(0, (format!("best: {}", name(crate::ids::TrialNumber(*best))), Colour::BLUE));
+        keys.insert(0, (format!("best: {}", Model::Trial(crate::ids::TrialNumber(*best))), Colour::BLUE));
         if lead.len() > 1 {
             keys.insert(1, ("other leaders".to_owned(), Colour::GREEN));
         }

@@ -1,6 +1,6 @@
 //! The section on the leading model's decisions on one set of images.
 
-use super::evidence::{DRAWS, Entry, Evidence, band, classes_of, name};
+use super::evidence::{DRAWS, Entry, Evidence, band, classes_of};
 use crate::metrics::{Calibration, ConfusionMatrix, Curve, Prediction};
 use crate::report::draw::{Chart, Colour, Panel, ReliabilityBand, confusion, curves, reliability, sweep};
 use crate::report::exhibit::{Exhibit, Section};
@@ -51,7 +51,7 @@ pub fn section(record: &StudyRecord, evidence: &Evidence) -> Section {
         None => {
             "No trial left predictions, so there are no curves, no confusion matrix and no calibration to show.".into()
         }
-        Some(best) => format!("{intro} Charts of one model show {}.", name(best.trial)),
+        Some(best) => format!("{intro} Charts of one model show {}.", best.model),
     };
     Section { id, title, intro, exhibits }
 }
@@ -65,14 +65,14 @@ fn ranked(evidence: &Evidence) -> Vec<(String, Curve, Option<f64>)> {
     let Some(best) = evidence.entries.first() else { return Vec::new() };
     if best.predictions.classes.len() == 2 {
         let class = best.predictions.positive as usize;
-        let of = |e: &Entry| (name(e.trial), e.predictions.ranked(class).curve(), e.threshold);
+        let of = |e: &Entry| (e.model.to_string(), e.predictions.ranked(class).curve(), e.threshold);
         return evidence.entries.iter().take(CURVES).map(of).collect();
     }
     let of = |c: usize| {
         let name = format!("{} against the rest", best.predictions.classes[c]);
         (name, best.predictions.ranked(c).curve(), None)
     };
-    classes_of(best.predictions).into_iter().take(CURVES).map(of).collect()
+    classes_of(&best.predictions).into_iter().take(CURVES).map(of).collect()
 }
 
 fn keys(curves: &[(String, Curve, Option<f64>)], figure: impl Fn(&Curve) -> Option<f64>) -> Vec<(String, Colour)> {
@@ -99,7 +99,7 @@ fn roc(record: &StudyRecord, evidence: &Evidence) -> Exhibit {
     let perfect = ranked[0].1.roc_auc() == Some(1.0);
     let grid: Vec<f64> = (0..=200).map(|i| f64::from(i) / 200.0).collect();
     let band = match binary && !perfect {
-        true => band(best.predictions, record.spec.seed, &grid, Curve::tpr_at),
+        true => band(&best.predictions, record.spec.seed, &grid, Curve::tpr_at),
         false => Vec::new(),
     };
     let mark = best.threshold.filter(|_| binary).map(|t| {
@@ -140,7 +140,7 @@ fn roc(record: &StudyRecord, evidence: &Evidence) -> Exhibit {
             format!(
                 "Band: pointwise 95 % of {DRAWS} bootstrap draws of {unit} for {}, stratified by class; it is not a band \
                  for the curve as a whole. Numbers in the legend are areas under the curves.",
-                name(best.trial)
+                best.model
             ),
         )
         .note_if(
@@ -151,7 +151,7 @@ fn roc(record: &StudyRecord, evidence: &Evidence) -> Exhibit {
             mark.is_some(),
             format!(
                 "Ring: the operating point of {} ({}), fixed on validation images.",
-                name(best.trial),
+                best.model,
                 point(&record.spec.objective.operating_point)
             ),
         )
@@ -194,7 +194,7 @@ fn precision_recall(record: &StudyRecord, evidence: &Evidence) -> Exhibit {
     let prevalence = curve.positives as f64 / (curve.positives + curve.negatives) as f64;
     let grid: Vec<f64> = (1..=100).map(|i| f64::from(i) / 100.0).collect();
     let band = match binary && curve.roc_auc() != Some(1.0) {
-        true => band(best.predictions, record.spec.seed, &grid, precision_from),
+        true => band(&best.predictions, record.spec.seed, &grid, precision_from),
         false => Vec::new(),
     };
     let mark = best.threshold.filter(|_| binary).and_then(|t| {
@@ -250,7 +250,7 @@ fn decisions(record: &StudyRecord, evidence: &Evidence, best: &Entry) -> Exhibit
         );
         return Exhibit::missing(&slug, title, question, &why);
     }
-    let Ok(matrix) = ConfusionMatrix::new(best.predictions, best.threshold.unwrap_or(0.5)) else {
+    let Ok(matrix) = ConfusionMatrix::new(&best.predictions, best.threshold.unwrap_or(0.5)) else {
         return Exhibit::missing(&slug, title, question, "The predictions do not pass their checks.");
     };
     let mut table = Table::new(["truth", "called", "images", "share of truth", "low", "high"]);
@@ -405,8 +405,8 @@ fn calibration(evidence: &Evidence, best: &Entry) -> Exhibit {
 }
 
 /// A model's wrong decisions, worst first: the called class, by how much its score exceeds the true class's, the image.
-fn mistakes<'a>(best: &Entry<'a>) -> Vec<(usize, f64, &'a Prediction)> {
-    let p = best.predictions;
+fn mistakes<'a>(best: &'a Entry<'_>) -> Vec<(usize, f64, &'a Prediction)> {
+    let p = &best.predictions;
     let threshold = best.threshold.unwrap_or(0.5);
     let mut wrong: Vec<(usize, f64, &Prediction)> = p
         .rows
@@ -441,7 +441,7 @@ pub fn pictured(record: &StudyRecord) -> BTreeSet<String> {
 fn errors(record: &StudyRecord, evidence: &Evidence, best: &Entry) -> Exhibit {
     let slug = slug("errors", evidence);
     let (title, question) = ("The worst errors", "How does it fail?");
-    let p = best.predictions;
+    let p = &best.predictions;
     let wrong = mistakes(best);
     let binary = p.classes.len() == 2;
     let kind = |truth: u32| match (binary, truth == p.positive) {

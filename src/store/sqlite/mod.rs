@@ -16,7 +16,7 @@ pub(super) use folder::Folder;
 pub(super) use optuna::optuna_studies;
 pub(super) use reader::SqliteReader;
 
-use super::{ImagesOnRecord, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError};
+use super::{ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError};
 use crate::crash::{self, Point};
 use crate::engine::Event;
 use crate::history::Row;
@@ -211,8 +211,8 @@ impl Store for SqliteStore {
         self.transact(|t| once::begin_opening(t, unix_ms, unfinished))
     }
 
-    fn record_tested(&mut self, results: &[OpenedTrial]) -> Result<(), StoreError> {
-        self.transact(|t| once::record_tested(t, results))
+    fn record_tested(&mut self, results: &[OpenedTrial], mean: Option<OpenedMean>) -> Result<(), StoreError> {
+        self.transact(|t| once::record_tested(t, results, mean))
     }
 }
 

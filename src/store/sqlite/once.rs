@@ -2,7 +2,7 @@
 
 use super::{Fault, read};
 use crate::ids::TrialNumber;
-use crate::store::{ImagesOnRecord, OpenedTrial, Opening, StoreError};
+use crate::store::{ImagesOnRecord, OpenedMean, OpenedTrial, Opening, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::path::PathBuf;
 
@@ -35,11 +35,19 @@ CREATE TABLE IF NOT EXISTS test_result (
     digest    TEXT    NOT NULL,
     bytes     INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS test_mean (                  -- of the scores of all these trials
+    one       INTEGER PRIMARY KEY CHECK (one = 1),
+    threshold REAL                                      -- fixed on validation before; NULL: undefined there
+) STRICT;
 CREATE TRIGGER IF NOT EXISTS test_opening_is_final BEFORE UPDATE ON test_opening
     BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
 CREATE TRIGGER IF NOT EXISTS test_opening_stays BEFORE DELETE ON test_opening
     BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
 CREATE TRIGGER IF NOT EXISTS test_result_is_final BEFORE UPDATE ON test_result
+    BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
+CREATE TRIGGER IF NOT EXISTS test_mean_is_final BEFORE UPDATE ON test_mean
+    BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
+CREATE TRIGGER IF NOT EXISTS test_mean_stays BEFORE DELETE ON test_mean
     BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
 CREATE TRIGGER IF NOT EXISTS test_result_stays BEFORE DELETE ON test_result
     BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;";
@@ -87,7 +95,14 @@ pub(super) fn opening(connection: &Connection) -> rusqlite::Result<Option<Openin
         Ok(OpenedTrial { trial, threshold: row.get(4)?, predictions: read::file_ref(row)? })
     };
     let results = rows.query_map([], result)?.collect::<rusqlite::Result<_>>()?;
-    Ok(Some(Opening { unix_ms: unix_ms as u64, unfinished, results }))
+    // Openings by earlier versions have no such table.
+    let mean = if read::has_table(connection, "test_mean")? {
+        let threshold = |row: &rusqlite::Row<'_>| Ok(OpenedMean { threshold: row.get(0)? });
+        connection.query_row("SELECT threshold FROM test_mean", [], threshold).optional()?
+    } else {
+        None
+    };
+    Ok(Some(Opening { unix_ms: unix_ms as u64, unfinished, results, mean }))
 }
 
 pub(super) fn begin_opening(t: &Transaction<'_>, unix_ms: u64, unfinished: bool) -> Result<(), Fault> {
@@ -102,7 +117,11 @@ pub(super) fn begin_opening(t: &Transaction<'_>, unix_ms: u64, unfinished: bool)
     Ok(())
 }
 
-pub(super) fn record_tested(t: &Transaction<'_>, results: &[OpenedTrial]) -> Result<(), Fault> {
+pub(super) fn record_tested(
+    t: &Transaction<'_>,
+    results: &[OpenedTrial],
+    mean: Option<OpenedMean>,
+) -> Result<(), Fault> {
     match opening(t)? {
         Some(opening) if opening.results.is_empty() => {}
         _ => return Err(StoreError::Recorded { what: "results of the test images" }.into()),
@@ -120,6 +139,11 @@ pub(super) fn record_tested(t: &Transaction<'_>, results: &[OpenedTrial]) -> Res
                 file.bytes as i64
             ],
         )?;
+    }
+    if let Some(mean) = mean {
+        // The opening may have begun with an earlier version.
+        t.execute_batch(OPENING)?;
+        t.execute("INSERT INTO test_mean (one, threshold) VALUES (1, ?)", params![mean.threshold])?;
     }
     Ok(())
 }

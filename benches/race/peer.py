@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""The peer of benches/race/race.py: the same search by Optuna (TPE, Hyperband) with PyTorch, as a competent user would write it.
+
+InceptionV3 in channels_last, frozen layers in eval mode under no_grad, nothing computed beyond the tap, decoded images kept in
+memory, augmentation in worker processes ahead of the step, a class-weighted loss, AdamW with warm-up and a cosine, the statistics
+of pretrained batch norm kept, the best trial's weights kept for the test. Writes one JSON file.
+"""
+import argparse, csv, json, math, time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import torch
+import torch.nn as nn
+import torchvision
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
+from torchvision.transforms import v2
+
+STAGES = ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2",
+          "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e",
+          "Mixed_7a", "Mixed_7b", "Mixed_7c"]
+CHANNELS = {"Mixed_5d": 288, "Mixed_6b": 768, "Mixed_6e": 768, "Mixed_7a": 1280, "Mixed_7c": 2048}
+
+
+class Views(torch.utils.data.Dataset):
+    """Decoded images, augmented."""
+
+    def __init__(self, images, labels, strength):
+        self.images, self.labels = images, labels
+        self.change = v2.Compose([v2.RandomHorizontalFlip(0.5 * strength), v2.RandomRotation(10 * strength),
+                                  v2.ColorJitter(brightness=0.2 * strength)]) if strength else None
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        image = self.images[i]
+        return (self.change(image) if self.change else image), self.labels[i]
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--manifest", type=Path, required=True)
+    p.add_argument("--positive", required=True)
+    p.add_argument("--weights", required=True)
+    p.add_argument("--preset", default="keras")
+    p.add_argument("--scaling", default="symmetric", choices=["unit", "symmetric"])
+    p.add_argument("--size", type=int, default=150)
+    p.add_argument("--epochs", type=int, default=8)
+    p.add_argument("--minutes", type=float, default=60)
+    p.add_argument("--batch", type=int, default=16)
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--loaders", type=int, default=1)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=Path, required=True)
+    a = p.parse_args()
+    began = time.monotonic()
+    torch.set_num_threads(a.threads)
+    torch.manual_seed(a.seed)
+
+    sets = {"train": ([], []), "val": ([], []), "test": ([], [])}
+    for row in csv.DictReader(open(a.manifest)):
+        image = Image.open(a.manifest.parent / row["path"]).convert("L").resize((a.size, a.size), Image.BILINEAR)
+        sets[row["split"]][0].append(np.asarray(image))
+        sets[row["split"]][1].append(int(row["label"] == a.positive))
+    data = {k: (torch.from_numpy(np.stack(x))[:, None], torch.tensor(y)) for k, (x, y) in sets.items()}
+    pretrained = {k: v.float() for k, v in load_file(a.weights).items()}
+    if a.preset == "keras":  # average pools that do not count the padding
+        torch.nn.functional.avg_pool2d = lambda x, kernel_size, stride, padding, **_: torch._C._nn.avg_pool2d(
+            x, kernel_size, stride, padding, False, False)
+    counts = torch.bincount(data["train"][1], minlength=2).float()
+    loss_of = nn.CrossEntropyLoss(weight=counts.sum() / (2 * counts))
+    scale = {"unit": lambda x: x / 255, "symmetric": lambda x: x / 127.5 - 1}[a.scaling]
+
+    def pixels(images):
+        return scale(images.float()).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+    def build(params):
+        net = torchvision.models.inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=False)
+        net.load_state_dict(pretrained, strict=False)
+        stages = [getattr(net, s) for s in STAGES[:STAGES.index(params["tap"]) + 1]]
+        cut = {"none": 0, "all": len(stages)}.get(params["freeze"], None)
+        cut = min(STAGES.index(params["freeze"]) + 1, len(stages)) if cut is None else cut
+        body = nn.Sequential(*stages).to(memory_format=torch.channels_last).eval()
+        width = CHANNELS[params["tap"]]
+        dense = [nn.Linear(width, 2)]
+        if params["head"] == "hidden":
+            dense = [nn.Linear(width, 256), nn.ReLU(), nn.Dropout(params["dropout"]), nn.Linear(256, 2)]
+        head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(width), nn.Dropout(params["dropout"]), *dense)
+        body[:cut].requires_grad_(False)
+        return body[:cut], body[cut:], head
+
+    def forward(frozen, trained, head, images, grad):
+        with torch.no_grad():
+            x = frozen(pixels(images))
+        with torch.set_grad_enabled(grad):
+            return head(trained(x))
+
+    def score(model, images):
+        model[2].eval()
+        return torch.cat([forward(*model, part, False).softmax(1)[:, 1] for part in images.split(32)])
+
+    course, spent = [], {"epochs": 0}
+    best = {"value": -math.inf}
+
+    def objective(trial):
+        params = dict(
+            learning_rate=trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
+            backbone_rate=trial.suggest_float("backbone_rate", 0.03, 1.0, log=True),
+            weight_decay=trial.suggest_float("weight_decay", 1e-5, 1e-2, log=True),
+            dropout=trial.suggest_float("dropout", 0.0, 0.6),
+            tap=trial.suggest_categorical("tap", list(CHANNELS)),
+            freeze=trial.suggest_categorical("freeze", ["none", "Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6e", "all"]),
+            strength=trial.suggest_float("strength", 0.0, 1.0, step=0.5),
+            head=trial.suggest_categorical("head", ["linear", "hidden"]))
+        model = frozen, trained, head = build(params)
+        rate = params["learning_rate"]
+        groups = [dict(params=[p], rate=share * rate, weight_decay=params["weight_decay"] if p.dim() > 1 else 0.0)
+                  for part, share in ((head, 1.0), (trained, params["backbone_rate"])) for p in part.parameters()]
+        optimiser = torch.optim.AdamW(groups, lr=rate)
+        workers = dict(num_workers=a.loaders, persistent_workers=True, prefetch_factor=4) if params["strength"] else {}
+        loader = torch.utils.data.DataLoader(Views(*data["train"], params["strength"]), a.batch, shuffle=True, drop_last=True,
+                                             **workers)
+        steps, warm, step = a.epochs * len(loader), 0.5 * len(loader), 0
+        for epoch in range(1, a.epochs + 1):
+            head.train()
+            for images, labels in loader:
+                if time.monotonic() - began > 60 * a.minutes:
+                    raise optuna.TrialPruned()
+                factor = min((step + 1) / warm, 1) if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+                for group in optimiser.param_groups:
+                    group["lr"] = group["rate"] * factor
+                loss = loss_of(forward(*model, images, True), labels)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                step += 1
+            scores = score(model, data["val"][0])
+            value = roc_auc_score(data["val"][1].numpy(), scores.numpy())
+            spent["epochs"] += 1
+            print(f"trial {trial.number} epoch {epoch}: {value:.4f} {params} {(time.monotonic() - began) / 60:.1f} min", flush=True)
+            trial.report(value, epoch)
+            if epoch < a.epochs and trial.should_prune():
+                raise optuna.TrialPruned()
+        course.append(((time.monotonic() - began) / 60, value))
+        if value > best["value"]:
+            best.update(value=value, params=params, validation=scores.tolist(),
+                        state=[{k: v.clone() for k, v in part.state_dict().items()} for part in (trained, head)])
+        return value
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=a.seed),
+                                pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=a.epochs, reduction_factor=3))
+    study.optimize(objective, timeout=60 * a.minutes, catch=())
+    model = build(best["params"])
+    for part, state in zip(model[1:], best["state"]):
+        part.load_state_dict(state)
+    test = score(model, data["test"][0])
+    a.out.write_text(json.dumps(dict(
+        course=course, trials=len(study.trials), epochs=spent["epochs"], params=best["params"],
+        validation=[data["val"][1].tolist(), best["validation"]], test=[data["test"][1].tolist(), test.tolist()])))
+
+
+main()

@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""The race: hpsearch and Optuna with PyTorch, on the same images, space, weights, cores and minutes, in turn.
+
+    cargo build --release --bin hpsearch
+    python3 benches/race/race.py --data FOLDER --positive CLASS --weights FILE --scaling unit --work DIR \\
+        [--size 150 --epochs 8 --minutes 60 --seeds 1 2 3 --sides hpsearch peer] [--chart race.svg]
+
+FOLDER has {train,test}/CLASS/*. A fifth of train is the validation set of both sides (every fifth image of each class in the
+order of a digest of its name); test is scored once, at the end, with the trial that each side holds for best, at the threshold
+that is Youden's on its validation scores. Runs that are finished are not run again, so a race can be run in pieces; the table
+says what there is. The peer is benches/race/peer.py. Needs optuna, torch, torchvision, scikit-learn, safetensors, pillow; the
+chart needs matplotlib.
+"""
+import argparse, csv, hashlib, json, sqlite3, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import f1_score, recall_score, roc_auc_score, roc_curve
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STUDY = """name = "race"
+seed = {seed}
+[data]
+manifest = "{manifest}"
+positive = "{positive}"
+size = {size}
+[split]
+policy = "keep"
+[network]
+weights = "{weights}"
+preset = "{preset}"
+scaling = "{scaling}"
+cache = "f16"
+[training]
+epochs = {epochs}
+batch_size = 16
+warmup_epochs = 0.5
+{training}
+[augment]
+rotation = 10
+brightness = 0.2
+edges = 0
+views = 3
+[space]
+learning_rate = {{ type = "float", low = 1e-4, high = 3e-3, log = true }}
+backbone_rate = {{ type = "float", low = 0.03, high = 1.0, log = true }}
+weight_decay = {{ type = "float", low = 1e-5, high = 1e-2, log = true }}
+dropout = {{ type = "float", low = 0.0, high = 0.6 }}
+tap = {{ type = "ordinal", choices = ["Mixed_5d", "Mixed_6b", "Mixed_6e", "Mixed_7a", "Mixed_7c"] }}
+freeze = {{ type = "ordinal", choices = ["none", "Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6e", "all"] }}
+strength = {{ type = "float", low = 0.0, high = 1.0, step = 0.5 }}
+head = {{ choices = ["linear", "hidden"] }}
+[objective]
+metric = "roc_auc"
+operating_point = "youden"
+[sampler]
+kind = "tpe"
+[scheduler]
+kind = "hyperband"
+[budget]
+wall_time = "{seconds}s"
+n_trials = 100000
+"""
+
+
+def manifest(a):
+    """The images with their split, sample paths relative to the work folder."""
+    path = a.work / "manifest.csv"
+    with open(path, "w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["path", "label", "split"])
+        for split in ("train", "test"):
+            link = a.work / split
+            if not link.exists():
+                link.symlink_to((a.data / split).resolve())
+            for folder in sorted(p for p in (a.data / split).iterdir() if p.is_dir()):
+                images = sorted(folder.iterdir(), key=lambda p: hashlib.sha256(p.name.encode()).digest())
+                for i, image in enumerate(images):
+                    kind = "test" if split == "test" else "val" if i % 5 == 0 else "train"
+                    out.writerow([f"{split}/{folder.name}/{image.name}", folder.name, kind])
+    return path
+
+
+def scores(path, positive):
+    """Labels (1: positive) and scores of a file of predictions."""
+    rows = list(csv.DictReader(open(path)))
+    return [int(r["label"] == positive) for r in rows], [float(r[f"positive:{positive}"]) for r in rows]
+
+
+def ours(a, seed, folder):
+    study, state = folder / "race.toml", folder / "state"
+    study.write_text(STUDY.format(seed=seed, manifest=a.manifest, positive=a.positive, size=a.size, weights=a.weights.resolve(),
+                                  preset=a.preset, scaling=a.scaling, epochs=a.epochs, training="\n".join(a.training),
+                                  seconds=int(60 * a.minutes)))
+    told = lambda *words: subprocess.run([a.binary, "--state", state, *words], check=True, capture_output=True, text=True).stdout
+    with open(folder / "run.log", "w") as log:
+        subprocess.run([a.binary, "--state", state, "run", study], stdout=log, stderr=log, check=True)
+    told("test", "race", "--finalists", "1", "--unfinished")
+    database = sqlite3.connect(f"file:{state / 'race' / 'study.db'}?mode=ro", uri=True)
+    start = database.execute("SELECT min(started_ms) FROM run").fetchone()[0]
+    full = database.execute("SELECT reported_ms, value, trial FROM epoch WHERE epoch = ? ORDER BY reported_ms", (a.epochs,))
+    course = [((ms - start) / 60000, value) for ms, value, _ in full]
+    trials, epochs = (database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("trial", "epoch"))
+    test = next((state / "race" / "test").glob("*.csv"))
+    trial = int(test.stem)
+    validation = sorted((state / "race" / "predictions").glob(f"{trial:05}-*.csv"))[-1]
+    params = json.loads(told("--json", "best", "race"))["params"]
+    return dict(course=course, trials=trials, epochs=epochs, params=params, validation=scores(validation, a.positive),
+                test=scores(test, a.positive))
+
+
+def peer(a, seed, folder):
+    out = folder / "result.json"
+    command = [sys.executable, ROOT / "benches/race/peer.py", "--manifest", a.manifest, "--positive", a.positive, "--weights",
+               a.weights.resolve(), "--preset", a.preset, "--scaling", a.scaling, "--size", a.size, "--epochs", a.epochs,
+               "--minutes", a.minutes, "--seed", seed, "--out", out]
+    with open(folder / "run.log", "w") as log:
+        subprocess.run([str(word) for word in command], stdout=log, stderr=log, check=True)
+    return json.loads(out.read_text())
+
+
+def figures(found):
+    """Figures of the test set at the threshold that is Youden's on the validation set, with 95 % bootstrap intervals."""
+    (vy, vs), (ty, ts) = ((np.array(y), np.array(s)) for y, s in (found["validation"], found["test"]))
+    false, true, thresholds = roc_curve(vy, vs)
+    threshold = thresholds[np.argmax(true - false)]
+    called = ts >= threshold
+    kinds = {"AUC": lambda i: roc_auc_score(ty[i], ts[i]), "recall": lambda i: recall_score(ty[i], called[i]),
+             "F1": lambda i: f1_score(ty[i], called[i])}
+    rng, everything = np.random.default_rng(0), np.arange(len(ty))
+    classes = [np.flatnonzero(ty == c) for c in (0, 1)]
+    draws = [np.concatenate([rng.choice(c, len(c)) for c in classes]) for _ in range(2000)]
+    told = {}
+    for name, of in kinds.items():
+        low, high = np.percentile([of(i) for i in draws], [2.5, 97.5])
+        told[name] = (of(everything), low, high)
+    return told
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", type=Path, required=True)
+    p.add_argument("--positive", required=True)
+    p.add_argument("--weights", type=Path, required=True)
+    p.add_argument("--preset", default="keras", help="keras: average pools exclude the padding")
+    p.add_argument("--scaling", default="symmetric", choices=["unit", "symmetric"])
+    p.add_argument("--work", type=Path, required=True)
+    p.add_argument("--size", type=int, default=150)
+    p.add_argument("--epochs", type=int, default=8)
+    p.add_argument("--minutes", type=float, default=60)
+    p.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
+    p.add_argument("--sides", nargs="*", default=["hpsearch", "peer"], choices=["hpsearch", "peer"])
+    p.add_argument("--training", nargs="*", default=[], metavar="LINE", help="further lines of our [training]")
+    p.add_argument("--binary", type=Path, default=ROOT / "target/release/hpsearch")
+    p.add_argument("--chart", type=Path)
+    a = p.parse_args()
+    a.work.mkdir(parents=True, exist_ok=True)
+    a.work = a.work.resolve()
+    a.manifest = manifest(a)
+    runs = {}
+    for seed in a.seeds:
+        for side in a.sides:
+            folder = a.work / f"{side}-{a.size}-{a.minutes:g}-{seed}"
+            folder.mkdir(exist_ok=True)
+            kept = folder / "found.json"
+            if not kept.exists():
+                began = time.monotonic()
+                found = (ours if side == "hpsearch" else peer)(a, seed, folder)
+                kept.write_text(json.dumps(dict(found, minutes=(time.monotonic() - began) / 60)))
+            runs[side, seed] = json.loads(kept.read_text())
+    print("| side | seed | minutes | trials | epochs | best validation AUC | test AUC | recall | F1 |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for (side, seed), found in runs.items():
+        told = " | ".join(f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in figures(found).values())
+        best = roc_auc_score(*found["validation"])
+        print(f"| {side} | {seed} | {found['minutes']:.1f} | {found['trials']} | {found['epochs']} | {best:.4f} | {told} |")
+    if a.chart:
+        import matplotlib
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+        figure, axes = plt.subplots(figsize=(7, 4))
+        for (side, seed), found in runs.items():
+            minutes, values = zip(*found["course"])
+            axes.step([*minutes, found["minutes"]], [*np.maximum.accumulate(values), max(values)], where="post",
+                      color={"hpsearch": "C0", "peer": "C1"}[side], label=side if seed == a.seeds[0] else None)
+        axes.set(xlabel="minutes", ylabel="best validation AUC of a trial trained to the end")
+        axes.legend()
+        figure.tight_layout()
+        figure.savefig(a.chart)
+
+
+main()
