@@ -31,8 +31,8 @@ AUGMENTATION = {
 TRAINING = {
     "as it is": "",
     "average of 0.5 epochs": "average_epochs = 0.5",
-    "average of 1 epoch": "average_epochs = 1",
-    "average of 2 epochs": "average_epochs = 2",
+    "constant rate": 'schedule = "constant"',
+    "constant rate, average of 0.5 epochs": 'schedule = "constant"\naverage_epochs = 0.5',
     "first 2 epochs the head alone": "probe_epochs = 2",
     "2 epochs of the head alone before": "probe_epochs = 2\nepochs = {epochs_and_2}",
 }
