@@ -15,6 +15,8 @@ FOLDER has train/CLASS/* and is only read. Needs torch, torchvision, safetensors
 import argparse, json, math, os, shutil, sqlite3, statistics, subprocess, sys, time
 from pathlib import Path
 
+import folders
+
 ROOT = Path(__file__).resolve().parents[2]
 # Steps after which a trace keeps the parameters.
 KEPT = [1, 2, 5, 10, 20, 50, 100, 200, 500]
@@ -248,11 +250,7 @@ def mean_and_error(values):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--data", type=Path, required=True)
-    p.add_argument("--positive", required=True)
-    p.add_argument("--weights", type=Path, required=True)
-    p.add_argument("--preset", default="keras", help="keras: average pools exclude the padding")
-    p.add_argument("--scaling", default="symmetric", choices=["unit", "symmetric"])
+    folders.arguments(p)
     p.add_argument("--size", type=int, default=150)
     p.add_argument("--tap", default="Mixed_7c")
     p.add_argument("--freeze", nargs="*", default=["none"])

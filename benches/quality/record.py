@@ -9,8 +9,10 @@ FOLDER has {train,test}/CLASS/*. A fifth of train becomes the validation set (ev
 digest of its name); test is scored beside it after every epoch and kept apart in the table, for judging methods, never for their
 choices. Run it again to go on where it stopped; --pack writes what there is, figures only, and a new STATE begins from it.
 """
-import argparse, csv, gzip, hashlib, json, subprocess
+import argparse, csv, gzip, json, subprocess
 from pathlib import Path
+
+import folders
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,41 +54,18 @@ n_trials = {trials}
 """
 
 
-def manifest(a):
-    path = a.work / "manifest.csv"
-    with open(path, "w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(["path", "label", "split"])
-        for split in ("train", "test"):
-            for folder in sorted(p for p in (a.data / split).iterdir() if p.is_dir()):
-                images = sorted(folder.iterdir(), key=lambda p: hashlib.sha256(p.name.encode()).digest())
-                for i, image in enumerate(images):
-                    name = f"{split}/{folder.name}/{image.name}"
-                    out.writerow([name, folder.name, "val" if split == "test" or i % 5 == 0 else "train"])
-    for split in ("train", "test"):
-        link = a.work / split
-        if not link.exists():
-            link.symlink_to((a.data / split).resolve())
-    return path
-
-
 def counts(a):
     """Images by class, the positive one last. After each epoch the test images are scored with the validation ones."""
-    everything = list(csv.DictReader(open(a.work / "manifest.csv")))
-    rows = [row for row in everything if not row["path"].startswith("test/")]
-    test = [row for row in everything if row["path"].startswith("test/")]
+    rows = list(csv.DictReader(open(a.work / "manifest.csv")))
     classes = sorted({row["label"] for row in rows}, key=lambda c: (c == a.positive, c))
-    count = lambda rows, split: [sum(row["label"] == c and row["split"] == split for row in rows) for c in classes]
-    return dict(train=count(rows, "train"), validation=count(rows, "val"), test=count(test, "val"))
+    part = lambda row: "test" if row["path"].startswith("test/") else row["split"]
+    count = lambda wanted: [sum(row["label"] == c and part(row) == wanted for row in rows) for c in classes]
+    return dict(train=count("train"), validation=count("val"), test=count("test"))
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--data", type=Path, required=True)
-    p.add_argument("--positive", required=True)
-    p.add_argument("--weights", type=Path, required=True)
-    p.add_argument("--preset", default="keras", help="keras: average pools exclude the padding")
-    p.add_argument("--scaling", default="symmetric", choices=["unit", "symmetric"])
+    folders.arguments(p)
     p.add_argument("--work", type=Path, required=True)
     p.add_argument("--size", type=int, default=96)
     p.add_argument("--epochs", type=int, default=8)
@@ -98,7 +77,7 @@ def main():
     a.work.mkdir(parents=True, exist_ok=True)
     a.work = a.work.resolve()
     table, study = a.work / "table.jsonl", a.work / "study.toml"
-    study.write_text(STUDY.format(manifest=manifest(a), positive=a.positive, size=a.size, weights=a.weights.resolve(),
+    study.write_text(STUDY.format(manifest=folders.manifest(a.data, a.work, "val"), positive=a.positive, size=a.size, weights=a.weights.resolve(),
                                   preset=a.preset, scaling=a.scaling, epochs=a.epochs, trials=a.trials))
     if not table.exists() and a.pack and a.pack.exists():
         with gzip.open(a.pack) as file:

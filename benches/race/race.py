@@ -11,13 +11,15 @@ that is Youden's on its validation scores. Runs that are finished are not run ag
 says what there is. The peer is benches/race/peer.py. Needs optuna, torch, torchvision, scikit-learn, safetensors, pillow; the
 chart needs matplotlib.
 """
-import argparse, csv, hashlib, json, sqlite3, subprocess, sys, time
+import argparse, csv, json, sqlite3, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import f1_score, recall_score, roc_auc_score, roc_curve
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benches/quality"))
+import folders  # noqa: E402
 
 STUDY = """name = "race"
 seed = {seed}
@@ -64,24 +66,6 @@ n_trials = 100000
 """
 
 
-def manifest(a):
-    """The images with their split, sample paths relative to the work folder."""
-    path = a.work / "manifest.csv"
-    with open(path, "w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(["path", "label", "split"])
-        for split in ("train", "test"):
-            link = a.work / split
-            if not link.exists():
-                link.symlink_to((a.data / split).resolve())
-            for folder in sorted(p for p in (a.data / split).iterdir() if p.is_dir()):
-                images = sorted(folder.iterdir(), key=lambda p: hashlib.sha256(p.name.encode()).digest())
-                for i, image in enumerate(images):
-                    kind = "test" if split == "test" else "val" if i % 5 == 0 else "train"
-                    out.writerow([f"{split}/{folder.name}/{image.name}", folder.name, kind])
-    return path
-
-
 def scores(path, positive):
     """Labels (1: positive) and scores of a file of predictions."""
     rows = list(csv.DictReader(open(path)))
@@ -95,7 +79,9 @@ def ours(a, seed, folder):
                                   seconds=int(60 * a.minutes)))
     told = lambda *words: subprocess.run([a.binary, "--state", state, *words], check=True, capture_output=True, text=True).stdout
     with open(folder / "run.log", "w") as log:
-        subprocess.run([a.binary, "--state", state, "run", study], stdout=log, stderr=log, check=True)
+        ended = subprocess.run([a.binary, "--state", state, "run", study], stdout=log, stderr=log).returncode
+    if ended not in (0, 3):  # 3: the time is up
+        sys.exit(f"hpsearch ended with {ended}: see {folder / 'run.log'}")
     told("test", "race", "--finalists", "1", "--unfinished")
     database = sqlite3.connect(f"file:{state / 'race' / 'study.db'}?mode=ro", uri=True)
     start = database.execute("SELECT min(started_ms) FROM run").fetchone()[0]
@@ -140,11 +126,7 @@ def figures(found):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--data", type=Path, required=True)
-    p.add_argument("--positive", required=True)
-    p.add_argument("--weights", type=Path, required=True)
-    p.add_argument("--preset", default="keras", help="keras: average pools exclude the padding")
-    p.add_argument("--scaling", default="symmetric", choices=["unit", "symmetric"])
+    folders.arguments(p)
     p.add_argument("--work", type=Path, required=True)
     p.add_argument("--size", type=int, default=150)
     p.add_argument("--epochs", type=int, default=8)
@@ -157,7 +139,7 @@ def main():
     a = p.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
     a.work = a.work.resolve()
-    a.manifest = manifest(a)
+    a.manifest = folders.manifest(a.data, a.work, "test")
     runs = {}
     for seed in a.seeds:
         for side in a.sides:

@@ -242,11 +242,20 @@ pub(super) fn highest(spec: &StudySpec, name: &str) -> f64 {
     }
 }
 
+/// Where a study says what a setting is: in the search space, else at its fixed value.
+pub(super) fn place_of(top: &Section<'_>, compiled: &CompiledSpace, name: &str) -> Place {
+    match Setting::named(name) {
+        Some(setting) if !compiled.places.contains_key(name) => top.section(setting.section).place_of(setting.key),
+        _ => compiled.place(name),
+    }
+}
+
 /// Checks that every trial has epochs left after those in which only its head is trained.
-pub(super) fn check_probing(log: &Log, spec: &StudySpec, place: &Place) {
+pub(super) fn check_probing(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
     let (probing, epochs) = (highest(spec, "probe_epochs"), spec.runner.epochs());
     if probing >= f64::from(epochs) && probing > 0.0 {
         let title = format!("of {epochs} epochs none is left after {probing} in which only the head is trained");
-        log.error(place, title, "`probe_epochs` reaches `epochs`").help("raise `epochs` in `[training]`");
+        let place = place_of(top, compiled, "probe_epochs");
+        top.log.error(&place, title, "`probe_epochs` reaches `epochs`").help("raise `epochs` in `[training]`");
     }
 }

@@ -54,11 +54,7 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
         fit::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));
     }
     if log.errors() == 0 {
-        let place = match space.places.get("probe_epochs") {
-            Some(place) => place.clone(),
-            None => top.section("training").place_of("probe_epochs"),
-        };
-        fit::check_probing(log, &spec, &place);
+        fit::check_probing(&top, &spec, &space);
     }
     if log.errors() == 0 {
         warnings::warn(&top, &spec, &space);

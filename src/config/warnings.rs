@@ -1,7 +1,7 @@
 //! Warnings: what is allowed but unwise.
 
 use super::compiled::CompiledSpace;
-use super::fit::{backbones, highest};
+use super::fit::{backbones, highest, place_of};
 use super::reader::{Log, Section};
 use crate::space::{Domain, Value};
 use crate::spec::{
@@ -111,10 +111,7 @@ fn images(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
     }
     let rate = highest(spec, "learning_rate");
     if rate > 1.0 {
-        let place = match compiled.places.get("learning_rate") {
-            Some(place) => place.clone(),
-            None => top.section("training").place_of("learning_rate"),
-        };
+        let place = place_of(top, compiled, "learning_rate");
         log.warn(
             &place,
             format!("a learning rate of {} is beyond what training survives", Value::Float(rate)),

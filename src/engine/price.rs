@@ -19,19 +19,11 @@ pub struct Price {
     /// Of each epoch.
     pub epoch: u64,
     /// The order's first epochs, if they cost less: those in which only the head is trained.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub early_epochs: u32,
     /// Of each of these.
-    #[serde(default, skip_serializing_if = "is_nothing")]
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub early: u64,
-}
-
-fn is_zero(n: &u32) -> bool {
-    *n == 0
-}
-
-fn is_nothing(n: &u64) -> bool {
-    *n == 0
 }
 
 impl Price {

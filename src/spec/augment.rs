@@ -18,22 +18,22 @@ pub struct AugmentSpec {
     /// Largest weight of the edge image (Sobel magnitude) added to the image, 0..1.
     pub edges: f64,
     /// Probability of a vertical flip, 0..=1; for images without an up or down.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub vertical_flip: f64,
     /// Probability of a turn by 90, 180 or 270 degrees, 0..=1; for images without an up or down.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub quarter_turns: f64,
     /// Largest relative change of size either way, 0..1.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub zoom: f64,
     /// Largest displacement either way along each axis, as a share of the side, 0..1.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub shift: f64,
     /// Largest relative change of contrast about the mean either way, 0..1.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub contrast: f64,
     /// Largest standard deviation of Gaussian noise, as a share of the range of values, 0..=1.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub noise: f64,
     /// Where views come from.
     pub views: Views,
@@ -83,11 +83,6 @@ impl AugmentSpec {
     pub fn is_off(&self) -> bool {
         self.strength == 0.0 || self.ranges().iter().all(|range| *range == 0.0)
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-fn is_zero(x: &f64) -> bool {
-    *x == 0.0
 }
 
 /// Where augmented views of an image come from.

@@ -142,3 +142,9 @@ impl StudySpec {
 
 #[cfg(test)]
 mod words;
+
+/// Whether a field holds its type's default: such fields, added later, are not serialised, so that older studies keep their
+/// digest.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -34,7 +34,7 @@ pub struct TrainingSpec {
     pub imbalance: ImbalancePolicy,
     // Fields added later are serialised only if they change earlier behaviour, so that older studies keep their digest.
     /// Gradients are scaled down to this global norm (Pascanu et al. 2013); 0: never.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub clip_norm: f64,
     /// Learning rate of every unfrozen stage as a multiple of that of the stage above it (discriminative fine-tuning:
     /// Howard and Ruder 2018).
@@ -42,12 +42,12 @@ pub struct TrainingSpec {
     pub layer_decay: f64,
     /// Epochs after which a step counts for 1/e in a moving average of the weights, which is judged instead of them; 0: the
     /// weights themselves are.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub average_epochs: f64,
     /// Epochs at the start in which only the head is trained, on the pretrained features; then the unfrozen layers join
     /// (linear probing, then fine-tuning: Kumar et al. 2022). Each part has its own course of the learning rate. Without
     /// effect where nothing but the head is ever trained.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub probe_epochs: u32,
     /// Statistics that the head's batch norm uses outside training.
     #[serde(default, skip_serializing_if = "NormStatistics::is_running")]
@@ -82,14 +82,6 @@ impl Default for TrainingSpec {
 
 fn one() -> f64 {
     1.0
-}
-
-fn is_zero(x: &f64) -> bool {
-    *x == 0.0
-}
-
-fn is_none(n: &u32) -> bool {
-    *n == 0
 }
 
 fn is_one(x: &f64) -> bool {

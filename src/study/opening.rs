@@ -144,6 +144,7 @@ impl Study {
         if begun.is_none() {
             self.store.begin_opening(clock::unix_ms(), unfinished)?;
         }
+        let mean = mean_of(&candidates, &self.spec().objective.operating_point);
         let mut results = Vec::new();
         for c in &candidates {
             let found = runner.test((c.trial, &c.params), &c.checkpoint, slot, &mut Silent)?;
@@ -154,7 +155,6 @@ impl Study {
             let file = FileRef { path, digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
             results.push(OpenedTrial { trial: c.trial, threshold: c.threshold, predictions: file });
         }
-        let mean = mean_of(&candidates, &self.spec().objective.operating_point);
         self.store.record_tested(&results, mean)?;
         Ok(left_out)
     }

@@ -2,11 +2,11 @@
 //! pace of this machine, which is measured on a few of the study's networks.
 
 use super::forecast::IMAGES;
-use super::price::{EpochWork, bank, feature_shape};
+use super::price::{EpochWork, bank, feature_shape, shared_by};
 use super::{Forecast, ImageError, ImagePrices, ImageWork, Parts, forecast_on, located};
 use crate::data::DataSummary;
 use crate::data::features::predicted_bytes;
-use crate::engine::{Paid, Prices, RungTable, planned_trials};
+use crate::engine::{Paid, RungTable, planned_trials};
 use crate::ids::TrialNumber;
 use crate::sampler::drawn;
 use crate::spec::{Device, NetworkKey, StudySpec, TrialSettings};
@@ -222,7 +222,8 @@ fn draw(
             let frozen = prices.parts(&settings, 0..epochs, &paid).frozen;
             let parts = |(share, epochs): &Stretch| (*share, prices.parts(&settings, epochs.clone(), &paid));
             let stretches = stretches.iter().map(parts).collect();
-            for (key, epochs) in prices.shared(&params, 0..epochs) {
+            // By the settings as they were priced, with the weights' path resolved.
+            for (key, epochs) in shared_by(&settings, 0..epochs) {
                 *paid.entry(key).or_default() += epochs;
             }
             Ok(Drawn { network, frozen, stretches, settings })
@@ -236,4 +237,22 @@ fn extrapolated(drawn: &[Drawn], planned: u32) -> f64 {
     let sum = |trials: &[Drawn]| trials.iter().map(|d| d.frozen).sum::<f64>();
     let later = &drawn[drawn.len() / 2..];
     sum(drawn) + (f64::from(planned) - drawn.len() as f64) * sum(later) / later.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::from_text;
+
+    #[test]
+    fn trials_share_frozen_features_of_weights_that_lie_beside_the_study_file() {
+        let file = "[data]\nsynthetic = {}\nsize = 75\n[network]\nweights = \"w.safetensors\"\ntap = \"Mixed_5c\"\n\
+                    freeze = \"Mixed_5b\"\n[training]\nepochs = 6\nprobe_epochs = 2\n[budget]\nn_trials = 2\n[space]\n\
+                    dropout = { type = \"float\", low = 0.0, high = 0.5 }\n";
+        let spec = from_text(file).unwrap().spec;
+        let summary = super::super::price::tests::summary();
+        let drawn = draw(&spec, Path::new("/elsewhere"), &summary, &[(1.0, 0..6)], 2).unwrap();
+        let frozen: Vec<f64> = drawn.iter().map(|d| d.frozen).collect();
+        assert!(frozen[0] > 0.0 && frozen[1] == 0.0, "{frozen:?}");
+    }
 }

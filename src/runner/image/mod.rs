@@ -174,6 +174,7 @@ impl ImageRunner {
                 _ => vec![None],
             }
         };
+        let probes = settings.training.probe_epochs > 0 || self.study.space.get("probe_epochs").is_some();
         let mut cuts = BTreeSet::new();
         for tap in choices("tap") {
             for freeze in choices("freeze") {
@@ -182,7 +183,6 @@ impl ImageRunner {
                     Some(value) => Setting::named(name).is_some_and(|s| s.put(&mut other, value).is_ok()),
                     None => true,
                 });
-                let probes = settings.training.probe_epochs > 0 || choices("probe_epochs") != [None];
                 if valid && other.network.check().is_ok() && (probes || other.network.head_only()) {
                     cuts.insert(other.network.tap_position());
                 }

@@ -61,9 +61,10 @@ impl Model {
         let place = (initial.trial, initial.fold);
         let head = Head::new(&settings.head, channels, initial.classes, initial.seed, place, initial.device)?;
         let probing = settings.probing_epochs();
+        // The step after which the suffix is trained.
+        let since = u64::from(probing) * initial.steps as u64;
         let mut groups = vec![Group { multiplier: 1.0, parameters: head.parameters(), since: 0 }];
         if let Some(suffix) = &suffix {
-            let since = u64::from(probing) * initial.steps as u64;
             groups.extend(Group::by_stage(suffix.parameters(), &settings.training, since));
         }
         let mut model = Self {
@@ -87,9 +88,8 @@ impl Model {
         let horizon = settings.training.average_epochs * initial.steps as f64;
         if horizon > 0.0 {
             let of_head = model.head.parameters().len() + model.head.buffers().len();
-            let later = u64::from(probing) * initial.steps as u64;
             let all = model.variables().into_iter().enumerate();
-            let variables = all.map(|(i, (name, var))| (name, var, if i < of_head { 0 } else { later }));
+            let variables = all.map(|(i, (name, var))| (name, var, if i < of_head { 0 } else { since }));
             model.average = Some(WeightAverage::new(horizon, variables)?);
         }
         model.probing = probing > 0;
@@ -194,22 +194,24 @@ impl Model {
         variables
     }
 
+    /// The bare names of these variables.
+    fn trained_names(&self) -> BTreeSet<String> {
+        self.variables().iter().map(|(name, _)| parameter(name).to_owned()).collect()
+    }
+
     /// The averages of these variables, by their names in a checkpoint.
     fn averages(&self) -> impl Iterator<Item = (String, Tensor)> {
-        let trained: BTreeSet<String> = self.variables().into_iter().map(|(name, _)| name).collect();
-        let all = self.average.iter().flat_map(WeightAverage::state);
-        all.filter(move |(name, _)| trained.contains(*name)).map(|(name, average)| (averaged(name), average.clone()))
+        let (trained, all) = (self.trained_names(), self.average.iter().flat_map(WeightAverage::state));
+        let all = all.filter(move |(name, _)| trained.contains(parameter(name)));
+        all.map(|(name, average)| (averaged(name), average.clone()))
     }
 
     /// The optimiser's state for these variables, by its name in a checkpoint.
     fn moments(&self) -> impl Iterator<Item = (String, Tensor)> {
-        let idle: BTreeSet<String> = match &self.suffix {
-            Some(suffix) if self.probing => suffix.parameters().into_iter().map(|(name, _)| name).collect(),
-            _ => BTreeSet::new(),
-        };
-        let (fold, state) = (self.fold, self.optimiser.state().into_iter());
-        let trained = state.filter(move |(name, _)| !idle.contains(parameter(name)));
-        trained.map(move |(name, tensor)| (format!("{fold}/optimiser/{name}"), tensor))
+        let (trained, state) = (self.trained_names(), self.optimiser.state().into_iter());
+        let fold = self.fold;
+        let state = state.filter(move |(name, _)| trained.contains(parameter(name)));
+        state.map(move |(name, tensor)| (format!("{fold}/optimiser/{name}"), tensor))
     }
 
     /// Adds this model's tensors to those of a checkpoint, in the layout of files.

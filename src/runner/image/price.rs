@@ -202,11 +202,6 @@ impl Parts {
     pub fn epochs(&self, each: impl Fn(&EpochWork) -> f64) -> f64 {
         [self.early, self.rest].iter().map(|(work, n)| f64::from(*n) * each(work)).sum()
     }
-
-    /// All of them.
-    pub fn all(&self) -> f64 {
-        self.frozen + self.epochs(EpochWork::all)
-    }
 }
 
 /// Different views of an image that epochs `before..before + epochs` add to those drawn before, on average, where each
@@ -282,7 +277,7 @@ pub(super) fn bank(settings: &TrialSettings) -> Option<u32> {
 
 /// The settings that hold in some epochs of a trial, with how many they are and whether only the head is trained in them
 /// although more is later.
-pub(super) fn stages(settings: &TrialSettings, epochs: Range<u32>) -> impl Iterator<Item = (TrialSettings, u32, bool)> {
+fn stages(settings: &TrialSettings, epochs: Range<u32>) -> impl Iterator<Item = (TrialSettings, u32, bool)> {
     let last = settings.probing_epochs();
     let early = epochs.end.min(last).saturating_sub(epochs.start);
     let rest = epochs.end.saturating_sub(epochs.start.max(last));
@@ -295,6 +290,11 @@ fn shared(settings: &TrialSettings) -> Option<FrozenKey> {
     (settings.network.cut() > 0).then(|| settings.network.frozen_key(&settings.augment))
 }
 
+/// The frozen features of some epochs of a trial with these settings, and for how many of the epochs.
+pub(super) fn shared_by(settings: &TrialSettings, epochs: Range<u32>) -> Vec<(FrozenKey, u32)> {
+    stages(settings, epochs).filter_map(|(settings, n, _)| Some((shared(&settings)?, n))).collect()
+}
+
 /// Operations as mega-operations, rounded up.
 fn mega(operations: f64) -> u64 {
     (operations * 1e-6).ceil() as u64
@@ -302,8 +302,7 @@ fn mega(operations: f64) -> u64 {
 
 impl Prices for ImagePrices {
     fn shared(&self, params: &Params, epochs: Range<u32>) -> Vec<(FrozenKey, u32)> {
-        let Ok(settings) = self.runner.settings(params) else { return Vec::new() };
-        stages(&settings, epochs).filter_map(|(settings, n, _)| Some((shared(&settings)?, n))).collect()
+        self.runner.settings(params).map_or_else(|_| Vec::new(), |settings| shared_by(&settings, epochs))
     }
 
     /// Settings that cannot be run cost nothing: their trial fails at once.
@@ -315,7 +314,7 @@ impl Prices for ImagePrices {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::from_text;
 
@@ -323,7 +322,7 @@ mod tests {
         freeze = { type = \"ordinal\", choices = [\"none\", \"Mixed_5b\", \"Mixed_6e\", \"all\"] }\n\
         [budget]\nn_trials = 1\n[training]\nepochs = 8\nbatch_size = 16\n";
 
-    fn summary() -> DataSummary {
+    pub fn summary() -> DataSummary {
         let folds = vec![crate::data::FoldCounts { train: vec![900, 300], validation: vec![300, 100] }];
         let given_validation = crate::data::GivenValidation::default();
         DataSummary {
