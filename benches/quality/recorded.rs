@@ -1,7 +1,8 @@
 //! Plays whole searches on a table of recorded trials (`benches/quality/recorded/`), by the work that they spend.
 //!
 //! `recorded TABLE.json.gz SEEDS [METHOD...]` prints, for each method and mark of work, the mean over the seeds of the true
-//! regret: how far the test AUC of the trial that the search holds for best lies below that of the best configuration.
+//! regret: how far the test AUC of the trial that the search holds for best lies below that of the best configuration. With
+//! `METHOD/any` the search holds for best whatever has the best value, after however few epochs.
 //! `recorded TABLE.json.gz check` prints how well the model of the table predicts rows that it has not seen, and how well the
 //! cost model's work of an epoch agrees with its seconds: of each trial's fastest epoch, as other work disturbed some.
 //!
@@ -77,11 +78,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         return world.check(&file);
     }
     let seeds: u64 = what.parse()?;
-    let chosen = METHODS.iter().filter(|(name, _)| methods.is_empty() || methods.iter().any(|m| m == name));
+    let any = |name: &str| format!("{name}/any");
+    let chosen = METHODS.iter().flat_map(|&(name, lines)| [(name.to_owned(), lines, false), (any(name), lines, true)]);
+    let chosen = chosen.filter(|(name, _, any)| methods.contains(name) || (methods.is_empty() && !any));
     println!("| method | {} | trials |", MARKS.map(|m| m.to_string()).join(" | "));
     println!("|---|{}---|", "---|".repeat(MARKS.len()));
-    for (name, lines) in chosen {
-        let runs: Vec<(Vec<f64>, usize)> = (0..seeds).into_par_iter().map(|seed| world.play(lines, seed)).collect();
+    for (name, lines, any) in chosen {
+        let runs: Vec<(Vec<f64>, usize)> =
+            (0..seeds).into_par_iter().map(|seed| world.play(lines, seed, any)).collect();
         let n = runs.len() as f64;
         let cells: Vec<String> = (0..MARKS.len())
             .map(|i| {
@@ -390,7 +394,7 @@ impl World {
     }
 
     /// A whole search: its true regret at each mark, and how many trials it began.
-    fn play(&self, lines: &str, seed: u64) -> (Vec<f64>, usize) {
+    fn play(&self, lines: &str, seed: u64, any: bool) -> (Vec<f64>, usize) {
         let budget = MARKS[MARKS.len() - 1] * self.unit;
         let mut spec = spec(&self.made, lines).expect("a sound study");
         spec.seed = seed;
@@ -402,8 +406,10 @@ impl World {
         let mut offsets: HashMap<Digest, f64> = HashMap::new();
         let mut regrets = Vec::new();
         let mut held = None;
+        let mut latest: HashMap<TrialNumber, (f64, f64)> = HashMap::new();
         while let Plan::Issue(order) = engine.plan() {
-            let (id, from, to, params) = (order.order, order.from.0, order.to.0, order.params.clone());
+            let (id, trial) = (order.order, order.trial);
+            let (from, to, params) = (order.from.0, order.to.0, order.params.clone());
             let spent = engine.charged_work() as f64 + order.price.map_or(0, |p| p.of(to - from)) as f64;
             while regrets.len() < MARKS.len() && spent > MARKS[regrets.len()] * self.unit {
                 regrets.push(held.unwrap_or(self.best - 0.5));
@@ -418,6 +424,7 @@ impl World {
                 let own = *offsets.entry(digest).or_insert_with(|| normal(seed, &digest, 0));
                 let noise = 0.9 * own + 0.44 * normal(seed, &digest, epoch);
                 let value = self.process.predict(target, &at) + noise * target.deviation * self.process.noise.sqrt();
+                latest.insert(trial, (value, self.best - self.truth(&params, epoch)));
                 push(Event::EpochReported {
                     order: id,
                     attempt: 1,
@@ -428,9 +435,13 @@ impl World {
             if let Some(outcome) = engine.outcome_due(id) {
                 engine.apply(&Event::OrderFinished { order: id, outcome, unix_ms: 0 }).expect("its own outcome");
             }
-            held = engine
-                .best()
-                .and_then(|best| Some(self.best - self.truth(&engine.trial(best.trial)?.params, best.epoch.0)));
+            held = if any {
+                latest.values().max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, regret)| *regret)
+            } else {
+                engine
+                    .best()
+                    .and_then(|best| Some(self.best - self.truth(&engine.trial(best.trial)?.params, best.epoch.0)))
+            };
         }
         while regrets.len() < MARKS.len() {
             regrets.push(held.unwrap_or(self.best - 0.5));

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What single settings change: ROC-AUC of one configuration, by setting, paired over seeds (and so splits).
 
-    python3 benches/quality/variants.py --set augmentation|training --data DIR --positive CLASS --weights FILE --scaling unit
+    python3 benches/quality/variants.py --set augmentation|training|split --data DIR --positive CLASS --weights FILE --scaling unit
         --work DIR [--size 96 --seeds 5 --freeze Mixed_6b --tap Mixed_6e --epochs 8 --minutes 30]
 
 Every trial is a study of its own with one configuration; what is finished is not run again. Prints a markdown table: mean
@@ -17,7 +17,7 @@ import subprocess
 import time
 from pathlib import Path
 
-# Lines of [augment], and of [training].
+# Lines of [augment], of [training] and of [split].
 AUGMENTATION = {
     "none": "strength = 0",
     "flip": "flip = 0.5",
@@ -36,11 +36,18 @@ TRAINING = {
     "first 2 epochs the head alone": "probe_epochs = 2",
     "2 epochs of the head alone before": "probe_epochs = 2\nepochs = {epochs_and_2}",
 }
+# What training on validation images too, after the search, could bring: the test column says.
+SPLIT = {
+    "a fifth for validation": "validation = 0.2",
+    "a fiftieth for validation": "validation = 0.02",
+}
+SETS = {"augmentation": AUGMENTATION, "training": TRAINING, "split": SPLIT}
 OFF = {"flip": 0, "rotation": 0, "brightness": 0, "edges": 0, "strength": 1, "views": 8}
 
 
 def study(a, lines, seed):
-    augment, training = (lines, "") if a.set == "augmentation" else ("flip = 0.5\nrotation = 10\nviews = 3", lines)
+    of = lambda name, otherwise: lines if a.set == name else otherwise
+    augment, training = of("augmentation", "flip = 0.5\nrotation = 10\nviews = 3"), of("training", "")
     given = {line.split(" = ")[0] for line in augment.splitlines()}
     off = "\n".join(f"{key} = {value}" for key, value in OFF.items() if key not in given)
     epochs = "" if "epochs =" in training.replace("_epochs =", "") else f"epochs = {a.epochs}"
@@ -51,6 +58,8 @@ seed = {seed}
 folder = "{Path(a.data).resolve()}"
 positive = "{a.positive}"
 size = {a.size}
+[split]
+{of("split", "")}
 [network]
 weights = "{Path(a.weights).resolve()}"
 preset = "keras"
@@ -105,7 +114,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ["data", "positive", "weights", "work"]:
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--set", required=True, choices=["augmentation", "training"])
+    parser.add_argument("--set", required=True, choices=list(SETS))
     parser.add_argument("--scaling", default="unit")
     parser.add_argument("--binary", default="target/release/hpsearch")
     parser.add_argument("--freeze", default="Mixed_6b")
@@ -113,7 +122,7 @@ def main():
     for name, default in [("size", 96), ("seeds", 5), ("epochs", 8), ("minutes", 30)]:
         parser.add_argument(f"--{name}", type=int, default=default)
     a = parser.parse_args()
-    variants = AUGMENTATION if a.set == "augmentation" else TRAINING
+    variants = SETS[a.set]
     first = next(iter(variants))
     table = Path(a.work) / f"values-{a.set}-{a.freeze}-{a.size}.json"
     table.parent.mkdir(parents=True, exist_ok=True)
