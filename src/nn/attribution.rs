@@ -22,13 +22,16 @@ pub enum Weighing {
     /// without the clipping of equation 2): steadier where channels stand for things, as in late stages, and
     /// meaningless where they stand for edges.
     GradCam,
+    /// Each activation by the positive part of the derivative by itself (LayerCAM, Jiang et al. 2021): what
+    /// speaks against the class does not cancel what speaks for it, so that places of early stages stand out.
+    LayerCam,
 }
 
 /// What the places of a square image contribute to a class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeatMap {
-    /// Contributions in log-odds (of [`Weighing::GradCam`]: estimates of them), row by row; what speaks against the class
-    /// is negative.
+    /// Contributions in log-odds (of [`Weighing::GradCam`]: estimates of them; of [`Weighing::LayerCam`]: the positive ones
+    /// alone), row by row; what speaks against the class is negative.
     pub values: Vec<f32>,
     /// Values in a row and in a column.
     pub side: usize,
@@ -114,6 +117,7 @@ pub fn contributions(
     let x = x.as_detached_tensor();
     match weighing {
         Weighing::HiResCam => (gradient * x)?.sum(3),
+        Weighing::LayerCam => (gradient.relu()? * x)?.sum(3),
         Weighing::GradCam => x.broadcast_mul(&gradient.mean_keepdim((1, 2))?)?.sum(3),
     }
 }
@@ -190,6 +194,20 @@ mod tests {
             }
             // A difference may straddle the kink of an activation or a change of the largest value of a pool.
             assert!(off.len() * 50 <= 2 * side * side, "{kind:?} from {from}: {off:?} of {largest}");
+
+            // Of two classes, what speaks for one speaks against the other.
+            if classes == 2 {
+                let layer = |classes: [usize; 2]| {
+                    let map = contributions(&x, suffix, &head, &classes, Weighing::LayerCam).unwrap();
+                    map.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+                };
+                let (own, other) = (layer(chosen), layer(chosen.map(|class| 1 - class)));
+                let whole = found.iter().flatten().flatten().zip(own.iter().zip(&other));
+                for (hires, (own, other)) in whole {
+                    assert!(*own >= 0.0 && *other >= 0.0 && (own - other - hires).abs() <= 1e-4 * largest);
+                }
+                assert!(own.iter().any(|v| *v > 0.0));
+            }
 
             let channels = x.dims()[3];
             let mut expected = vec![0f32; 2 * side * side];
