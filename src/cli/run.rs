@@ -50,7 +50,10 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     spec.run.threads = args.threads.or(spec.run.threads);
     spec.run.device = args.device.unwrap_or(spec.run.device);
     spec.seed = args.seed.unwrap_or(spec.seed);
-    let devices = devices(&spec)?;
+    let (devices, found) = devices(&spec)?;
+    if let Some(found) = found.filter(|_| !global.quiet && !global.json) {
+        writeln!(std::io::stdout(), "device auto: {found}")?;
+    }
     let options = RunOptions {
         program: std::env::current_exe().map_err(|e| CliError::new("find this program", e))?,
         base: loaded.base,
@@ -88,14 +91,14 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(exit_of(&verdict))
 }
 
-/// The devices of this run, looked for before anything else is done. Only image trials need them checked: any other
+/// The devices of this run, and for `auto` what was found, looked for before anything else is done. Only image trials need them checked: any other
 /// program is just told what the study says.
-fn devices(spec: &StudySpec) -> Result<Vec<Device>, CliError> {
+fn devices(spec: &StudySpec) -> Result<(Vec<Device>, Option<String>), CliError> {
     match (&spec.runner, &spec.run.device) {
         (RunnerSpec::Image { .. }, devices) => {
-            device::resolve(devices).map_err(|e| CliError::new("find the device", e).exit(Exit::Missing))
+            device::found(devices).map_err(|e| CliError::new("find the device", e).exit(Exit::Missing))
         }
-        (_, devices) => Ok(devices.each()),
+        (_, devices) => Ok((devices.each(), None)),
     }
 }
 

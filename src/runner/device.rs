@@ -65,25 +65,62 @@ fn gpus() -> Result<usize, String> {
 /// # Errors
 /// If a requested GPU is not available.
 pub fn resolve(devices: &Devices) -> Result<Vec<Device>, DeviceError> {
+    Ok(found(devices)?.0)
+}
+
+/// The same, and for `auto` what was found, in words.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn found(devices: &Devices) -> Result<(Vec<Device>, Option<String>), DeviceError> {
     #[cfg(feature = "cuda")]
     let there = || gpus().map_err(|reason| DeviceError::NoGpu { devices: devices.clone(), reason });
     #[cfg(not(feature = "cuda"))]
     let there = || Err(DeviceError::NotBuilt { devices: devices.clone() });
     match devices {
-        Devices::Cpu => Ok(vec![Device::Cpu]), // without loading the driver
+        Devices::Cpu => Ok((vec![Device::Cpu], None)), // without loading the driver
         other => chosen(other, there()),
     }
 }
 
-fn chosen(devices: &Devices, there: Result<usize, DeviceError>) -> Result<Vec<Device>, DeviceError> {
+fn chosen(devices: &Devices, there: Result<usize, DeviceError>) -> Result<(Vec<Device>, Option<String>), DeviceError> {
     match (devices, there) {
-        (Devices::Cpu, _) | (Devices::Auto, Err(_)) => Ok(vec![Device::Cpu]),
-        (Devices::Auto, Ok(there)) => Ok((0..there).map(Device::Cuda).collect()),
+        (Devices::Cpu, _) => Ok((vec![Device::Cpu], None)),
+        (Devices::Auto, Err(error)) => {
+            let why = match error {
+                DeviceError::NotBuilt { .. } => "this program was built without CUDA".to_owned(),
+                DeviceError::NoGpu { reason, .. } => format!("no NVIDIA GPU can be used here ({reason})"),
+                other => other.to_string(),
+            };
+            Ok((vec![Device::Cpu], Some(format!("cpu, as {why}"))))
+        }
+        (Devices::Auto, Ok(there)) => {
+            let named = |n: usize| match gpu_name(n) {
+                Some(name) => format!("cuda:{n}, {name}"),
+                None => format!("cuda:{n}"),
+            };
+            let words = (0..there).map(named).collect::<Vec<_>>().join("; ");
+            Ok(((0..there).map(Device::Cuda).collect(), Some(words)))
+        }
         (Devices::Cuda(_), Err(error)) => Err(error),
         (Devices::Cuda(numbers), Ok(there)) => match numbers.iter().find(|&&n| n >= there) {
             Some(&number) => Err(DeviceError::NoSuch { number, there }),
-            None => Ok(numbers.iter().copied().map(Device::Cuda).collect()),
+            None => Ok((numbers.iter().copied().map(Device::Cuda).collect(), None)),
         },
+    }
+}
+
+/// What the driver calls a GPU, if it says so.
+fn gpu_name(number: usize) -> Option<String> {
+    #[cfg(feature = "cuda")]
+    {
+        use candle_core::cuda_backend::cudarc::driver::result::device;
+        device::get_name(device::get(i32::try_from(number).ok()?).ok()?).ok()
+    }
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = number;
+        None
     }
 }
 
@@ -117,7 +154,7 @@ mod tests {
     fn names(text: &str, there: Option<usize>) -> Result<Vec<String>, DeviceError> {
         let devices: Devices = text.parse().unwrap();
         let missing = DeviceError::NoGpu { devices: devices.clone(), reason: "no driver".to_owned() };
-        let chosen = chosen(&devices, there.ok_or(missing))?;
+        let (chosen, _) = chosen(&devices, there.ok_or(missing))?;
         Ok(chosen.iter().map(Device::to_string).collect())
     }
 
@@ -127,6 +164,16 @@ mod tests {
         assert_eq!(names("auto", None).unwrap(), ["cpu"]);
         assert_eq!(names("cpu", Some(2)).unwrap(), ["cpu"]);
         assert_eq!(names("cpu", None).unwrap(), ["cpu"]);
+    }
+
+    #[test]
+    fn auto_says_what_it_found() {
+        let missing = || DeviceError::NoGpu { devices: Devices::Auto, reason: "no driver".to_owned() };
+        let words = |there| chosen(&Devices::Auto, there).unwrap().1.unwrap();
+        assert_eq!(words(Err(missing())), "cpu, as no NVIDIA GPU can be used here (no driver)");
+        let unbuilt = DeviceError::NotBuilt { devices: Devices::Auto };
+        assert_eq!(words(Err(unbuilt)), "cpu, as this program was built without CUDA");
+        assert!(chosen(&"cuda:0".parse().unwrap(), Ok(1)).unwrap().1.is_none());
     }
 
     #[test]
