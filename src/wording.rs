@@ -17,9 +17,24 @@ pub fn bytes(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
+/// Things one after another: `1`, `1 and 2`, `1, 2 and 3`.
+pub fn listed<T: ToString>(things: impl IntoIterator<Item = T>) -> String {
+    let mut names: Vec<String> = things.into_iter().map(|thing| thing.to_string()).collect();
+    match names.pop() {
+        Some(last) if !names.is_empty() => format!("{} and {last}", names.join(", ")),
+        last => last.unwrap_or_default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{bytes, counted};
+    use super::{bytes, counted, listed};
+
+    #[test]
+    fn the_last_of_several_has_an_and() {
+        let first = |n: u32| listed(1..=n);
+        assert_eq!([0, 1, 2, 3].map(first), ["", "1", "1 and 2", "1, 2 and 3"]);
+    }
 
     #[test]
     fn only_one_is_singular() {

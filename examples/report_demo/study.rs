@@ -114,8 +114,6 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
             params: c.params.clone(),
             state: TrialState::Waiting,
             value: None,
-            result: None,
-            result_epochs: Epoch(0),
             epochs: Vec::new(),
             bracket: 0,
             rung: None,
@@ -174,7 +172,6 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
             let outcome = match records[i].value {
                 Some(_) => {
                     records[i].state = if to == 9 { TrialState::Complete } else { TrialState::Stopped };
-                    records[i].result_epochs = Epoch(to);
                     OutcomeKind::Reached
                 }
                 None => {
@@ -231,9 +228,6 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
         .iter()
         .map(|&i| Finalist { trial: TrialNumber(i as u32), validation: predictions(1, i as u64, 320, gap(i)) })
         .collect();
-    for record in &mut records {
-        record.result = record.value;
-    }
     let spec = spec(trials);
     let results = finalists.iter().map(|f| TestResult {
         trial: f.trial,

@@ -73,14 +73,14 @@ fn print(
     row: &TrialRow,
     params: &Params,
 ) -> std::io::Result<()> {
-    let value = row.result.map_or_else(|| "undefined".to_owned(), |v| format!("{v:.4}"));
+    let value = row.value.map_or_else(|| "undefined".to_owned(), |v| format!("{v:.4}"));
     writeln!(
         out,
         "trial {} of study {}: {} {value} after {} of {} epochs ({})",
         row.trial,
         spec.name,
         spec.objective.metric,
-        row.result_epochs,
+        row.epochs,
         spec.runner.epochs(),
         row.state
     )?;

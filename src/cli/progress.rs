@@ -203,6 +203,8 @@ struct Words {
     began: Instant,
     epochs: u64,
     planned_epochs: Option<u64>,
+    seconds_left: Option<f64>,
+    work_left: Option<u64>,
     finished: u32,
     planned: Option<u32>,
     best: Option<Standing>,
@@ -218,6 +220,8 @@ impl Words {
             began: Instant::now(),
             epochs: 0,
             planned_epochs: None,
+            seconds_left: None,
+            work_left: None,
             finished: 0,
             planned: None,
             best: None,
@@ -228,10 +232,21 @@ impl Words {
 
     fn follow(&mut self, progress: &Progress) {
         match progress {
-            Progress::Started { metric, finished, planned, epochs, planned_epochs, best, .. } => {
+            Progress::Started {
+                metric,
+                finished,
+                planned,
+                epochs,
+                planned_epochs,
+                seconds_left,
+                work_left,
+                best,
+                ..
+            } => {
                 self.metric.clone_from(metric);
                 (self.finished, self.planned, self.best) = (*finished, *planned, *best);
                 (self.epochs, self.planned_epochs) = (*epochs, *planned_epochs);
+                (self.seconds_left, self.work_left) = (*seconds_left, *work_left);
                 self.began = Instant::now();
             }
             Progress::OrderStarted { worker, trial, from, to, price, .. } => {
@@ -276,9 +291,18 @@ impl Words {
         (self.epochs, self.planned_epochs)
     }
 
-    /// Seconds left at the pace of this run, counted in work: what is open, and epochs to come at the mean of those begun.
-    /// `None` before the first epoch and where the epochs are unbounded.
+    /// Seconds left, at most those of a budget of time.
     fn left(&self) -> Option<f64> {
+        let in_budget = self.seconds_left.map(|left| (left - self.began.elapsed().as_secs_f64()).max(0.0));
+        match (self.at_pace(), in_budget) {
+            (Some(at_pace), Some(in_budget)) => Some(at_pace.min(in_budget)),
+            (at_pace, in_budget) => at_pace.or(in_budget),
+        }
+    }
+
+    /// Seconds left at the pace of this run, counted in work: what is open, and epochs to come at the mean of those begun, at
+    /// most what is left of a budget of work. `None` before the first epoch and where nothing is a bound.
+    fn at_pace(&self) -> Option<f64> {
         let Effort { begun, epochs, done } = self.effort;
         if done == 0 {
             return None;
@@ -286,9 +310,12 @@ impl Words {
         let (open_epochs, open) = self.busy.values().fold((0, 0), |(epochs, work), busy| {
             (epochs + u64::from(busy.to.saturating_sub(busy.epoch)), work + busy.left())
         });
-        let to_come = self.planned_epochs?.saturating_sub(self.epochs).saturating_sub(open_epochs);
-        let left = open as f64 + to_come as f64 * begun as f64 / epochs.max(1) as f64;
-        Some(self.began.elapsed().as_secs_f64() / done as f64 * left)
+        let planned =
+            self.planned_epochs.map(|planned| planned.saturating_sub(self.epochs).saturating_sub(open_epochs));
+        let planned = planned.map(|to_come| to_come as f64 * begun as f64 / epochs.max(1) as f64);
+        let in_budget = self.work_left.map_or(f64::INFINITY, |left| left.saturating_sub(begun) as f64);
+        let left = open as f64 + planned.unwrap_or(f64::INFINITY).min(in_budget);
+        Some(self.began.elapsed().as_secs_f64() / done as f64 * left).filter(|seconds| seconds.is_finite())
     }
 
     /// `trials 12/60 | best roc_auc 0.9312 (trial 4) | 3 min 20 s left`
@@ -412,7 +439,7 @@ mod tests {
     #[test]
     fn the_time_left_is_counted_in_work() {
         let mut words = Words::new(0);
-        let started = |planned_epochs| Progress::Started {
+        let started = |seconds_left, work_left| Progress::Started {
             study: "s".to_owned(),
             metric: "f1".to_owned(),
             workers: 1,
@@ -420,7 +447,9 @@ mod tests {
             finished: 0,
             planned: Some(3),
             epochs: 0,
-            planned_epochs: Some(planned_epochs),
+            planned_epochs: Some(6),
+            seconds_left,
+            work_left,
             resumed: false,
             best: None,
         };
@@ -439,7 +468,7 @@ mod tests {
             to: Epoch(2),
             report: EpochReport::new(Epoch(epoch), 0.5),
         };
-        words.follow(&started(6));
+        words.follow(&started(None, None));
         words.follow(&order(0, Price::new(10, 5)));
         assert_eq!(words.left(), None);
         words.follow(&epoch(0, 1));
@@ -451,6 +480,18 @@ mod tests {
         words.began = Instant::now() - Duration::from_secs(20);
         // 20 done in 20 s; 200 open, two epochs to come at the mean of 220 for four.
         assert!((words.left().unwrap() - 310.0).abs() < 0.5, "{:?}", words.left());
+
+        // A budget ends it before that.
+        (words.seconds_left, words.work_left) = (None, Some(250));
+        assert!((words.left().unwrap() - 230.0).abs() < 0.5, "200 open, 30 to come: {:?}", words.left());
+        (words.seconds_left, words.work_left) = (Some(60.0), Some(250));
+        assert!((words.left().unwrap() - 40.0).abs() < 0.5, "{:?}", words.left());
+        words.planned_epochs = None;
+        (words.seconds_left, words.work_left) = (None, None);
+        assert_eq!(words.left(), None);
+        let mut fresh = Words::new(0);
+        fresh.follow(&started(Some(60.0), None));
+        assert!((fresh.left().unwrap() - 60.0).abs() < 0.5, "{:?}", fresh.left());
     }
 
     #[test]
@@ -465,6 +506,8 @@ mod tests {
             planned: Some(1000),
             epochs: 20_000,
             planned_epochs: Some(30_000),
+            seconds_left: None,
+            work_left: None,
             resumed: true,
             best: Some(Standing { trial: TrialNumber(997), value: 0.912_345, epoch: Epoch(30) }),
         });

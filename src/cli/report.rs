@@ -2,7 +2,8 @@
 
 use super::args::Global;
 use super::exit::{CliError, Exit};
-use crate::{report, study};
+use crate::report;
+use crate::study::{self, FINALISTS};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// How many leading trials are compared by their predictions
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+    #[arg(long, value_name = "N", default_value_t = FINALISTS as u32, value_parser = clap::value_parser!(u32).range(1..=20))]
     finalists: u32,
 }
 

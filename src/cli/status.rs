@@ -87,8 +87,8 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         writeln!(out, "best by {}:", spec.objective.metric)?;
     }
     for trial in best.iter().take(5) {
-        let value = trial.result.map_or_else(|| "undefined".to_owned(), |v| format!("{v:.4}"));
-        writeln!(out, "  trial {:<5} {value} after {} epochs ({})", trial.trial, trial.result_epochs, trial.state)?;
+        let value = trial.value.map_or_else(|| "undefined".to_owned(), |v| format!("{v:.4}"));
+        writeln!(out, "  trial {:<5} {value} after {} epochs ({})", trial.trial, trial.epochs, trial.state)?;
     }
     let failed: Vec<_> = tables.failures.values().filter(|f| f.is_final).collect();
     for f in failed.iter().take(5) {

@@ -165,7 +165,7 @@ impl Engine {
         }
     }
 
-    /// The trials with a result, best first (see [`Place`]), failed ones left out.
+    /// The trials with a value, best first (see [`Place`]), failed ones left out.
     pub fn ranking(&self) -> Vec<&TrialProgress> {
         let mut ranked: Vec<(Place, &TrialProgress)> =
             self.trials.iter().filter_map(|trial| Some((self.place(trial)?, trial))).collect();
@@ -177,12 +177,13 @@ impl Engine {
     pub fn best(&self) -> Option<Best> {
         let placed = self.trials.iter().filter_map(|trial| Some((self.place(trial)?, trial)));
         let (_, trial) = placed.min_by_key(|(place, _)| *place)?;
-        Some(Best { trial: trial.number, value: trial.value?, epoch: trial.epoch })
+        let (epoch, value) = trial.latest()?;
+        Some(Best { trial: trial.number, value, epoch })
     }
 
     fn place(&self, trial: &TrialProgress) -> Option<Place> {
-        let result = trial.value.filter(|_| trial.failure.is_none())?;
-        Some(Place::new(self.ledger.direction, trial.epoch, result, trial.number))
+        let (epoch, value) = trial.latest()?;
+        Some(Place::new(self.ledger.direction, trial.state == TrialState::Stopped, epoch, value, trial.number))
     }
 
     /// The checkpoints that may still be needed; every other one may be deleted. Needed are the newest one of every

@@ -97,6 +97,12 @@ impl TrialProgress {
         self.curve.iter().zip(1..).map(|(point, epoch)| (Epoch(epoch), point.value))
     }
 
+    /// Its latest epoch and the objective there, by which it is ranked; `None` if that is undefined, or where it failed.
+    pub fn latest(&self) -> Option<(Epoch, f64)> {
+        let value = self.curve.last()?.value.filter(|value| value.is_finite() && self.failure.is_none())?;
+        Some((Epoch(self.curve.len() as u32), value))
+    }
+
     /// The best value up to an epoch, if one is finite.
     pub(super) fn best_so_far(&self, direction: Direction, at: Epoch) -> Option<f64> {
         let values = self.values().take_while(|&(epoch, _)| epoch <= at).filter_map(|(_, value)| value);

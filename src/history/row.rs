@@ -45,12 +45,11 @@ pub struct ConfigurationRow {
 pub struct TrialRow {
     pub trial: TrialNumber,
     pub state: TrialState,
-    /// The objective after the latest epoch; `None` if the trial failed.
+    /// The objective after the latest epoch, by which trials are ranked; `None` if it is undefined or the trial failed.
     pub value: Option<f64>,
     /// Epochs on record.
     pub epochs: u32,
-    /// The objective after the latest finished order, after [`TrialRow::result_epochs`] epochs: what trials are ranked
-    /// by.
+    /// The objective after the latest finished order, after [`TrialRow::result_epochs`] epochs: what schedulers decide by.
     pub result: Option<f64>,
     pub result_epochs: u32,
     pub bracket: u32,
@@ -65,10 +64,10 @@ pub struct TrialRow {
 }
 
 impl TrialRow {
-    /// Its place in the ranking; `None` without a result, or where it failed.
+    /// Its place in the ranking; `None` without a value, or where it failed.
     pub fn place(&self, direction: Direction) -> Option<Place> {
-        let result = self.result.filter(|_| self.state != TrialState::Failed)?;
-        Some(Place::new(direction, Epoch(self.result_epochs), result, self.trial))
+        let value = self.value.filter(|_| self.state != TrialState::Failed)?;
+        Some(Place::new(direction, self.state == TrialState::Stopped, Epoch(self.epochs), value, self.trial))
     }
 }
 

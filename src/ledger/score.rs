@@ -60,18 +60,24 @@ pub struct Ranked {
     pub trial: TrialNumber,
 }
 
-/// A trial's place in the ranking of a study; smaller is better. Trials trained longest come first, then the best
-/// results, then the lowest trial numbers: results after different numbers of epochs are never compared.
+/// A trial's place in the ranking of a study; smaller is better.
+///
+/// First come trials that are complete or may yet go on, whichever the number of their epochs: the best value after the latest
+/// epoch, then the lowest number. On recorded trials that found the better model whenever a search was cut short, and the same
+/// when it was not (`benches/quality/rules.py`). Trials that were given up follow, those trained longest first: others with as
+/// many epochs were better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    epochs: Reverse<Epoch>,
+    /// Of a trial that was given up.
+    epochs: Option<Reverse<Epoch>>,
     ranked: Ranked,
 }
 
 impl Place {
-    /// The place of a trial with this result after this many epochs.
-    pub fn new(direction: Direction, epochs: Epoch, result: f64, trial: TrialNumber) -> Self {
-        Self { epochs: Reverse(epochs), ranked: Ranked { score: Score::new(direction, Some(result)), trial } }
+    /// The place of a trial with this value after its latest epoch. `given_up`: whether it was stopped before its last one.
+    pub fn new(direction: Direction, given_up: bool, epochs: Epoch, value: f64, trial: TrialNumber) -> Self {
+        let ranked = Ranked { score: Score::new(direction, Some(value)), trial };
+        Self { epochs: given_up.then_some(Reverse(epochs)), ranked }
     }
 }
 
@@ -80,11 +86,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_after_different_numbers_of_epochs_are_not_compared() {
-        let place = |epochs, result, trial| Place::new(Direction::Maximize, Epoch(epochs), result, TrialNumber(trial));
-        assert!(place(9, 0.93, 1) < place(1, 0.95, 0), "a complete trial stands above one stopped at epoch 1");
-        assert!(place(9, 0.94, 2) < place(9, 0.93, 1));
-        assert!(place(9, 0.93, 0) < place(9, 0.93, 1));
+    fn values_count_and_of_trials_that_were_given_up_epochs_do_first() {
+        let place = |given_up, epochs, value, trial| {
+            Place::new(Direction::Maximize, given_up, Epoch(epochs), value, TrialNumber(trial))
+        };
+        assert!(place(false, 9, 0.93, 1) < place(true, 1, 0.95, 0), "a complete trial stands above one given up");
+        assert!(place(false, 7, 0.95, 2) < place(false, 9, 0.93, 1), "one that may go on, by its value");
+        assert!(place(false, 9, 0.94, 2) < place(false, 9, 0.93, 1));
+        assert!(place(false, 9, 0.93, 0) < place(false, 9, 0.93, 1));
+        assert!(place(true, 3, 0.90, 2) < place(true, 1, 0.95, 1));
+        assert!(place(true, 3, 0.91, 2) < place(true, 3, 0.90, 1));
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod page;
 pub use super::figures::Point;
 pub use page::write;
 
-use super::figures::{self, Entry, Evidence};
+use super::figures::{self, Entry, Evidence, Model};
 use super::model::{StudyRecord, TrialRecord};
 use crate::digest::Digest;
 use crate::engine::TrialState;
@@ -115,7 +115,7 @@ impl Summary {
             epochs: epochs().count(),
             trained_hours: epochs().map(|e| e.seconds).sum::<f64>() / 3600.0,
             elapsed_hours: elapsed as f64 / 3.6e6,
-            best: best(record).map(|(trial, value)| Best { trial: trial.number, value, epochs: trial.result_epochs.0 }),
+            best: best(record).map(|(trial, value)| Best { trial: trial.number, value, epochs: trial.latest().0 }),
             course: figures::course(record).unwrap_or_default(),
             images: side.images,
             comparable: objective.metric == first.spec.objective.metric
@@ -130,7 +130,7 @@ impl Summary {
 }
 
 fn best(record: &StudyRecord) -> Option<(&TrialRecord, f64)> {
-    record.ranking().first().and_then(|trial| Some((*trial, trial.result?)))
+    record.ranking().first().and_then(|trial| Some((*trial, trial.value?)))
 }
 
 /// Compares studies.
@@ -198,7 +198,7 @@ fn same_images(a: &Side, b: &Side) -> Result<(), String> {
 /// The best trial with its predictions.
 fn finalist<'a>(side: &Side, evidence: &'a Evidence<'a>) -> Result<&'a Entry<'a>, String> {
     let (best, _) = best(&side.record).ok_or(format!("no trial of study {} has a value", side.label))?;
-    let own = evidence.of(best.number);
+    let own = evidence.of(Model::Trial(best.number));
     own.ok_or(format!("the predictions of trial {}, the best of study {}, are gone", best.number, side.label))
 }
 

@@ -52,11 +52,8 @@ pub struct TrialRecord {
     pub params: Params,
     /// Its state.
     pub state: TrialState,
-    /// The objective after its latest epoch, if defined.
+    /// The objective after its latest epoch, by which it is ranked, if defined.
     pub value: Option<f64>,
-    /// The objective after its latest finished order, by which it is ranked: that of [`TrialRecord::result_epochs`] epochs.
-    pub result: Option<f64>,
-    pub result_epochs: Epoch,
     /// Finished epochs, in order (of several attempts at one epoch, the one that counts).
     pub epochs: Vec<EpochRecord>,
     /// The scheduler's bracket.
@@ -69,6 +66,13 @@ pub struct TrialRecord {
     /// was.
     #[serde(default)]
     pub worse_than_chance: Option<(Epoch, f64)>,
+}
+
+impl TrialRecord {
+    /// Its latest epoch.
+    pub fn latest(&self) -> Epoch {
+        self.epochs.last().map_or(Epoch(0), |report| report.epoch)
+    }
 }
 
 /// A finished epoch.
@@ -241,12 +245,12 @@ impl StudyRecord {
         }
     }
 
-    /// Trials with a result, best first (see [`Place`]). Failed trials take no part.
+    /// Trials with a value, best first (see [`Place`]). Failed trials take no part.
     pub fn ranking(&self) -> Vec<&TrialRecord> {
         let direction = self.spec.objective.direction;
         let place = |t: &TrialRecord| {
-            let result = t.result.filter(|_| t.state != TrialState::Failed)?;
-            Some(Place::new(direction, t.result_epochs, result, t.number))
+            let value = t.value.filter(|_| t.state != TrialState::Failed)?;
+            Some(Place::new(direction, t.state == TrialState::Stopped, t.latest(), value, t.number))
         };
         let mut ranked: Vec<(Place, &TrialRecord)> = self.trials.iter().filter_map(|t| Some((place(t)?, t))).collect();
         ranked.sort_by_key(|(place, _)| *place);

@@ -139,6 +139,8 @@ impl Coordinator<'_> {
             planned: engine::planned_trials(spec),
             epochs: engine.trials().map(|trial| trial.curve.len() as u64).sum(),
             planned_epochs: engine::rung_table(spec).map(|table| table.epochs_resuming),
+            seconds_left: spec.budget.wall_seconds.map(|limit| (limit - self.spent_before).max(0.0)),
+            work_left: engine.work_budget().map(|budget| budget.saturating_sub(engine.charged_work())),
             resumed: engine.trials().len() > 0,
             best: engine.best().map(Standing::from),
         });

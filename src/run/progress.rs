@@ -22,6 +22,11 @@ pub enum Progress {
         /// Epochs on record, and how many there will be; an estimate where schedulers decide during the run.
         epochs: u64,
         planned_epochs: Option<u64>,
+        /// What is left of the budget, where it is of time or of work: seconds, and mega-operations in orders yet to be given.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seconds_left: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        work_left: Option<u64>,
         /// The study was begun by an earlier run.
         resumed: bool,
         best: Option<Standing>,

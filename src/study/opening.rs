@@ -71,6 +71,9 @@ impl From<ImageError> for OpeningError {
     }
 }
 
+/// How many leading trials are evaluated on the test images if nothing else is said, and have a part in their mean.
+pub const FINALISTS: usize = 5;
+
 /// How the test images are opened.
 #[derive(Clone, Debug)]
 pub struct OpeningOptions {
@@ -176,7 +179,9 @@ impl Study {
             if candidates.len() == most {
                 break;
             }
-            let checkpoint = needed.iter().find(|n| n.trial == trial.number && n.epoch == trial.epoch);
+            let checkpoint = needed
+                .iter()
+                .find(|n| n.trial == trial.number && Some(n.epoch) == trial.latest().map(|(epoch, _)| epoch));
             let place = record.finalists.iter().position(|f| f.trial == trial.number);
             let validation = place.map(|place| record.finalists.swap_remove(place).validation);
             match (checkpoint, validation) {

@@ -5,7 +5,6 @@ use crate::digest::Digest;
 use crate::engine::{WorseThanChance, roc_auc};
 use crate::fsx;
 use crate::history::{AttemptEnd, FailureRow, OrderRow, Tables, TrialRow};
-use crate::ids::Epoch;
 use crate::metrics::predictions::{self, PredictionsError};
 use crate::report;
 use crate::report::audit::Audit;
@@ -207,8 +206,6 @@ fn trial(spec: &StudySpec, tables: &Tables, row: &TrialRow) -> TrialRecord {
         params: tables.configurations.get(&row.trial).cloned().unwrap_or_default(),
         state: row.state,
         value: row.value,
-        result: row.result,
-        result_epochs: Epoch(row.result_epochs),
         epochs: epochs.collect(),
         bracket: row.bracket,
         rung: row.rung,

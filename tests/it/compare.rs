@@ -98,7 +98,7 @@ fn what_cannot_be_compared_is_refused_in_words() {
     let why = refused(&first, &side("b", without));
     assert_eq!(why, format!("the predictions of trial {best}, the best of study b, are gone"));
     let mut empty = study::invented(27, false);
-    empty.trials.iter_mut().for_each(|trial| trial.result = None);
+    empty.trials.iter_mut().for_each(|trial| trial.value = None);
     assert_eq!(refused(&first, &side("b", empty)), "no trial of study b has a value");
 
     let mut loss = study::invented(27, false);

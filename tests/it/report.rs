@@ -161,7 +161,7 @@ fn a_study_in_which_everything_failed_has_no_best() {
     record.finalists.clear();
     for t in &mut record.trials {
         t.state = TrialState::Failed;
-        (t.value, t.result) = (None, None);
+        t.value = None;
         t.failure = Some(FailureRecord { class: FailureClass::Oom, reason: "3 GiB wanted".into() });
         t.epochs.iter_mut().for_each(|e| e.value = None);
     }

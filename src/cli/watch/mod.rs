@@ -328,6 +328,10 @@ mod tests {
         assert_eq!(view.elapsed(BEGAN_MS + 8000), 8.0);
         let over = View::new(&spec(), two_trials(), &[run(Some(RunEnd::Interrupted))], None);
         assert_eq!(over.left(BEGAN_MS + 8000), None);
+        let mut short = spec();
+        short.budget.wall_seconds = Some(20.0);
+        let view = View::new(&short, two_trials(), &[run(None)], holder());
+        assert_eq!(view.left(BEGAN_MS + 8000), Some((12.0, crate::engine::Certainty::AtMost)));
         assert_eq!(over.elapsed(BEGAN_MS + 8000), 5.0);
     }
 
@@ -342,7 +346,7 @@ mod tests {
             "4/12 epochs in 8.0 s, about 18.4 s left ",
             "worker 1  trial 1  epoch 1/3  score 0.4000  for 8.0 s",
             "    1      0    0.7000      3 complete",
-            "    –      1    0.4000      1 running",
+            "    2      1    0.4000      1 running",
             "best so far",
         ] {
             assert!(text.contains(part), "`{part}` in\n{text}");

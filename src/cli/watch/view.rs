@@ -27,8 +27,9 @@ pub(super) struct View {
     /// Epochs on record, and how many there will be.
     pub epochs: u64,
     pub planned_epochs: Option<u64>,
-    /// Seconds of all runs.
+    /// Seconds of all runs, and the budget of them.
     pub seconds: f64,
+    wall_seconds: Option<f64>,
     /// The run that goes on.
     pub run: Option<RunRow>,
     /// Trials begun and epochs to train in all orders: what [`View::left`] goes on from.
@@ -97,6 +98,7 @@ impl View {
             epochs: tables.epochs.len() as u64,
             planned_epochs: table.as_ref().map(|table| table.epochs_resuming),
             seconds: runs.iter().map(|run| run.seconds).sum(),
+            wall_seconds: spec.budget.wall_seconds,
             work: work(spec, &tables, table.as_ref(), run.as_ref()),
             workers: if holder.is_some() { status::workers(&tables) } else { Vec::new() },
             trials: ranking.into_iter().chain(others).collect(),
@@ -119,12 +121,22 @@ impl View {
     }
 
     /// Seconds left at the pace of the current run, counting that many workers train at once as did until now, and whether
-    /// that is a bound. `None` if nobody runs it, before the first epoch, and where the trials are unbounded.
+    /// that is a bound; at most those of a budget of time. `None` if nobody runs it, and, without such a budget, before the
+    /// first epoch and where the trials are unbounded.
     pub fn left(&self, now_ms: u64) -> Option<(f64, Certainty)> {
         let run = self.run.as_ref()?;
         let passed = now_ms.saturating_sub(run.started_ms) as f64 / 1000.0;
-        let Work { left: Some(left), done, certainty: Some(certainty) } = self.work else { return None };
-        (done > 0.0 && passed > 0.0).then(|| (left * passed / done, certainty))
+        let at_pace = match self.work {
+            Work { left: Some(left), done, certainty: Some(certainty) } if done > 0.0 && passed > 0.0 => {
+                Some((left * passed / done, certainty))
+            }
+            _ => None,
+        };
+        let in_budget = self.wall_seconds.map(|limit| ((limit - self.elapsed(now_ms)).max(0.0), Certainty::AtMost));
+        match (at_pace, in_budget) {
+            (Some((at_pace, _)), Some(in_budget)) if in_budget.0 < at_pace => Some(in_budget),
+            (at_pace, in_budget) => at_pace.or(in_budget),
+        }
     }
 
     /// The objective after every epoch of a trial.

@@ -102,7 +102,7 @@ fn studies(comparison: &Comparison) -> Exhibit {
         ]);
     }
     Exhibit::new("studies", "Studies", "What was found, and at what expense?", None, table)
-        .note("The best value is that of the first trial of the ranking: trained longest, then best.")
+        .note("The best value is that of the first trial of the ranking: the best after its latest epoch of those that were not given up.")
         .note("It is the best of many on the images that chose it: the study with more trials is flattered more.")
 }
 

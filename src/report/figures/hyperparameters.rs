@@ -63,7 +63,7 @@ fn slices(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
     for p in searched.iter().take(AXES) {
         let mut points = Vec::new();
         for t in &ranked {
-            let (Some(x), Some(v)) = (place(p, t), t.result) else { continue };
+            let (Some(x), Some(v)) = (place(p, t), t.value) else { continue };
             points.push((x, v, if t.state == TrialState::Complete { 1.0 } else { 0.0 }));
             let shown = t.params.get(&p.name).map_or(Cell::Missing, |v| match v.as_f64() {
                 Some(x) => Cell::Short(x),
@@ -88,7 +88,7 @@ fn coordinates(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
     }
     let shown = &searched[..searched.len().min(AXES)];
     let mut axes: Vec<(String, Axis)> = shown.iter().map(|p| (p.name.clone(), axis(p))).collect();
-    let values: Vec<f64> = ranked.iter().filter_map(|t| t.result).collect();
+    let values: Vec<f64> = ranked.iter().filter_map(|t| t.value).collect();
     axes.push((record.spec.objective.metric.to_string(), Axis::Numbers(Span::around(values.iter().copied()))));
     let finalists: BTreeSet<TrialNumber> = match record.finalists.is_empty() {
         true => ranked.iter().take(3).map(|t| t.number).collect(),
@@ -99,7 +99,7 @@ fn coordinates(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
         .iter()
         .enumerate()
         .map(|(i, t)| {
-            let places = shown.iter().map(|p| place(p, t)).chain([t.result]).collect();
+            let places = shown.iter().map(|p| place(p, t)).chain([t.value]).collect();
             let quality = if n > 1 { 1.0 - i as f64 / (n - 1) as f64 } else { 1.0 };
             (places, quality, finalists.contains(&t.number))
         })
@@ -112,7 +112,7 @@ fn coordinates(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
             None => Cell::Missing,
             Some(v) => v.as_f64().map_or_else(|| v.to_string().into(), Cell::Short),
         }));
-        row.push(Cell::number(t.result, 4));
+        row.push(Cell::number(t.value, 4));
         table.push(row);
     }
     Exhibit::new(slug, title, question, Some(parallel(&axes, &lines)), table).note(

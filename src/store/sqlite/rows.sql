@@ -121,10 +121,11 @@ CREATE VIEW learning_curve AS
     UNION
     SELECT trial, epoch, name, value FROM metric;
 
--- Trials from best to worst: those trained longest first, among them by result, among equals the earlier. Results after
--- different numbers of epochs never compete. Trials without a result follow, failed ones last.
+-- Trials from best to worst: those that are complete or may go on, by their value after the latest epoch, among equals the
+-- earlier; then those that were given up, trained longest first. Trials without a value follow, failed ones last.
 CREATE VIEW ranking AS
-    SELECT row_number() OVER (ORDER BY t.state = 'failed', t.result IS NULL, t.result_epochs DESC,
-                                       CASE s.direction WHEN 'maximize' THEN -t.result ELSE t.result END, t.trial) AS place,
-           t.trial, t.state, t.result AS value, t.result_epochs AS epochs, t.params
+    SELECT row_number() OVER (ORDER BY t.state = 'failed', t.value IS NULL, t.state = 'stopped',
+                                       CASE t.state WHEN 'stopped' THEN -t.epochs END,
+                                       CASE s.direction WHEN 'maximize' THEN -t.value ELSE t.value END, t.trial) AS place,
+           t.trial, t.state, t.value, t.epochs, t.params
     FROM trial t, study s;
