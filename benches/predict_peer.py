@@ -5,7 +5,7 @@ scores.
     cargo build --release
     python3 benches/predict_peer.py MODEL IMAGES [--runs 3] [--threads 2]
 
-MODEL is a folder that `hpsearch export --out` wrote of an InceptionV3, IMAGES a folder of JPEG or PNG files. The peer is written as a
+MODEL is a folder that `hpsearch export --out` wrote of a single trial, an InceptionV3, IMAGES a folder of JPEG or PNG files. The peer is written as a
 competent user would: batches of 32, channels_last, inference mode, decoding in a worker of its own; `--compile` tries
 torch.compile. Needs torch, torchvision, safetensors, Pillow and numpy.
 """
@@ -22,18 +22,19 @@ def peer(model, images, threads, compiled):
 
     torch.set_num_threads(threads)
     card, t = json.load(open(f"{model}/card.json")), load_file(f"{model}/model.safetensors")
+    network = card["members"][0]["network"]
     net = torchvision.models.inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=False)
     net.load_state_dict({k: v for k, v in t.items() if not k.startswith("top.")}, strict=False)
     net = net.eval().to(memory_format=torch.channels_last)
-    if card["network"]["pool_padding"] == "excluded":
+    if network["pool_padding"] == "excluded":
         torch.nn.functional.avg_pool2d = lambda x, kernel_size, stride, padding: torch._C._nn.avg_pool2d(
             x, kernel_size, stride, padding, False, False)
     F = torch.nn.functional
     mean, std = {"unit": (0, 1), "symmetric": (0.5, 0.5), "imagenet": ([.485, .456, .406], [.229, .224, .225])}[
-        card["preprocessing"]["scaling"]]
+        network["scaling"]]
     mean, std = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
     size, mode = card["preprocessing"]["size"], {"grey": "L", "rgb": "RGB"}[card["preprocessing"]["colour"]]
-    tap = card["network"]["tap"]
+    tap = network["tap"]
 
     class Files(torch.utils.data.Dataset):
         def __len__(self):

@@ -52,7 +52,7 @@ mod warm;
 pub use files::{FileFault, Remains, Swept};
 pub use images::ImagesError;
 pub use lease::{Ask, Ended, Lost, Trial};
-pub use opening::{OpeningError, OpeningOptions};
+pub use opening::{FINALISTS, OpeningError, OpeningOptions};
 pub use record::{PICTURES, RecordError, illustrate, keep_audit, record, tested};
 pub use warm::{WarmStartError, warm_starts};
 

@@ -14,7 +14,7 @@
 use candle_core::{Device, Tensor, Var};
 use hpsearch::data::synthetic::{self, DrawnOpacity};
 use hpsearch::ids::{Epoch, TrialNumber};
-use hpsearch::model::{CARD, Card};
+use hpsearch::model::{CARD, Card, Member};
 use hpsearch::nn::attribution::{HeatMap, log_odds};
 use hpsearch::nn::head::{DropoutKey, Head};
 use hpsearch::nn::{Backbone, Mode, SuffixOptions, backward, build};
@@ -38,22 +38,22 @@ struct Network {
     head: Head,
 }
 
-fn load(card: &Card, file: &Path) -> Result<Network, Failure> {
+fn load(member: &Member, classes: usize, file: &Path) -> Result<Network, Failure> {
     let spec = NetworkSpec {
-        backbone: card.network.backbone,
-        width: card.network.width,
+        backbone: member.network.backbone,
+        width: member.network.width,
         weights: WeightSource::File(file.to_owned()),
-        scaling: card.preprocessing.scaling,
-        pool_padding: card.network.pool_padding,
-        tap: card.network.tap.clone(),
+        scaling: member.network.scaling,
+        pool_padding: member.network.pool_padding,
+        tap: member.network.tap.clone(),
         freeze: FreezeTo::All,
         batch_norm: BatchNormMode::Frozen,
         cache: CachePrecision::F32,
     };
     let backbone = build::build(&spec, 0, &Device::Cpu)?.backbone;
     let width = backbone.stages()[spec.tap_position() - 1].channels;
-    let head = HeadSpec { kind: card.head.kind, dropout: 0.0, hidden_units: card.head.hidden_units };
-    let head = Head::new(&head, width, card.classes.len(), 0, (TrialNumber(0), 0), &Device::Cpu)?;
+    let head = HeadSpec { kind: member.head.kind, dropout: 0.0, hidden_units: member.head.hidden_units };
+    let head = Head::new(&head, width, classes, 0, (TrialNumber(0), 0), &Device::Cpu)?;
     let tensors = candle_core::safetensors::load(file, &Device::Cpu)?;
     for (name, var) in head.parameters().into_iter().chain(head.buffers()) {
         var.set(&tensors[&name.replacen("head.", "top.", 1)])?;
@@ -103,6 +103,7 @@ fn main() -> Result<(), Failure> {
     let folder = Path::new(arguments.get(1).ok_or("name a folder with a model")?);
     let number = |i: usize, otherwise: f64| arguments.get(i).map_or(Ok(otherwise), |text| text.parse::<f64>());
     let card = Card::read(&folder.join(CARD))?;
+    let [member] = card.members.as_slice() else { return Err("export a single trial".into()) };
     let spec = SyntheticSpec {
         images: number(2, 100.0)? as u32,
         prevalence: 1.0,
@@ -114,14 +115,14 @@ fn main() -> Result<(), Failure> {
     let random = std::env::temp_dir().join(format!("heat-{}.safetensors", std::process::id()));
     let planned = synthetic::plan(&spec);
     let size = card.preprocessing.size;
-    let (divisor, mean, deviation) = card.preprocessing.scaling.constants();
+    let (divisor, mean, deviation) = member.network.scaling.constants();
     for (what, file) in [("trained", &file), ("shuffled 1", &random), ("shuffled 2", &random), ("shuffled 3", &random)]
     {
         let shuffle = what.strip_prefix("shuffled ").map(str::parse).transpose()?;
         if let Some(shuffle) = shuffle {
             shuffled(&folder.join("model.safetensors"), file, shuffle)?;
         }
-        let network = load(&card, file)?;
+        let network = load(member, card.classes.len(), file)?;
         let stages = network.spec.backbone.stages();
         let tap = network.spec.tap_position();
         let mut hits: BTreeMap<usize, [[usize; 3]; 3]> = BTreeMap::new();

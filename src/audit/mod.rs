@@ -11,8 +11,11 @@ mod pictures;
 mod shortcuts;
 
 use crate::data::{DataSet, ManifestError, PixelSource, file_facts, groups};
+use crate::digest::Digest;
+use crate::ids::TrialNumber;
+use crate::metrics::{Predictions, evaluate};
 use crate::report::DrawError;
-use crate::report::audit::{Audit, Duplicate, Labels, Place, Suspect};
+use crate::report::audit::{Audit, Duplicate, Judge, Labels, Place, Suspect, TrialsJudged};
 use crate::rng::{Purpose, StreamRng};
 use crate::runner::image::{ImageError, ImageRunner};
 use crate::runner::{DeviceSlot, EpochSink};
@@ -21,13 +24,13 @@ use crate::stats::Resampling;
 use grey::grey;
 use logistic::Table;
 use shortcuts::Question;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Folds of the development images, each scored by a model of the others.
 const FOLDS: usize = 5;
 
-/// From this area under the ROC curve on, the features tell the classes apart well enough to doubt labels: at .92 two in five
+/// From this area under the ROC curve on, scores tell the classes apart well enough to doubt labels: with features at .92 two in five
 /// named labels were wrong (docs/audit.md), and with less most of them would not be.
 const JUDGED_FROM: f64 = 0.85;
 
@@ -60,11 +63,29 @@ impl From<ImageError> for AuditError {
     }
 }
 
-/// Audits the images of a study, whose relative paths start at `base`. Results depend on the study file alone.
+/// What the leading trials of a study say of images that they were not trained on.
+#[derive(Clone, Debug)]
+pub struct Verdicts {
+    /// Digest of the images and their split.
+    pub images: Digest,
+    /// The trials.
+    pub trials: Vec<TrialNumber>,
+    /// The mean of their scores.
+    pub scores: Predictions,
+}
+
+/// Audits the images of a study, whose relative paths start at `base`. `verdicts`: what trials of the study said of the images,
+/// if any did; they judge the labels, the features those of other images. All else depends on the study file alone.
 ///
 /// # Errors
 /// If the study has no images, they or its network cannot be had, or a class has too few.
-pub fn audit(spec: &StudySpec, base: &Path, slot: &DeviceSlot, sink: &mut dyn EpochSink) -> Result<Audit, AuditError> {
+pub fn audit(
+    spec: &StudySpec,
+    base: &Path,
+    verdicts: Option<&Verdicts>,
+    slot: &DeviceSlot,
+    sink: &mut dyn EpochSink,
+) -> Result<Audit, AuditError> {
     let RunnerSpec::Image { data, .. } = &spec.runner else { return Err(AuditError::NotImages) };
     let mut runner = ImageRunner::new(spec, base);
     let developed = developed(runner.images(slot, sink)?)?;
@@ -98,18 +119,8 @@ pub fn audit(spec: &StudySpec, base: &Path, slot: &DeviceSlot, sink: &mut dyn Ep
     if let Some(facts) = file_facts(data, base, images, &developed)? {
         all.extend(shortcuts::named(&question, "its file alone", &shortcuts::columns(&facts))?);
     }
-    let judged = all[0].roc_auc >= JUDGED_FROM;
-    let (wrong, doubts) = if judged { labels::doubts(&scores, &labels, classes.len()) } else { (0, Vec::new()) };
-    let suspects = doubts.iter().map(|doubt| {
-        let (image, label) = (developed[doubt.image], labels[doubt.image] as usize);
-        Suspect {
-            image: records[image].path.clone(),
-            label: classes[label].clone(),
-            instead: classes[doubt.instead].clone(),
-            score: scores[doubt.image][label].into(),
-            score_instead: scores[doubt.image][doubt.instead].into(),
-        }
-    });
+    let verdicts = verdicts.filter(|verdicts| verdicts.images == images.summary().digest);
+    let features = (scores, all[0].roc_auc);
     let places = Places::of(images);
     let mut audit = Audit {
         images: images.summary().digest,
@@ -117,12 +128,61 @@ pub fn audit(spec: &StudySpec, base: &Path, slot: &DeviceSlot, sink: &mut dyn Ep
         developed: developed.len(),
         duplicates: found.pairs.iter().map(|pair| places.duplicate(pair)).collect(),
         control: found.control,
-        labels: Labels { wrong: judged.then_some(wrong), suspects: suspects.collect() },
+        labels: doubted(images, &developed, features, verdicts),
         shortcuts: all,
         pictures: Vec::new(),
     };
     audit.pictures = pictures::pictures(&audit, images, &developed)?;
     Ok(audit)
+}
+
+/// Labels that are contradicted: by the scores of trials where they scored the image, else by those of the features. `features`:
+/// their scores of the images `developed`, and the area under the curve.
+fn doubted(
+    images: &DataSet,
+    developed: &[usize],
+    (features, area): (Vec<Vec<f32>>, f64),
+    verdicts: Option<&Verdicts>,
+) -> Labels {
+    let (records, classes) = (images.records(), images.classes());
+    let by_path: HashMap<&str, &[f32]> =
+        verdicts.iter().flat_map(|v| &v.scores.rows).map(|row| (row.image.as_str(), row.scores.as_slice())).collect();
+    let trials = verdicts.map(|verdicts| TrialsJudged {
+        trials: verdicts.trials.clone(),
+        images: by_path.len(),
+        roc_auc: evaluate(&verdicts.scores, 0.5).roc_auc.unwrap_or(0.0),
+    });
+    let mut labels = Labels { wrong: None, judged: Some(0), trials, suspects: Vec::new() };
+    for (by, area) in [(Judge::Trials, labels.trials.as_ref().map_or(0.0, |t| t.roc_auc)), (Judge::Features, area)] {
+        let own = |k: &usize| by_path.contains_key(records[developed[*k]].path.as_str()) == (by == Judge::Trials);
+        let group: Vec<usize> = (0..developed.len()).filter(own).collect();
+        if group.is_empty() || area < JUDGED_FROM {
+            continue;
+        }
+        let scores: Vec<Vec<f32>> = group
+            .iter()
+            .map(|&k| {
+                by_path.get(records[developed[k]].path.as_str()).map_or_else(|| features[k].clone(), |s| s.to_vec())
+            })
+            .collect();
+        let given: Vec<u32> = group.iter().map(|&k| records[developed[k]].class).collect();
+        let (wrong, doubts) = labels::doubts(&scores, &given, classes.len());
+        labels.wrong = Some(labels.wrong.unwrap_or(0) + wrong);
+        labels.judged = labels.judged.map(|judged| judged + group.len());
+        labels.suspects.extend(doubts.into_iter().map(|doubt| {
+            let (label, scores) = (given[doubt.image] as usize, &scores[doubt.image]);
+            Suspect {
+                image: records[developed[group[doubt.image]]].path.clone(),
+                label: classes[label].clone(),
+                instead: classes[doubt.instead].clone(),
+                by,
+                score: scores[label].into(),
+                score_instead: scores[doubt.instead].into(),
+            }
+        }));
+    }
+    labels.suspects.sort_by(|a, b| a.score.total_cmp(&b.score)); // stable: in order of images among equals
+    labels
 }
 
 /// The training and validation images.

@@ -3,14 +3,15 @@
 use super::args::{Global, complain, put};
 use super::exit::{CliError, Exit};
 use super::progress::Images;
-use crate::audit::{AuditError, audit};
+use crate::audit::{AuditError, Verdicts, audit};
 use crate::data::Watch;
 use crate::engine::{EpochReport, FailureClass};
-use crate::report::audit::{Audit, Place};
+use crate::metrics::Predictions;
+use crate::report::audit::{Audit, Place, TrialsJudged};
 use crate::runner::{Continue, EpochSink, Phase, SinkClosed, device};
 use crate::spec::{Device, Devices};
-use crate::study::keep_audit;
-use crate::wording::counted;
+use crate::study::{self, FINALISTS, keep_audit};
+use crate::wording::{counted, listed};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -62,8 +63,9 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         .unwrap_or(Device::Cpu);
     let dir = global.study_dir(name);
     let slot = global.slot(device, None, &dir);
+    let verdicts = verdicts(name, global)?;
     let mut sink = Shown(Images::new(global));
-    let found = audit(&loaded.spec, &loaded.base, &slot, &mut sink).map_err(|e| {
+    let found = audit(&loaded.spec, &loaded.base, verdicts.as_ref(), &slot, &mut sink).map_err(|e| {
         let exit = match &e {
             AuditError::NotImages => Exit::Usage,
             AuditError::Manifest(_) | AuditError::TooFew { .. } => Exit::Missing,
@@ -91,6 +93,22 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// What the leading trials of the study say of images that they were not trained on, if it was run.
+fn verdicts(name: &str, global: &Global) -> Result<Option<Verdicts>, CliError> {
+    let doing = || format!("read the trials of study `{name}`");
+    let backend = global.backend();
+    if !backend.exists(name) {
+        return Ok(None);
+    }
+    let reader = backend.read(name).map_err(|e| CliError::store(doing(), e))?;
+    let Some(images) = reader.images().map_err(|e| CliError::store(doing(), e))? else { return Ok(None) };
+    let record =
+        study::record(&*reader, &global.study_dir(name), FINALISTS).map_err(|e| CliError::record(doing(), e))?;
+    let scores: Vec<&Predictions> = record.finalists.iter().map(|finalist| &finalist.validation).collect();
+    let trials = record.finalists.iter().map(|finalist| finalist.trial).collect();
+    Ok(Predictions::mean(&scores).map(|scores| Verdicts { images: images.digest, trials, scores }))
+}
+
 fn print(audit: &Audit) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let more = |out: &mut std::io::StdoutLock<'_>, n: usize| {
@@ -111,10 +129,14 @@ fn print(audit: &Audit) -> std::io::Result<()> {
     }
     more(&mut out, all)?;
     let labels = &audit.labels;
-    writeln!(out, "labels that the images contradict, of {}", counted(audit.developed, "image"))?;
+    writeln!(out, "labels that the images contradict, of {}", counted(labels.judged_of(audit.developed), "image"))?;
     match labels.wrong {
         Some(wrong) => writeln!(out, "  about {wrong} wrong; {} named", labels.suspects.len())?,
         None => writeln!(out, "  not judged: the features tell the classes apart too badly")?,
+    }
+    if let Some(TrialsJudged { trials, images, roc_auc }) = &labels.trials {
+        let whose = if trials.len() == 1 { "trial" } else { "the mean of trials" };
+        writeln!(out, "  {images} scored by {whose} {}, ROC-AUC {roc_auc:.3}", listed(trials))?;
     }
     for s in labels.suspects.iter().take(SHOWN) {
         writeln!(out, "  {} {:.2}, {} {:.2}  {}", s.label, s.score, s.instead, s.score_instead, s.image)?;
@@ -151,7 +173,8 @@ fn table(audit: &Audit) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sy
         ])?;
     }
     for s in &audit.labels.suspects {
-        csv.write_record(["label", &s.image, "", &s.label, "", "", &s.instead, &s.score.to_string()])?;
+        let by = s.by.to_string();
+        csv.write_record(["label", &s.image, "", &s.label, &by, "", &s.instead, &s.score.to_string()])?;
     }
     Ok(csv.into_inner()?)
 }

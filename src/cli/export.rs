@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit, store_exit};
 use crate::engine::FailureClass;
 use crate::exchange::{is_export, journal, json_lines, trials_csv, trials_parquet};
 use crate::ids::TrialNumber;
-use crate::model::{ExportError, ExportOptions, Exported, export};
+use crate::model::{Choice, ExportError, ExportOptions, Exported, export};
 use crate::spec::Device;
 use crate::wording::counted;
 use std::io::Write;
@@ -36,25 +36,19 @@ pub struct Args {
     /// Write the model as ONNX too: from 8-bit pixels to scores
     #[arg(long, requires = "out")]
     pub onnx: bool,
-    /// The trial whose model is written: `best` or a number
-    #[arg(long, value_name = "N", default_value = "best", requires = "out", value_parser = trial)]
-    pub trial: Chosen,
+    /// The trial whose model is written: `best` or a number; or `mean`: all finalists' models, whose mean score counts
+    #[arg(long, value_name = "N", default_value = "best", requires = "out", value_parser = choice)]
+    pub trial: Choice,
 }
 
-/// A trial named on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chosen {
-    /// The first of the ranking.
-    Best,
-    /// This one.
-    Number(TrialNumber),
-}
-
-fn trial(text: &str) -> Result<Chosen, String> {
+/// Reads whose scores are wanted.
+pub(super) fn choice(text: &str) -> Result<Choice, String> {
     match text {
-        "best" => Ok(Chosen::Best),
+        "best" => Ok(Choice::Best),
+        "mean" => Ok(Choice::Mean),
         number => {
-            number.parse().map(|n| Chosen::Number(TrialNumber(n))).map_err(|_| "not `best`, and no number".into())
+            let number = number.parse().map_err(|_| "neither `best` nor `mean`, and no number")?;
+            Ok(Choice::Trial(TrialNumber(number)))
         }
     }
 }
@@ -117,11 +111,10 @@ fn may_become_a_journal(file: &Path) -> Result<(), CliError> {
     }
 }
 
-/// Writes the model of a trial (`None`: of the best) of study `name` into the folder `out`. `study`: as on the command
-/// line, a study file or a name.
+/// Writes a model of study `name` into the folder `out`. `study`: as on the command line, a study file or a name.
 pub(super) fn write_model(
     (study, name): (Option<&str>, &str),
-    trial: Option<TrialNumber>,
+    choice: Choice,
     onnx: bool,
     out: &Path,
     global: &Global,
@@ -134,13 +127,14 @@ pub(super) fn write_model(
     };
     let dir = global.study_dir(name);
     let slot = global.slot(Device::Cpu, None, &dir);
-    export(&*reader, &dir, &ExportOptions { trial, base, slot, onnx }, out).map_err(|e| {
+    export(&*reader, &dir, &ExportOptions { choice, base, slot, onnx }, out).map_err(|e| {
         let exit = match &e {
             ExportError::NotImages | ExportError::NoTrial { wanted: Some(_) } => Exit::Usage,
             ExportError::NoTrial { wanted: None } => Exit::NoSuccess,
             ExportError::NoCheckpoint { .. }
             | ExportError::Checkpoint { .. }
             | ExportError::Images(_)
+            | ExportError::NoMean { .. }
             | ExportError::NoPredictions { .. } => Exit::Missing,
             ExportError::Store(e) => store_exit(e),
             ExportError::Image(e) if e.class() == FailureClass::BadInput => Exit::Missing,
@@ -153,22 +147,23 @@ pub(super) fn write_model(
 /// Writes a trial's model, and says so.
 fn model(args: &Args, name: &str, global: &Global) -> Result<Exit, CliError> {
     let Some(out) = &args.out else { return Ok(Exit::Usage) };
-    let trial = match args.trial {
-        Chosen::Best => None,
-        Chosen::Number(number) => Some(number),
-    };
-    let exported = write_model((args.study.as_deref(), name), trial, args.onnx, out, global)?;
+    let exported = write_model((args.study.as_deref(), name), args.trial, args.onnx, out, global)?;
     let mut stdout = std::io::stdout().lock();
     if global.json {
         writeln!(stdout, "{}", serde_json::json!({ "folder": out, "files": exported.files, "card": exported.card }))?;
     } else if !global.quiet {
         let card = &exported.card;
-        write!(stdout, "trial {} in {}", card.trial, out.display())?;
-        if let Some(difference) = card.largest_difference {
-            let images = counted(exported.checked, "validation image");
-            write!(stdout, "; its scores of {images} agree with those on record within {difference:.1e}")?;
+        write!(stdout, "{} in {}", card.whose(), out.display())?;
+        let differences = card.members.iter().map(|member| member.largest_difference);
+        if let Some(difference) = differences.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten() {
+            let (images, whose) = (counted(exported.checked, "validation image"), possessive(card.members.len()));
+            write!(stdout, "; {whose} scores of {images} agree with those on record within {difference:.1e}")?;
         }
         writeln!(stdout)?;
     }
     Ok(Exit::Done)
+}
+
+fn possessive(members: usize) -> &'static str {
+    if members == 1 { "its" } else { "their" }
 }

@@ -2,10 +2,10 @@
 
 use super::args::{Global, complain, put};
 use super::exit::{CliError, Exit};
-use super::export::write_model;
+use super::export::{choice, write_model};
 use crate::data::decode;
 use crate::fsx;
-use crate::model::{CARD, Model, Opinion, Unlike};
+use crate::model::{CARD, Choice, Model, Opinion, Unlike};
 use crate::nn::attribution::Weighing;
 use crate::runner::device;
 use crate::spec::{Device, Devices};
@@ -15,15 +15,18 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use strum::VariantNames;
 
-/// Score images with a model that `hpsearch export --out` wrote, or with that of a study's best trial
+/// Score images with a model that `hpsearch export --out` wrote, or with one of a study
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The folder with the model and its card; or a study file or the name of a study, whose best trial is exported to a
-    /// temporary folder first
+    /// The folder with the model and its card; or a study file or the name of a study, whose best trial, or what `--trial`
+    /// names, is exported to a temporary folder first
     pub model: PathBuf,
     /// Images (JPEG, PNG or DICOM), or folders of them, searched through
     #[arg(required = true)]
     pub images: Vec<PathBuf>,
+    /// Of a study: the trial whose model is used, `best` or a number; or `mean`: the mean of all finalists' scores
+    #[arg(long, value_name = "N", value_parser = choice)]
+    pub trial: Option<Choice>,
     /// Write a table: image, decision, a score for each class, remarks, error
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
@@ -35,7 +38,7 @@ pub struct Args {
     /// coarser, earlier ones know less
     #[arg(long, value_name = "STAGE", requires = "explain")]
     pub explain_stage: Option<String>,
-    /// Weigh them by this method instead of the one that fits the stage: hirescam or gradcam
+    /// Weigh them by this method instead of the one that fits the stage: hirescam, gradcam or layercam
     #[arg(long, value_name = "METHOD", requires = "explain", value_parser = methods())]
     pub explain_method: Option<Weighing>,
     /// Where to compute: cpu, cuda, cuda:N or auto
@@ -81,7 +84,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         let why = "there are no .jpg, .jpeg, .png or DICOM files";
         return Err(CliError::new("find images", why).exit(Exit::Missing));
     }
-    let model = load(&args.model, device, global)?;
+    let model = load(&args.model, args.trial, device, global)?;
     let results = match &args.explain {
         None => {
             let opinions = model.predict(&files).map_err(|e| CliError::new(doing(), e))?;
@@ -103,21 +106,33 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(if failed > 0 { Exit::Error } else { Exit::Done })
 }
 
-/// The model in a folder, or that of a study's best trial.
-fn load(from: &Path, device: Device, global: &Global) -> Result<Model, CliError> {
+/// The model in a folder, or one of a study.
+fn load(from: &Path, chosen: Option<Choice>, device: Device, global: &Global) -> Result<Model, CliError> {
     let doing = || format!("use the model in `{}`", from.display());
     let load = |folder: &Path| Model::load(folder, device).map_err(|e| CliError::new(doing(), e).exit(Exit::Missing));
     let text = from.to_str().filter(|text| text.ends_with(".toml") || global.studies().iter().any(|name| name == text));
-    let Some(text) = text.filter(|_| !from.join(CARD).exists()) else { return load(from) };
+    let Some(text) = text.filter(|_| !from.join(CARD).exists()) else {
+        if chosen.is_some() {
+            let why = "`--trial` chooses among the trials of a study, and this is no study";
+            return Err(CliError::new(doing(), why).exit(Exit::Usage));
+        }
+        return load(from);
+    };
     let name = global.find_study(Some(text))?;
+    let choice = chosen.unwrap_or(Choice::Best);
     if !global.quiet {
+        let whose = match choice {
+            Choice::Best => "the best trial".to_owned(),
+            Choice::Trial(number) => format!("trial {number}"),
+            Choice::Mean => "the mean of the finalists".to_owned(),
+        };
         complain(&format!(
-            "note: taking the best trial of study `{name}` and checking it against its scores on record; \
+            "note: taking {whose} of study `{name}` and checking it against its scores on record; \
              `hpsearch export --out DIR` does so once for all\n"
         ));
     }
     let folder = fsx::draft_folder(&std::env::temp_dir()).map_err(|e| CliError::new(doing(), e))?;
-    write_model((Some(text), &name), None, false, folder.path(), global)?;
+    write_model((Some(text), &name), choice, false, folder.path(), global)?;
     load(folder.path())
 }
 

@@ -8,7 +8,7 @@ use crate::engine::FailureClass;
 use crate::report::{self, StudyRecord};
 use crate::runner::device;
 use crate::spec::{Change, Device, Devices};
-use crate::study::{self, OpeningError, OpeningOptions, Study, StudyError};
+use crate::study::{self, FINALISTS, OpeningError, OpeningOptions, Study, StudyError};
 use crate::wording::counted;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -23,7 +23,7 @@ pub struct Args {
     /// A study file or the name of a study; may be left out where there is only one
     pub study: Option<String>,
     /// How many leading trials are evaluated; the first is the answer, the others are for comparison
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=5))]
+    #[arg(long, value_name = "N", default_value_t = FINALISTS as u32, value_parser = clap::value_parser!(u32).range(1..=5))]
     pub finalists: u32,
     /// cpu, cuda:N or auto, instead of the study's
     #[arg(long, value_name = "DEVICE")]

@@ -8,13 +8,14 @@ use crate::spec::{
     BackboneKind, BatchNormMode, CachePrecision, ColourMode, FreezeTo, HeadKind, HeadSpec, NetworkSpec, PixelScaling,
     PoolPadding, WeightSource, Window,
 };
+use crate::wording::listed;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// The version of the format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Why a card cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +46,6 @@ pub struct Preprocessing {
     pub window: Window,
     /// How resizing interpolates.
     pub resize: String,
-    /// How pixel values are scaled: see [`PixelScaling`].
-    pub scaling: PixelScaling,
 }
 
 /// The backbone.
@@ -54,6 +53,8 @@ pub struct Preprocessing {
 pub struct Network {
     /// Which architecture.
     pub backbone: BackboneKind,
+    /// How it wants pixel values scaled: see [`PixelScaling`].
+    pub scaling: PixelScaling,
     /// Factor on the published numbers of channels.
     pub width: f64,
     /// Whether average pooling counts padding.
@@ -80,6 +81,28 @@ pub struct Figure {
     pub interval: Option<[f64; 2]>,
 }
 
+/// A trial whose scores count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Which trial.
+    pub trial: TrialNumber,
+    /// Epochs that it was trained for.
+    pub epochs: Epoch,
+    /// Its configuration.
+    pub params: Params,
+    /// The backbone.
+    pub network: Network,
+    /// The head.
+    pub head: Head,
+    /// Digests of its model files: one, or one for each fold, whose mean score is the trial's.
+    pub models: Vec<Digest>,
+    /// Digest of the weights that training began with.
+    pub pretrained: Digest,
+    /// The largest difference between a score on record and the same score by the exported file; `None` for the models of
+    /// several folds, each of which judged images of its own.
+    pub largest_difference: Option<f64>,
+}
+
 /// A model's card.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Card {
@@ -91,48 +114,34 @@ pub struct Card {
     pub intended_use: Option<String>,
     /// The study.
     pub study: String,
-    /// Its trial.
-    pub trial: TrialNumber,
-    /// Epochs that it was trained for.
-    pub epochs: Epoch,
-    /// Its configuration.
-    pub params: Params,
+    /// The trial; or several, the mean of whose scores counts. Their files are numbered in this order, each trial's folds
+    /// together.
+    pub members: Vec<Member>,
     /// Classes, in the order of scores.
     pub classes: Vec<String>,
     /// Index of the positive class.
     pub positive: u32,
     /// How images are prepared.
     pub preprocessing: Preprocessing,
-    /// The backbone.
-    pub network: Network,
-    /// The head.
-    pub head: Head,
     /// How the threshold was fixed, on validation images.
     pub operating_point: String,
     /// From this score on, an image is called positive; `None`: undefined, .5 is used.
     pub threshold: Option<f64>,
-    /// Metrics on the validation images, by which the trial was chosen: the best of many, so flattering.
+    /// Metrics on the validation images, by which its trials were chosen: the best of many, so flattering.
     pub validation: BTreeMap<String, Figure>,
-    /// Metrics on the test images; `None` while they are locked, or if this trial was not tested.
+    /// Metrics on the test images; `None` while they are locked, or if this model was not tested.
     pub test: Option<BTreeMap<String, Figure>>,
     /// Distances of the validation images in feature space: the mean over the head's channels of the squared distance from
-    /// the training mean in units of the training variance.
+    /// the training mean in units of the training variance; of several trials the mean.
     pub unlikeness: Unlikeness,
     /// What the images looked like; `None`: on cards from before it was noted.
     #[serde(default)]
     pub inputs: Option<Inputs>,
-    /// Digests of the model files: one, or one for each fold, whose mean score counts.
-    pub models: Vec<Digest>,
     /// Digest of `model.onnx`, which has all models in one; `None`: there is no such file.
     #[serde(default)]
     pub onnx: Option<Digest>,
-    /// Digest of the weights that training began with.
-    pub pretrained: Digest,
     /// Digest of the study's images and their split.
     pub images: Digest,
-    /// The largest difference between a score on record and the same score by the exported file; `None` for the models of
-    /// several folds, each of which judged images of its own.
-    pub largest_difference: Option<f64>,
 }
 
 impl Card {
@@ -146,48 +155,42 @@ impl Card {
     pub fn read(path: &Path) -> Result<Self, CardError> {
         let text = std::fs::read_to_string(path).map_err(|source| CardError::Io { path: path.to_owned(), source })?;
         let json = |source| CardError::Json { path: path.to_owned(), source };
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(json)?;
+        let mut value: serde_json::Value = serde_json::from_str(&text).map_err(json)?;
         let found = value["format"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-        if found != FORMAT {
-            return Err(CardError::Format { path: path.to_owned(), found });
+        match found {
+            1 => first_format(&mut value),
+            FORMAT => {}
+            _ => return Err(CardError::Format { path: path.to_owned(), found }),
         }
         let card: Self = serde_json::from_value(value).map_err(json)?;
-        let what = match &card {
-            Self { classes, .. } if classes.len() < 2 => "it has fewer than two classes",
+        let wrong = match &card {
+            Self { classes, .. } if classes.len() < 2 => Some("it has fewer than two classes"),
             Self { classes, positive, .. } if *positive as usize >= classes.len() => {
-                "its positive class is none of them"
+                Some("its positive class is none of them")
             }
-            Self { models, .. } if models.is_empty() => "it names no model",
-            Self { preprocessing, .. } if !(1..=4096).contains(&preprocessing.size) => "its image size is impossible",
-            Self { network, .. } if network.backbone.position(&network.tap).is_none() => {
-                "its network has no such stage"
+            Self { members, .. } if members.is_empty() => Some("it names no trial"),
+            Self { preprocessing, .. } if !(1..=4096).contains(&preprocessing.size) => {
+                Some("its image size is impossible")
             }
-            Self { network, .. } if !(network.width > 0.0 && network.width <= 4.0) => "its width is impossible",
-            Self { head, .. } if head.hidden_units > 1 << 20 => "its head is impossibly large",
-            _ => return Ok(card),
+            Self { members, .. } => members.iter().find_map(Member::wrong),
         };
-        Err(CardError::Content { path: path.to_owned(), what })
-    }
-
-    /// The network as a study would have it, without weights.
-    pub(super) fn network_spec(&self) -> NetworkSpec {
-        let Network { backbone, width, pool_padding, tap } = self.network.clone();
-        NetworkSpec {
-            backbone,
-            width,
-            weights: WeightSource::Random,
-            scaling: self.preprocessing.scaling,
-            pool_padding,
-            tap,
-            freeze: FreezeTo::All,
-            batch_norm: BatchNormMode::Frozen,
-            cache: CachePrecision::F32,
+        match wrong {
+            Some(what) => Err(CardError::Content { path: path.to_owned(), what }),
+            None => Ok(card),
         }
     }
 
-    /// The head as a study would have it.
-    pub(super) fn head_spec(&self) -> HeadSpec {
-        HeadSpec { kind: self.head.kind, dropout: 0.0, hidden_units: self.head.hidden_units }
+    /// The number of model files.
+    pub fn files(&self) -> usize {
+        self.members.iter().map(|member| member.models.len()).sum()
+    }
+
+    /// Whose scores count: `trial 7`, or `mean of trials 7, 14 and 20`.
+    pub fn whose(&self) -> String {
+        match self.members.as_slice() {
+            [only] => format!("trial {}", only.trial),
+            several => format!("mean of trials {}", listed(several.iter().map(|member| member.trial))),
+        }
     }
 
     /// The card for people, as Markdown.
@@ -197,8 +200,8 @@ impl Card {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{args}");
         };
-        let Self { study, trial, epochs, classes, positive, preprocessing, network, head, .. } = self;
-        line(format_args!("# Model of study {study}, trial {trial}\n"));
+        let Self { study, members, classes, positive, preprocessing, .. } = self;
+        line(format_args!("# Model of study {study}, {}\n", self.whose()));
         line(format_args!("Written by {}. No medical device.\n", self.program));
         line(format_args!("**Intended use:** {}\n", self.intended_use.as_deref().unwrap_or("_to be filled in_")));
         line(format_args!("**Not for:** _to be filled in_\n"));
@@ -207,15 +210,18 @@ impl Card {
             2 => line(format_args!("- Classes: {}; positive: {}", classes.join(", "), classes[*positive as usize])),
             _ => line(format_args!("- Classes: {}; the one with the highest score is decided for", classes.join(", "))),
         }
-        let width = if network.width == 1.0 { String::new() } else { format!(" of width {}", network.width) };
+        for Member { trial, epochs, network, head, .. } in members {
+            let whose = if members.len() > 1 { format!("Trial {trial}: ") } else { String::new() };
+            let width = if network.width == 1.0 { String::new() } else { format!(" of width {}", network.width) };
+            line(format_args!(
+                "- {whose}{}{width}, pixel scaling `{}`, global average pooling after {}, head `{}`; trained for {epochs} \
+                 epochs",
+                network.backbone, network.scaling, network.tap, head.kind
+            ));
+        }
         line(format_args!(
-            "- {}{width}, global average pooling after {}, head `{}`; trained for {epochs} epochs",
-            network.backbone, network.tap, head.kind
-        ));
-        line(format_args!(
-            "- Input: the whole image resized to {0} x {0} ({1}), {2}, window of DICOM and 16-bit files `{3}`, \
-             pixel scaling `{4}`",
-            preprocessing.size, preprocessing.resize, preprocessing.colour, preprocessing.window, preprocessing.scaling
+            "- Input: the whole image resized to {0} x {0} ({1}), {2}, window of DICOM and 16-bit files `{3}`",
+            preprocessing.size, preprocessing.resize, preprocessing.colour, preprocessing.window
         ));
         let threshold = self.threshold.map_or_else(|| "undefined, 0.5".to_owned(), |t| format!("{t:.4}"));
         if let Some(i) = &self.inputs {
@@ -252,18 +258,130 @@ impl Card {
                 interval(on_test)
             ));
         }
-        line(format_args!("\nThe trial was chosen by its validation figures among others, so they flatter it."));
+        let (chosen, them) = if members.len() > 1 { ("trials were", "them") } else { ("trial was", "it") };
+        line(format_args!("\nThe {chosen} chosen by validation figures among others, so they flatter {them}."));
         if self.test.is_none() {
-            line(format_args!("The test images are locked, or this trial was not tested."));
+            line(format_args!("The test images are locked, or this model was not tested on them."));
         }
-        line(format_args!("\n## Configuration\n\n| parameter | value |\n|---|---|"));
-        for (name, value) in &self.params.0 {
-            line(format_args!("| {name} | {value} |"));
+        line(format_args!("\n## Configuration\n"));
+        let trials: String = members.iter().map(|member| format!(" trial {} |", member.trial)).collect();
+        line(format_args!("| parameter |{trials}\n|---|{}", "---|".repeat(members.len())));
+        let names: BTreeSet<&str> = members.iter().flat_map(|m| m.params.0.keys().map(AsRef::as_ref)).collect();
+        for name in names {
+            let value =
+                |member: &Member| member.params.0.get(name).map_or_else(|| " - |".to_owned(), |v| format!(" {v} |"));
+            line(format_args!("| {name} |{}", members.iter().map(value).collect::<String>()));
         }
         line(format_args!("\n## Digests (BLAKE3)\n"));
-        self.models.iter().for_each(|digest| line(format_args!("- model: {digest}")));
+        members.iter().flat_map(|m| &m.models).for_each(|digest| line(format_args!("- model: {digest}")));
         self.onnx.iter().for_each(|digest| line(format_args!("- ONNX: {digest}")));
-        line(format_args!("- weights before training: {}\n- images and split: {}", self.pretrained, self.images));
+        let pretrained: BTreeSet<String> = members.iter().map(|m| m.pretrained.to_string()).collect();
+        pretrained.iter().for_each(|digest| line(format_args!("- weights before training: {digest}")));
+        line(format_args!("- images and split: {}", self.images));
         text
+    }
+}
+
+impl Member {
+    /// What is impossible about it.
+    fn wrong(&self) -> Option<&'static str> {
+        match self {
+            Self { models, .. } if models.is_empty() => Some("it names no model"),
+            Self { network, .. } if network.backbone.position(&network.tap).is_none() => {
+                Some("its network has no such stage")
+            }
+            Self { network, .. } if !(network.width > 0.0 && network.width <= 4.0) => Some("its width is impossible"),
+            Self { head, .. } if head.hidden_units > 1 << 20 => Some("its head is impossibly large"),
+            _ => None,
+        }
+    }
+
+    /// The network as a study would have it, without weights.
+    pub(super) fn network_spec(&self) -> NetworkSpec {
+        let Network { backbone, scaling, width, pool_padding, tap } = self.network.clone();
+        NetworkSpec {
+            backbone,
+            width,
+            weights: WeightSource::Random,
+            scaling,
+            pool_padding,
+            tap,
+            freeze: FreezeTo::All,
+            batch_norm: BatchNormMode::Frozen,
+            cache: CachePrecision::F32,
+        }
+    }
+
+    /// The head as a study would have it.
+    pub(super) fn head_spec(&self) -> HeadSpec {
+        HeadSpec { kind: self.head.kind, dropout: 0.0, hidden_units: self.head.hidden_units }
+    }
+}
+
+/// Makes a card of the first format, which had a single trial, one of this format.
+fn first_format(value: &mut serde_json::Value) {
+    let Some(card) = value.as_object_mut() else { return };
+    let mut member: serde_json::Map<_, _> =
+        ["trial", "epochs", "params", "network", "head", "models", "pretrained", "largest_difference"]
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), card.remove(key)?)))
+            .collect();
+    let scaling = card.get_mut("preprocessing").and_then(|p| p.as_object_mut()?.remove("scaling"));
+    if let (Some(network), Some(scaling)) = (member.get_mut("network").and_then(|n| n.as_object_mut()), scaling) {
+        network.insert("scaling".to_owned(), scaling);
+    }
+    card.insert("members".to_owned(), serde_json::json!([member]));
+    card.insert("format".to_owned(), FORMAT.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A card as the first version wrote it.
+    const FIRST: &str = include_str!("../../tests/data/card_1.json");
+
+    #[test]
+    fn a_card_of_the_first_format_is_read_as_one_of_a_single_trial() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("card.json");
+        std::fs::write(&path, FIRST).unwrap();
+        let card = Card::read(&path).unwrap();
+        let [member] = card.members.as_slice() else { panic!("{:?}", card.members) };
+        assert_eq!((card.format, member.trial, member.epochs), (FORMAT, TrialNumber(1), Epoch(2)));
+        assert_eq!((member.network.scaling, member.network.tap.as_str()), (PixelScaling::Unit, "Mixed_5b"));
+        assert_eq!((card.files(), card.whose()), (1, "trial 1".to_owned()));
+        std::fs::write(&path, serde_json::to_string(&card).unwrap()).unwrap();
+        assert_eq!(Card::read(&path).unwrap(), card);
+
+        let wrong = |change: fn(&mut Card), said: &str| {
+            let mut wrong = card.clone();
+            change(&mut wrong);
+            std::fs::write(&path, serde_json::to_string(&wrong).unwrap()).unwrap();
+            let error = Card::read(&path).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        };
+        wrong(|card| card.format = 3, "its format is 3");
+        wrong(|card| card.members.clear(), "no trial");
+        wrong(|card| card.members[0].models.clear(), "no model");
+        wrong(|card| card.members[0].network.tap = "Mixed_9z".into(), "no such stage");
+        wrong(|card| card.positive = 2, "none of them");
+    }
+
+    #[test]
+    fn the_page_of_a_mean_has_a_column_for_each_trial() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("card.json");
+        std::fs::write(&path, FIRST).unwrap();
+        let mut card = Card::read(&path).unwrap();
+        let mut other = card.members[0].clone();
+        other.trial = TrialNumber(7);
+        other.params.0.remove("learning_rate");
+        card.members.push(other);
+        let page = card.page();
+        assert!(page.starts_with("# Model of study s, mean of trials 1 and 7\n"), "{page}");
+        assert!(page.contains("| parameter | trial 1 | trial 7 |\n|---|---|---|\n"), "{page}");
+        assert!(page.contains("| learning_rate | 0.01 | - |"), "{page}");
+        assert!(page.contains("The trials were chosen"), "{page}");
     }
 }

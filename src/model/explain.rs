@@ -4,14 +4,16 @@ use super::{Card, Decoded, Model, ModelError, Opinion};
 use crate::data::decode::channels;
 use crate::nn::attribution::{HeatMap, Weighing};
 use crate::report::{DrawError, heat_map};
-use crate::runner::image;
+use crate::runner::image::{self, Scorer};
 use std::path::PathBuf;
 
 /// Scores image files and says which places of them speak for a class.
 pub struct Explainer<'a> {
     model: &'a Model,
-    maps: image::Explainer<'a>,
+    /// For each trial.
+    maps: Vec<image::Explainer<'a>>,
     stage: String,
+    weighing: Weighing,
 }
 
 /// What speaks for a class in an image.
@@ -27,13 +29,26 @@ pub struct Explanation {
 
 impl Model {
     /// What makes heat maps at a stage of the network, weighed by a method; `None`: at the stage that fits the size of the
-    /// images, and by the method that fits the stage.
+    /// images, and by the method that fits the stage. Of several trials the mean of their maps is taken, by default at the
+    /// earliest of their stages, which all of them have.
     ///
     /// # Errors
-    /// If the network gives no heat maps, or has no such stage.
+    /// If the network gives no heat maps, or has no such stage, or the trials have different networks.
     pub fn explainer(&self, stage: Option<&str>, weighing: Option<Weighing>) -> Result<Explainer<'_>, ModelError> {
-        let stage = stage.or_else(|| self.scorer.explained_stage()).unwrap_or(&self.card.network.tap);
-        Ok(Explainer { model: self, maps: self.scorer.explainer(stage, weighing)?, stage: stage.to_owned() })
+        let Some((first, others)) = self.scorers.split_first() else { return Err(ModelError::Mixed) };
+        let kind = first.network().backbone;
+        if others.iter().any(|other| other.network().backbone != kind) {
+            return Err(ModelError::Mixed);
+        }
+        let own = |scorer: &Scorer| scorer.explained_stage().and_then(|stage| Some((kind.position(stage)?, stage)));
+        let fitting = || self.scorers.iter().filter_map(own).min().map(|(_, stage)| stage);
+        let stage = stage.or_else(fitting).unwrap_or(&first.network().tap);
+        let mut maps = vec![first.explainer(stage, weighing)?];
+        let weighing = maps[0].weighing();
+        for other in others {
+            maps.push(other.explainer(stage, Some(weighing))?);
+        }
+        Ok(Explainer { model: self, maps, stage: stage.to_owned(), weighing })
     }
 }
 
@@ -45,7 +60,7 @@ impl Explainer<'_> {
 
     /// How its activations are weighed.
     pub fn weighing(&self) -> Weighing {
-        self.maps.weighing()
+        self.weighing
     }
 
     /// Scores image files as [`Model::predict`] does, each with a map for the positive class; where there are more than two
@@ -64,7 +79,8 @@ impl Explainer<'_> {
             _ => self.model.decided(&opinion.scores),
         };
         let explained: Vec<usize> = opinions.iter().flatten().map(class).collect();
-        let mut maps = self.maps.maps(&pixels, &explained)?.into_iter().zip(&explained);
+        let each = self.maps.iter().map(|maps| maps.maps(&pixels, &explained)).collect::<Result<Vec<_>, _>>()?;
+        let mut maps = mean_of(each).into_iter().zip(&explained);
         let both = |(image, opinion): (Result<Decoded, String>, Result<Opinion, String>)| {
             let (image, opinion) = (image?, opinion?);
             let (map, &class) = maps.next().ok_or_else(|| "it has no map".to_owned())?;
@@ -90,4 +106,18 @@ impl Explanation {
         let (side, channels, pixels) = &self.image;
         heat_map(pixels, (*side, *channels), &self.map)
     }
+}
+
+/// The mean of several networks' maps of the same images at the same stage.
+fn mean_of(networks: Vec<Vec<HeatMap>>) -> Vec<HeatMap> {
+    let n = networks.len() as f32;
+    let mut networks = networks.into_iter();
+    let mut sums = networks.next().unwrap_or_default();
+    for network in networks {
+        for (sum, map) in sums.iter_mut().zip(network) {
+            sum.values.iter_mut().zip(map.values).for_each(|(sum, value)| *sum += value);
+        }
+    }
+    sums.iter_mut().for_each(|sum| sum.values.iter_mut().for_each(|value| *value /= n));
+    sums
 }

@@ -1,19 +1,22 @@
 //! Export: a trial's checkpoint as a model that other programs can load, checked against the scores on record.
 
-use super::card::{Card, Figure, Head, Network, Preprocessing};
+use super::card::{Card, Figure, Head, Member, Network, Preprocessing};
 use super::inputs::{Inputs, Unlikeness};
 use super::{CARD, IMAGES, ONNX, file_name};
-use crate::data::{PixelSource, appearances};
+use crate::data::{DataSet, PixelSource, appearances};
 use crate::digest::Digest;
+use crate::engine::FileRef;
 use crate::fsx;
+use crate::history::Tables;
 use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::{self, Predictions};
 use crate::report::{self, StudyRecord};
-use crate::runner::image::{ExportedTrial, ImageError, ImageRunner, Scored, Scorer, sets};
+use crate::runner::image::{ExportedTrial, ImageError, ImageRunner, Scored, Scorer, mean_of, sets, to_onnx};
 use crate::runner::{DeviceSlot, Silent};
-use crate::spec::{CachePrecision, Device, RunnerSpec};
+use crate::space::Params;
+use crate::spec::{CachePrecision, Device, RunnerSpec, StudySpec};
 use crate::store::{ImagesOnRecord, Reader, StoreError};
-use crate::study::{self, RecordError};
+use crate::study::{self, FINALISTS, RecordError};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +32,9 @@ pub enum ExportError {
     /// There is no such trial, or none has a result.
     #[error("there is no trial {}", wanted.map_or_else(|| "with a result".to_owned(), |n| n.to_string()))]
     NoTrial { wanted: Option<TrialNumber> },
+    /// There are no several trials of which a mean could be taken.
+    #[error("{found} of the leading trials has a checkpoint and predictions on the same images: a mean takes two")]
+    NoMean { found: usize },
     /// The checkpoint that was judged is gone.
     #[error(
         "trial {trial} has no checkpoint of its last epoch any more\nhint: kept are those of the five best complete trials"
@@ -69,11 +75,22 @@ impl From<ImageError> for ExportError {
     }
 }
 
+/// Whose scores an exported model gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Those of the first of the ranking.
+    Best,
+    /// Those of this trial.
+    Trial(TrialNumber),
+    /// The mean of the finalists': of those whose mean was tested on the test images, else of the [`FINALISTS`] leading ones.
+    Mean,
+}
+
 /// What is exported.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
-    /// Which trial; `None`: the best.
-    pub trial: Option<TrialNumber>,
+    /// Whose scores count.
+    pub choice: Choice,
     /// The folder of the study file, if it is known; else where it was when the images were first seen.
     pub base: Option<PathBuf>,
     /// Where to compute.
@@ -93,90 +110,93 @@ pub struct Exported {
     pub checked: usize,
 }
 
-/// Writes the model of a trial into the folder `out`: the checkpoint that was judged, never trained anew, and its card.
-/// Before anything is written, all validation images are scored with the exported files, and the scores compared with those
-/// on record.
+/// A trial that is exported, as it is on record.
+struct Source<'a> {
+    trial: TrialNumber,
+    epochs: Epoch,
+    params: &'a Params,
+    checkpoint: &'a FileRef,
+}
+
+/// Writes a trial's model, or those of several whose mean score counts, into the folder `out`: the checkpoints that were judged,
+/// never trained anew, and a card. Before anything is written, all validation images are scored with the exported files, and
+/// the scores compared with those on record.
 ///
 /// `dir`: the study's folder in the state folder.
 ///
 /// # Errors
-/// If the trial's checkpoint or the images are gone, if the scores differ, or if files cannot be written.
+/// If a checkpoint or the images are gone, if the scores differ, or if files cannot be written.
 pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Path) -> Result<Exported, ExportError> {
     let spec = reader.spec()?;
     let RunnerSpec::Image { data, .. } = &spec.runner else { return Err(ExportError::NotImages) };
     let tables = reader.tables()?;
-    let row = match options.trial {
-        Some(number) => tables.trials.get(&number).filter(|row| row.result.is_some()),
-        None => tables.ranking(spec.objective.direction).into_iter().next(),
-    };
-    let Some(row) = row else { return Err(ExportError::NoTrial { wanted: options.trial }) };
-    let trial = row.trial;
-    let params = tables.configurations.get(&trial).ok_or(ExportError::NoTrial { wanted: Some(trial) })?;
-    let checkpoint =
-        tables.checkpoint_of(trial, Epoch(row.result_epochs)).ok_or(ExportError::NoCheckpoint { trial })?;
     let mut record = study::record(reader, dir, usize::MAX)?;
-    record.finalists.retain(|finalist| finalist.trial == trial);
-    let predictions = &record.finalists.first().ok_or(ExportError::NoPredictions { trial })?.validation;
+    let sources = sources(&spec, &tables, &record, options.choice)?;
+    record.finalists.retain(|finalist| sources.iter().any(|source| source.trial == finalist.trial));
+    // Where a single trial was tested, no mean was.
+    record.test = record.test.filter(|test| sources.len() <= test.results.len());
 
     let on_record = reader.images()?.ok_or_else(|| ExportError::Images("they are not on record".to_owned()))?;
     let base = options.base.clone().unwrap_or_else(|| on_record.folder.clone());
     let mut runner = ImageRunner::new(&spec, &base);
     check_images(&on_record, runner.data(&options.slot, &mut Silent)?.digest)?;
-    let exported = runner
-        .export((trial, params), checkpoint, &options.slot, &mut Silent)
-        .map_err(|source| ExportError::Checkpoint { trial, source: Box::new(source) })?;
 
     std::fs::create_dir_all(out).map_err(|source| ExportError::Io { path: out.to_owned(), source })?;
     let drafts = fsx::draft_folder(out).map_err(|source| ExportError::Io { path: out.to_owned(), source })?;
-    let folds = exported.folds();
-    let mut files = Vec::new();
-    for fold in 0..folds {
-        let path = drafts.path().join(file_name(fold, folds));
-        exported.write(fold, &path)?;
-        files.push(path);
+    let mut trials = Vec::new();
+    for Source { trial, params, checkpoint, .. } in &sources {
+        let exported = runner
+            .export((*trial, params), checkpoint, &options.slot, &mut Silent)
+            .map_err(|source| ExportError::Checkpoint { trial: *trial, source: Box::new(source) })?;
+        trials.push(exported);
     }
     let images = runner.images(&options.slot, &mut Silent)?;
-    let settings = &exported.settings;
-    let scorer = Scorer::load(
-        &files,
-        &settings.network,
-        &settings.head,
-        predictions.classes.len(),
-        (images.size(), images.channels()),
-        Device::Cpu,
-    )?;
+    let total = trials.iter().map(ExportedTrial::folds).sum();
+    let (mut files, mut members, mut scored) = (Vec::new(), Vec::new(), Vec::new());
+    for (source, exported) in sources.iter().zip(&trials) {
+        let mut own = Vec::new();
+        for fold in 0..exported.folds() {
+            let path = drafts.path().join(file_name(files.len() + own.len(), total));
+            exported.write(fold, &path)?;
+            own.push(path);
+        }
+        let predictions = of(&record, source.trial)?;
+        let (scores, difference) = checked(source.trial, exported, &own, images, predictions)?;
+        scored.push(scores);
+        members.push(Member {
+            trial: source.trial,
+            epochs: source.epochs,
+            params: source.params.clone(),
+            network: network_of(exported),
+            head: Head { kind: exported.settings.head.kind, hidden_units: exported.settings.head.hidden_units },
+            models: own.iter().map(|path| digest(path)).collect::<Result<_, _>>()?,
+            pretrained: exported.weights,
+            largest_difference: difference,
+        });
+        files.extend(own);
+    }
+    let mut distances: Vec<f64> = mean_of(scored).into_iter().map(|scored| scored.distance).collect();
+    distances.sort_by(f64::total_cmp);
+    let judged: Vec<&Predictions> = record.finalists.iter().map(|finalist| &finalist.validation).collect();
+    let predictions = Predictions::mean(&judged).ok_or(ExportError::NoMean { found: 1 })?;
+
     let developed = images.split().development();
     let step = developed.len().div_ceil(LOOKED_AT).max(1);
     let some: Vec<usize> = developed.into_iter().step_by(step).collect();
     let looks = appearances(data, &base, images, &some).map_err(|e| ExportError::Images(e.to_string()))?;
-    let (difference, mut distances) = compare(&scorer, images, predictions)?;
-    // Features cached in half precision were rounded when the trial was judged.
-    let tolerance = if settings.network.cache == CachePrecision::F16 { 0.05 } else { 2e-3 };
-    let difference = (folds == 1).then_some(difference);
-    if let Some(difference) = difference.filter(|d| *d > tolerance) {
-        return Err(ExportError::Differs { trial, difference });
-    }
-    distances.sort_by(f64::total_cmp);
     let list = drafts.path().join(IMAGES);
     write_list(&list, images)?;
     files.push(list);
-    let onnx = drafts.path().join(ONNX);
-    if options.onnx {
-        let about = about(&record, trial, predictions);
-        let bytes = exported.onnx((images.size(), images.channels()), predictions.classes.len(), &about)?;
-        std::fs::write(&onnx, bytes).map_err(|source| ExportError::Io { path: onnx.clone(), source })?;
-        files.push(onnx.clone());
-    }
-    let digest =
-        |path: &PathBuf| Digest::of_file(path).map_err(|source| ExportError::Io { path: path.clone(), source });
-    let card = Card {
+    let model = match sources.as_slice() {
+        [only] => report::Model::Trial(only.trial),
+        several => report::Model::Mean(several.len()),
+    };
+    let mut card = Card {
         format: Card::FORMAT,
         program: record.program.clone(),
         intended_use: None,
         study: spec.name.clone(),
-        trial,
-        epochs: Epoch(row.result_epochs),
-        params: params.clone(),
+        members,
         classes: predictions.classes.clone(),
         positive: predictions.positive,
         preprocessing: Preprocessing {
@@ -184,25 +204,26 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
             colour: data.colour,
             window: data.window,
             resize: "Pillow's BILINEAR: a triangle filter as wide as the reduction".to_owned(),
-            scaling: settings.network.scaling,
         },
-        network: network_of(&exported),
-        head: Head { kind: settings.head.kind, hidden_units: settings.head.hidden_units },
         operating_point: spec.objective.operating_point.to_string(),
-        threshold: metrics::threshold_at(predictions, &spec.objective.operating_point),
-        validation: figures(report::validated(&record, trial)),
-        test: tested(&record, trial),
+        threshold: metrics::threshold_at(&predictions, &spec.objective.operating_point),
+        validation: figures(report::validated(&record, model)),
+        test: tested(&record, model),
         unlikeness: Unlikeness {
             median: distances.get(distances.len() / 2).copied().unwrap_or(f64::NAN),
             largest: distances.last().copied().unwrap_or(f64::INFINITY),
         },
         inputs: Inputs::of(&looks),
-        models: files[..folds].iter().map(digest).collect::<Result<_, _>>()?,
-        onnx: options.onnx.then(|| digest(&onnx)).transpose()?,
-        pretrained: exported.weights,
+        onnx: None,
         images: on_record.digest,
-        largest_difference: difference,
     };
+    if options.onnx {
+        let path = drafts.path().join(ONNX);
+        let bytes = to_onnx(&trials, (images.size(), images.channels()), predictions.classes.len(), &about(&card))?;
+        std::fs::write(&path, bytes).map_err(|source| ExportError::Io { path: path.clone(), source })?;
+        card.onnx = Some(digest(&path)?);
+        files.push(path);
+    }
     let text = serde_json::to_string_pretty(&card)
         .map_err(|e| ExportError::Format { path: out.join(CARD), source: e.into() })?;
     for (name, text) in [(CARD, text), ("card.md", card.page())] {
@@ -214,6 +235,85 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
     Ok(Exported { card, files, checked: predictions.rows.len() })
 }
 
+/// The trials whose scores count, best first.
+fn sources<'a>(
+    spec: &StudySpec,
+    tables: &'a Tables,
+    record: &StudyRecord,
+    choice: Choice,
+) -> Result<Vec<Source<'a>>, ExportError> {
+    let ranking = tables.ranking(spec.objective.direction);
+    let source = |trial: TrialNumber, epochs: u32| -> Result<Source<'a>, ExportError> {
+        let params = tables.configurations.get(&trial).ok_or(ExportError::NoTrial { wanted: Some(trial) })?;
+        let epochs = Epoch(epochs);
+        let checkpoint = tables.checkpoint_of(trial, epochs).ok_or(ExportError::NoCheckpoint { trial })?;
+        of(record, trial)?;
+        Ok(Source { trial, epochs, params, checkpoint })
+    };
+    let row = match choice {
+        Choice::Best => ranking.first().copied().ok_or(ExportError::NoTrial { wanted: None })?,
+        Choice::Trial(number) => {
+            let row = tables.trials.get(&number).filter(|row| row.value.is_some());
+            row.ok_or(ExportError::NoTrial { wanted: Some(number) })?
+        }
+        Choice::Mean => {
+            let tested = record.test.as_ref().filter(|test| test.mean.is_some());
+            let tested: Option<Vec<TrialNumber>> =
+                tested.map(|test| test.results.iter().map(|result| result.trial).collect());
+            let leading = ranking.into_iter();
+            let found: Vec<Source<'_>> = match tested {
+                // All of those whose mean was tested.
+                Some(tested) => {
+                    let tested = leading.filter(|row| tested.contains(&row.trial));
+                    tested.map(|row| source(row.trial, row.epochs)).collect::<Result<_, _>>()?
+                }
+                None => leading.filter_map(|row| source(row.trial, row.epochs).ok()).take(FINALISTS).collect(),
+            };
+            return if found.len() > 1 { Ok(found) } else { Err(ExportError::NoMean { found: found.len() }) };
+        }
+    };
+    Ok(vec![source(row.trial, row.epochs)?])
+}
+
+/// The validation scores of a trial on record.
+fn of(record: &StudyRecord, trial: TrialNumber) -> Result<&Predictions, ExportError> {
+    let finalist = record.finalists.iter().find(|finalist| finalist.trial == trial);
+    finalist.map(|finalist| &finalist.validation).ok_or(ExportError::NoPredictions { trial })
+}
+
+fn digest(path: &Path) -> Result<Digest, ExportError> {
+    Digest::of_file(path).map_err(|source| ExportError::Io { path: path.to_owned(), source })
+}
+
+/// What the exported `files` of a trial say of the validation images, and by how much a score differs at most from the one on
+/// record; `None` with several folds, each of which judged images of its own.
+fn checked(
+    trial: TrialNumber,
+    exported: &ExportedTrial,
+    files: &[PathBuf],
+    images: &DataSet,
+    predictions: &Predictions,
+) -> Result<(Vec<Scored>, Option<f64>), ExportError> {
+    let settings = &exported.settings;
+    let scorer = Scorer::load(
+        files,
+        &settings.network,
+        &settings.head,
+        predictions.classes.len(),
+        (images.size(), images.channels()),
+        files.len(),
+        Device::Cpu,
+    )?;
+    let (scored, difference) = compare(&scorer, images, predictions)?;
+    // Features cached in half precision were rounded when the trial was judged.
+    let tolerance = if settings.network.cache == CachePrecision::F16 { 0.05 } else { 2e-3 };
+    let difference = (files.len() == 1).then_some(difference);
+    match difference.filter(|difference| *difference > tolerance) {
+        Some(difference) => Err(ExportError::Differs { trial, difference }),
+        None => Ok((scored, difference)),
+    }
+}
+
 fn check_images(on_record: &ImagesOnRecord, now: Digest) -> Result<(), ExportError> {
     if on_record.digest == now {
         Ok(())
@@ -223,12 +323,13 @@ fn check_images(on_record: &ImagesOnRecord, now: Digest) -> Result<(), ExportErr
 }
 
 /// What an ONNX file says of itself.
-fn about(record: &StudyRecord, trial: TrialNumber, predictions: &Predictions) -> BTreeMap<String, String> {
+fn about(card: &Card) -> BTreeMap<String, String> {
+    let trials: Vec<String> = card.members.iter().map(|member| member.trial.to_string()).collect();
     let facts = [
-        ("study", record.spec.name.clone()),
-        ("trial", trial.to_string()),
-        ("classes", serde_json::json!(predictions.classes).to_string()),
-        ("positive", predictions.classes[predictions.positive as usize].clone()),
+        ("study", card.study.clone()),
+        ("trial", trials.join(", ")),
+        ("classes", serde_json::json!(card.classes).to_string()),
+        ("positive", card.classes[card.positive as usize].clone()),
     ];
     facts.map(|(key, value)| (key.to_owned(), value)).into()
 }
@@ -237,18 +338,15 @@ fn network_of(exported: &ExportedTrial) -> Network {
     let network = &exported.settings.network;
     Network {
         backbone: network.backbone,
+        scaling: network.scaling,
         width: network.width,
         pool_padding: network.pool_padding,
         tap: network.tap.clone(),
     }
 }
 
-/// The largest difference between a score on record and the same one by the exported model, and every image's distance.
-fn compare(
-    scorer: &Scorer,
-    images: &crate::data::DataSet,
-    predictions: &Predictions,
-) -> Result<(f64, Vec<f64>), ExportError> {
+/// What the exported model says of every image with a score on record, and the largest difference between the two.
+fn compare(scorer: &Scorer, images: &DataSet, predictions: &Predictions) -> Result<(Vec<Scored>, f64), ExportError> {
     let by_path: HashMap<&str, usize> =
         images.records().iter().enumerate().map(|(i, image)| (image.path.as_str(), i)).collect();
     let mut pixels = Vec::with_capacity(predictions.rows.len());
@@ -263,10 +361,10 @@ fn compare(
         each.fold(0.0, f64::max)
     };
     let largest = predictions.rows.iter().zip(&scored).map(difference).fold(0.0, f64::max);
-    Ok((largest, scored.iter().map(|s| s.distance).collect()))
+    Ok((scored, largest))
 }
 
-fn write_list(path: &Path, images: &crate::data::DataSet) -> Result<(), ExportError> {
+fn write_list(path: &Path, images: &DataSet) -> Result<(), ExportError> {
     let failed = |e: csv::Error| ExportError::Format { path: path.to_owned(), source: e.into() };
     let mut list = csv::Writer::from_path(path).map_err(failed)?;
     list.write_record(["digest", "set"]).map_err(failed)?;
@@ -299,8 +397,8 @@ fn figures(metrics: Vec<report::NamedFigure>) -> BTreeMap<String, Figure> {
     metrics.into_iter().map(figure).collect()
 }
 
-fn tested(record: &StudyRecord, trial: TrialNumber) -> Option<BTreeMap<String, Figure>> {
+fn tested(record: &StudyRecord, model: report::Model) -> Option<BTreeMap<String, Figure>> {
     let (tested, _) = report::tested(record)?;
-    let own = tested.into_iter().find(|tested| tested.model == report::Model::Trial(trial))?;
+    let own = tested.into_iter().find(|tested| tested.model == model)?;
     Some(figures(own.figures.into()))
 }

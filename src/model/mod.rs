@@ -5,15 +5,15 @@ mod explain;
 mod export;
 mod inputs;
 
-pub use card::{Card, CardError, Figure, Head, Network, Preprocessing};
+pub use card::{Card, CardError, Figure, Head, Member, Network, Preprocessing};
 pub use explain::{Explainer, Explanation};
-pub use export::{ExportError, ExportOptions, Exported, export};
+pub use export::{Choice, ExportError, ExportOptions, Exported, export};
 pub use inputs::{Inputs, Unlike, Unlikeness};
 
 use crate::data::decode::{Appearance, channels, decode_and_look};
 use crate::digest::Digest;
 use crate::metrics::{Prediction, Predictions};
-use crate::runner::image::{ImageError, Scorer};
+use crate::runner::image::{ImageError, Scorer, mean_score};
 use crate::spec::Device;
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -27,9 +27,9 @@ pub const IMAGES: &str = "images.csv";
 /// The model as ONNX.
 pub const ONNX: &str = "model.onnx";
 
-/// The file of a trial's `fold`-th of `folds` models.
-fn file_name(fold: usize, folds: usize) -> String {
-    if folds == 1 { "model.safetensors".to_owned() } else { format!("model-{}.safetensors", fold + 1) }
+/// The file of the `number`-th of `total` models, counted from 0.
+fn file_name(number: usize, total: usize) -> String {
+    if total == 1 { "model.safetensors".to_owned() } else { format!("model-{}.safetensors", number + 1) }
 }
 
 /// Why an exported model cannot be used.
@@ -47,6 +47,9 @@ pub enum ModelError {
     /// The list of images is damaged.
     #[error("read `{}`", path.display())]
     Images { path: PathBuf, source: csv::Error },
+    /// Heat maps of several networks have no places in common.
+    #[error("draw heat maps: the model is a mean of different networks\nhint: export a single trial of them")]
+    Mixed,
     /// The network cannot be built or fails.
     #[error(transparent)]
     Image(Box<ImageError>),
@@ -62,7 +65,8 @@ impl From<ImageError> for ModelError {
 pub struct Model {
     /// Its card.
     pub card: Card,
-    scorer: Scorer,
+    /// For each trial.
+    scorers: Vec<Scorer>,
     /// By digest, the set to which an image of the study belonged.
     known: HashMap<Digest, String>,
 }
@@ -104,22 +108,29 @@ impl Model {
     /// If a file is missing, damaged, or not the one that the card was written with.
     pub fn load(folder: &Path, device: Device) -> Result<Self, ModelError> {
         let card = Card::read(&folder.join(CARD))?;
-        let files: Vec<PathBuf> =
-            (0..card.models.len()).map(|fold| folder.join(file_name(fold, card.models.len()))).collect();
-        for (path, digest) in files.iter().zip(&card.models) {
-            let found = Digest::of_file(path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
-            if found != *digest {
-                return Err(ModelError::Changed { path: path.clone() });
+        let (total, mut number) = (card.files(), 0);
+        let mut scorers = Vec::new();
+        for member in &card.members {
+            let mut files = Vec::new();
+            for digest in &member.models {
+                let path = folder.join(file_name(number, total));
+                let found = Digest::of_file(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+                if found != *digest {
+                    return Err(ModelError::Changed { path });
+                }
+                files.push(path);
+                number += 1;
             }
+            scorers.push(Scorer::load(
+                &files,
+                &member.network_spec(),
+                &member.head_spec(),
+                card.classes.len(),
+                (card.preprocessing.size, channels(card.preprocessing.colour)),
+                total,
+                device,
+            )?);
         }
-        let scorer = Scorer::load(
-            &files,
-            &card.network_spec(),
-            &card.head_spec(),
-            card.classes.len(),
-            (card.preprocessing.size, channels(card.preprocessing.colour)),
-            device,
-        )?;
         let list = folder.join(IMAGES);
         let mut known = HashMap::new();
         let failed = |source| ModelError::Images { path: list.clone(), source };
@@ -127,7 +138,7 @@ impl Model {
             let (digest, set) = row.map_err(failed)?;
             known.insert(digest, set);
         }
-        Ok(Self { card, scorer, known })
+        Ok(Self { card, scorers, known })
     }
 
     /// Scores image files, decoded by several threads. In the order of `files`; what cannot be read or decoded has its
@@ -155,7 +166,7 @@ impl Model {
 
     fn opinions(&self, images: &[Result<Decoded, String>]) -> Result<Vec<Result<Opinion, String>>, ModelError> {
         let pixels: Vec<&[u8]> = images.iter().flatten().map(|image| image.pixels.as_slice()).collect();
-        let mut scored = self.scorer.score(&pixels)?.into_iter();
+        let mut scored = mean_score(&self.scorers, &pixels)?.into_iter();
         let opinion = |image: &Result<Decoded, String>| {
             let image = image.as_ref().map_err(String::clone)?;
             let scored = scored.next().ok_or_else(|| "it has no score".to_owned())?;

@@ -30,7 +30,7 @@ mod recorded;
 #[cfg(test)]
 mod reference;
 pub mod schedule;
-mod tensor;
+pub(crate) mod tensor;
 pub mod weights;
 
 pub use backbone::{Backbone, BackboneError, Lattice, Mode, StageInfo, Suffix, SuffixOptions, backward};

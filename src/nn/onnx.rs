@@ -8,10 +8,11 @@ mod proto;
 use super::graph::{Node, Operation};
 use super::head::NORM_EPSILON;
 use super::kernel::Window;
+use crate::digest::Digest;
 use candle_core::{DType, Result, Tensor};
 use prost::Message;
 use proto::{Attribute, Element, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfo};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The version of the operators.
 const OPSET: i64 = 17;
@@ -26,30 +27,43 @@ pub struct Description<'a> {
     pub metadata: &'a BTreeMap<String, String>,
     /// The program that writes it, and its version.
     pub producer: (&'a str, &'a str),
-    /// From the scaled image to the pooled features: [`super::graphs::graph`].
-    pub nodes: &'a [Node],
-    /// The tensors of each of the models whose mean score counts: of the network, and under `top.` of the head.
-    pub models: &'a [BTreeMap<String, Tensor>],
+    /// The networks with the models whose mean score counts.
+    pub members: &'a [Member<'a>],
     /// Side of the square image, and its channels: 1 for grey, or 3.
     pub image: (usize, usize),
-    /// Pixel values are divided by this; then a mean is subtracted, then divided by a deviation, by channel.
-    pub scaling: (f32, [f32; 3], [f32; 3]),
     /// Number of classes.
     pub classes: usize,
 }
 
+/// A network, and models of it.
+pub struct Member<'a> {
+    /// From the scaled image to the pooled features: [`super::graphs::graph`].
+    pub nodes: Vec<Node>,
+    /// The tensors of each model: of the network, and under `top.` of the head.
+    pub models: &'a [BTreeMap<String, Tensor>],
+    /// Pixel values are divided by this; then a mean is subtracted, then divided by a deviation, by channel.
+    pub scaling: (f32, [f32; 3], [f32; 3]),
+}
+
+/// The most bytes of a message in protocol buffers.
+const LARGEST: usize = i32::MAX as usize;
+
 /// The bytes of a file with one input, `pixels`: u8 `[N, channels, side, side]`, and one output, `scores`: f32 `[N, classes]`,
-/// the softmax of each model's logits, averaged over the models.
+/// the softmax of each model's logits, averaged over the models. What several models have in common, such as a frozen
+/// network, is in it once and computed once.
 ///
 /// # Errors
-/// If a tensor is missing or cannot be read.
+/// If a tensor is missing or cannot be read, or the file would be larger than 2 GiB, which the format does not allow.
 pub fn bytes(description: &Description<'_>) -> Result<Vec<u8>> {
     let mut writer = Writer::default();
-    let x = writer.scaled(description);
+    let total: usize = description.members.iter().map(|member| member.models.len()).sum();
     let mut scores = Vec::new();
-    for (i, tensors) in description.models.iter().enumerate() {
-        let prefix = if description.models.len() == 1 { String::new() } else { format!("model{}/", i + 1) };
-        scores.push(writer.model(&prefix, description.nodes, tensors, &x)?);
+    for member in description.members {
+        for tensors in member.models {
+            let prefix = if total == 1 { String::new() } else { format!("model{}/", scores.len() + 1) };
+            let x = writer.scaled(&prefix, description.image.1, &member.scaling);
+            scores.push(writer.model(&prefix, &member.nodes, tensors, &x)?);
+        }
     }
     match scores.as_slice() {
         [only] => writer.named("scores", "Identity", std::slice::from_ref(only), Vec::new()),
@@ -65,7 +79,15 @@ pub fn bytes(description: &Description<'_>) -> Result<Vec<u8>> {
         output: vec![ValueInfo::new("scores", Element::Float, &[None, Some(description.classes)])],
     };
     let (producer, version) = description.producer;
-    Ok(ModelProto::new((IR_VERSION, OPSET), (producer, version), graph, description.metadata).encode_to_vec())
+    let model = ModelProto::new((IR_VERSION, OPSET), (producer, version), graph, description.metadata);
+    let size = model.encoded_len();
+    if size > LARGEST {
+        candle_core::bail!(
+            "an ONNX file of {} would be larger than the format allows: 2 GiB",
+            crate::wording::bytes(size as u64)
+        );
+    }
+    Ok(model.encode_to_vec())
 }
 
 /// Nodes and constants, in the order in which they are computed.
@@ -73,6 +95,8 @@ pub fn bytes(description: &Description<'_>) -> Result<Vec<u8>> {
 struct Writer {
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
+    /// The output of every node by what it computes, and the name of every constant by its content.
+    computed: HashMap<Digest, String>,
 }
 
 impl Writer {
@@ -86,17 +110,32 @@ impl Writer {
         });
     }
 
-    /// Adds a node; returns the name of its output.
+    /// Adds a node, unless there is one that computes the same; returns the name of its output.
     fn add(&mut self, operator: &str, inputs: &[&str], attributes: Vec<Attribute>) -> String {
+        let attributes_of: Vec<u8> = attributes.iter().flat_map(Attribute::encode_length_delimited_to_vec).collect();
+        let taken = inputs.join(",");
+        let same = Digest::of_parts([(operator, taken.as_bytes()), ("", &attributes_of)]);
+        if let Some(output) = self.computed.get(&same) {
+            return output.clone();
+        }
         let output = format!("value{}", self.nodes.len());
         let inputs: Vec<String> = inputs.iter().map(|&name| name.to_owned()).collect();
         self.named(&output, operator, &inputs, attributes);
+        self.computed.insert(same, output.clone());
         output
     }
 
-    /// Adds a constant; returns its name.
-    fn constant(&mut self, name: String, dims: &[usize], values: &[f32]) -> String {
-        self.initializers.push(TensorProto::floats(name.clone(), dims, values));
+    /// Adds a constant, unless there is an equal one of this name, maybe of another model; returns its name in the file.
+    fn constant(&mut self, prefix: &str, name: &str, dims: &[usize], values: &[f32]) -> String {
+        let tensor = TensorProto::floats(format!("{prefix}{name}"), dims, values);
+        let shape: Vec<u8> = tensor.dims.iter().flat_map(|dim| dim.to_le_bytes()).collect();
+        let same = Digest::of_parts([(name, shape.as_slice()), ("", &tensor.raw_data)]);
+        if let Some(known) = self.computed.get(&same) {
+            return known.clone();
+        }
+        let name = tensor.name.clone();
+        self.initializers.push(tensor);
+        self.computed.insert(same, name.clone());
         name
     }
 
@@ -115,20 +154,20 @@ impl Writer {
     ) -> Result<String> {
         let Some(tensor) = tensors.get(name) else { candle_core::bail!("the model has no tensor `{name}`") };
         let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        Ok(self.constant(format!("{prefix}{name}"), &dims(tensor.dims()), &values))
+        Ok(self.constant(prefix, name, &dims(tensor.dims()), &values))
     }
 
-    /// The scaled image, `[N, 3, side, side]`.
-    fn scaled(&mut self, description: &Description<'_>) -> String {
-        let (divisor, mean, deviation) = description.scaling;
+    /// The scaled image, `[N, 3, side, side]`, of one with so many channels.
+    fn scaled(&mut self, prefix: &str, channels: usize, scaling: &(f32, [f32; 3], [f32; 3])) -> String {
+        let (divisor, mean, deviation) = scaling;
         let float = vec![Attribute::int("to", Element::Float as i64)];
         let mut x = self.add("Cast", &["pixels"], float);
-        if description.image.1 == 1 {
+        if channels == 1 {
             x = self.add("Concat", &[&x, &x, &x], vec![Attribute::int("axis", 1)]);
         }
-        let divisor = self.constant("scaling.divisor".to_owned(), &[], &[divisor]);
-        let mean = self.constant("scaling.mean".to_owned(), &[1, 3, 1, 1], &mean);
-        let deviation = self.constant("scaling.deviation".to_owned(), &[1, 3, 1, 1], &deviation);
+        let divisor = self.constant(prefix, "scaling.divisor", &[], &[*divisor]);
+        let mean = self.constant(prefix, "scaling.mean", &[1, 3, 1, 1], mean);
+        let deviation = self.constant(prefix, "scaling.deviation", &[1, 3, 1, 1], deviation);
         let x = self.add("Div", &[&x, &divisor], Vec::new());
         let x = self.add("Sub", &[&x, &mean], Vec::new());
         self.add("Div", &[&x, &deviation], Vec::new())
@@ -207,10 +246,9 @@ impl Writer {
             }
             Operation::Relu => self.add("Relu", &[x], Vec::new()),
             Operation::Gelu => {
-                let id = self.nodes.len();
-                let root = self.constant(format!("root{id}"), &[], &[std::f32::consts::SQRT_2]);
-                let one = self.constant(format!("one{id}"), &[], &[1.0]);
-                let half = self.constant(format!("half{id}"), &[], &[0.5]);
+                let root = self.constant("", "gelu.root", &[], &[std::f32::consts::SQRT_2]);
+                let one = self.constant("", "gelu.one", &[], &[1.0]);
+                let half = self.constant("", "gelu.half", &[], &[0.5]);
                 let z = self.add("Div", &[x, &root], Vec::new());
                 let z = self.add("Erf", &[&z], Vec::new());
                 let z = self.add("Add", &[&z, &one], Vec::new());
@@ -263,19 +301,18 @@ mod tests {
         }
         tensors.insert("top.out.weight".to_owned(), zeros(&[2, channels]));
         tensors.insert("top.out.bias".to_owned(), Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap());
-        let models = [tensors.clone(), tensors];
+        // The first unit differs between the models, the last layer is the same.
+        let mut other = tensors.clone();
+        other.insert("top.out.bias".to_owned(), Tensor::new(&[2f32, 1.0], &Device::Cpu).unwrap());
         let metadata = [("trial".to_owned(), "7".to_owned())].into();
-        let description = |models| Description {
-            name: "test",
-            metadata: &metadata,
-            producer: ("hpsearch", "0"),
-            nodes: &nodes,
-            models,
-            image: (75, 1),
-            scaling: (127.5, [1.0; 3], [1.0; 3]),
-            classes: 2,
+        let member = |models, divisor| Member { nodes: nodes.clone(), models, scaling: (divisor, [1.0; 3], [1.0; 3]) };
+        let written = |members: &[Member<'_>]| {
+            let (producer, image) = (("hpsearch", "0"), (75, 1));
+            bytes(&Description { name: "test", metadata: &metadata, producer, members, image, classes: 2 })
         };
-        let model = ModelProto::decode(bytes(&description(&models)).unwrap().as_slice()).unwrap();
+        let decoded = |members: &[Member<'_>]| ModelProto::decode(written(members).unwrap().as_slice()).unwrap();
+        let models = [tensors, other];
+        let model = decoded(&[member(&models, 127.5)]);
         let graph = model.graph.unwrap();
         let mut known: BTreeSet<String> = graph.initializer.iter().map(|tensor| tensor.name.clone()).collect();
         assert_eq!(known.len(), graph.initializer.len());
@@ -286,13 +323,24 @@ mod tests {
         }
         assert!(known.contains("scores") && known.contains("pixels"));
         let bias = graph.initializer.iter().find(|tensor| tensor.name == "model2/top.out.bias").unwrap();
-        assert_eq!((bias.dims.as_slice(), bias.raw_data.as_slice()), (&[2][..], &[0, 0, 128, 63, 0, 0, 0, 64][..]));
+        assert_eq!((bias.dims.as_slice(), bias.raw_data.as_slice()), (&[2][..], &[0, 0, 0, 64, 0, 0, 128, 63][..]));
         assert_eq!((model.metadata_props[0].key.as_str(), model.metadata_props[0].value.as_str()), ("trial", "7"));
         let averaged = graph.node.last().unwrap();
         assert_eq!((averaged.op_type.as_str(), averaged.input.len()), ("Mean", 2));
 
+        // What models have in common is computed once, and what they do not have is not.
+        let count = |members: &[Member<'_>], operator: &str| {
+            let nodes = decoded(members).graph.unwrap().node;
+            nodes.iter().filter(|node| node.op_type == operator).count()
+        };
+        let one = &models[..1];
+        let convolutions = count(&[member(one, 127.5)], "Conv");
+        let of = |divisor, operator| count(&[member(one, 127.5), member(&models[1..], divisor)], operator);
+        assert_eq!((of(127.5, "Conv"), of(127.5, "Gemm")), (convolutions, 2));
+        assert_eq!(of(255.0, "Conv"), 2 * convolutions, "of another scale, everything differs");
+
         let missing = [BTreeMap::new()];
-        let error = bytes(&description(&missing)).unwrap_err().to_string();
+        let error = written(&[member(&missing, 127.5)]).unwrap_err().to_string();
         assert!(error.contains("no tensor `Conv2d_1a_3x3.conv.weight`"), "{error}");
     }
 }

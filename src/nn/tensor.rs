@@ -14,7 +14,7 @@ pub(super) fn values(t: &Tensor) -> Result<Vec<f32>> {
 }
 
 /// Values as the bytes of a file: f32, little-endian.
-pub(super) fn little_endian(values: &[f32]) -> Vec<u8> {
+pub(crate) fn little_endian(values: &[f32]) -> Vec<u8> {
     // Written so that it becomes one copy: flattening an iterator of arrays may go byte by byte.
     let mut bytes = vec![0; size_of_val(values)];
     for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {

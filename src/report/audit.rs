@@ -2,6 +2,7 @@
 
 use super::picture::Picture;
 use crate::digest::Digest;
+use crate::ids::TrialNumber;
 use serde::{Deserialize, Serialize};
 
 /// An audit of the images of a study.
@@ -62,11 +63,46 @@ impl Duplicate {
 /// Labels that the images contradict, by confident learning (Northcutt et al. 2021).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Labels {
-    /// The estimated number of wrong labels among the development images; `None`: the classes are told apart too badly to
-    /// doubt a label.
+    /// The estimated number of wrong labels among those judged; `None`: the classes are told apart too badly to doubt a label.
     pub wrong: Option<u64>,
+    /// How many labels were judged; `None`: in audits of earlier versions, those of all development images.
+    #[serde(default)]
+    pub judged: Option<usize>,
+    /// How the study's trials judged, if they did; the features judged the labels of other images.
+    #[serde(default)]
+    pub trials: Option<TrialsJudged>,
     /// The images most likely among them, most suspect first.
     pub suspects: Vec<Suspect>,
+}
+
+impl Labels {
+    /// How many labels were judged, of so many images outside the test set; all of these if none was.
+    pub fn judged_of(&self, developed: usize) -> usize {
+        self.judged.filter(|&judged| judged > 0).unwrap_or(developed)
+    }
+}
+
+/// Labels judged by the mean score of trials on images that they were not trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrialsJudged {
+    /// The trials.
+    pub trials: Vec<TrialNumber>,
+    /// The number of images.
+    pub images: usize,
+    /// The area under the ROC curve of their mean score (of more than two classes, the mean).
+    pub roc_auc: f64,
+}
+
+/// What judged a label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Judge {
+    /// A logistic regression on the frozen network's features, by cross-validation.
+    #[default]
+    Features,
+    /// The mean score of the study's leading trials.
+    Trials,
 }
 
 /// An image whose label is doubtful.
@@ -78,6 +114,9 @@ pub struct Suspect {
     pub label: String,
     /// What other images say it is.
     pub instead: String,
+    /// What says so.
+    #[serde(default)]
+    pub by: Judge,
     /// The score of its label, by a classifier that has not seen it.
     pub score: f64,
     /// The score of the other class.

@@ -2,7 +2,7 @@
 
 use super::draw::DrawError;
 use super::exhibit::{Exhibit, Section};
-use super::figures::{Entry, Evidence};
+use super::figures::{Entry, Evidence, Model};
 use super::model::{StudyRecord, TrialRecord};
 use super::table::{Cell, Table};
 use super::text::{printable, short};
@@ -80,7 +80,7 @@ pub fn document(
 
 fn header(record: &StudyRecord, name: &str) -> Markup {
     let ranked = record.ranking();
-    let best = ranked.first().and_then(|trial| Some((*trial, trial.result?)));
+    let best = ranked.first().and_then(|trial| Some((*trial, trial.value?)));
     html! {
         header {
             p.kicker { "Hyperparameter search" }
@@ -138,7 +138,7 @@ fn answer(record: &StudyRecord, best: &TrialRecord, value: f64, ranked: usize) -
             span { (printable(name)) " " b { (printable(&shown(value))) } }
         }
     };
-    let interval = match validation.of(best.number) {
+    let interval = match validation.of(Model::Trial(best.number)) {
         Some(e) if e.metrics.get(objective).is_some() => {
             interval_words(record, e).unwrap_or_else(|| "No interval: see the finalists.".into())
         }
@@ -146,7 +146,7 @@ fn answer(record: &StudyRecord, best: &TrialRecord, value: f64, ranked: usize) -
     };
     let flattering = if ranked > 1 { "Flattering: chosen by these images." } else { "" };
     let note = format!("{interval} {flattering}");
-    let tested = test.as_ref().and_then(|t| t.of(best.number));
+    let tested = test.as_ref().and_then(|t| t.of(Model::Trial(best.number)));
     let of_test = match (&test, tested.and_then(|e| Some((e, e.metrics.get(objective)?)))) {
         (_, Some((e, value))) => {
             let note = interval_words(record, e).unwrap_or_default();

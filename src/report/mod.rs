@@ -20,7 +20,6 @@ pub use figures::{Model, course_of, pictured};
 pub use model::StudyRecord;
 
 use crate::fsx;
-use crate::ids::TrialNumber;
 use crate::stats::Interval;
 use rayon::prelude::*;
 use std::io;
@@ -115,10 +114,10 @@ pub struct Tested {
 /// A metric: name, value, 95 % interval.
 pub type NamedFigure = (&'static str, Option<f64>, Option<Interval>);
 
-/// A finalist's metrics on the validation images, with their intervals; empty for another trial.
-pub fn validated(record: &StudyRecord, trial: TrialNumber) -> Vec<NamedFigure> {
+/// The metrics of a finalist, or of the mean of all, on the validation images, with their intervals; empty for another trial.
+pub fn validated(record: &StudyRecord, model: Model) -> Vec<NamedFigure> {
     let evidence = figures::Evidence::validation(record);
-    evidence.of(trial).map_or_else(Vec::new, |entry| entry.figures().into())
+    evidence.of(model).map_or_else(Vec::new, |entry| entry.figures().into())
 }
 
 /// The metrics on the test images as the report shows them, and how their intervals were computed; `None` before the

@@ -121,7 +121,7 @@ fn an_exported_model_scores_files_as_its_trial_did() {
     let exported = Exported::new();
     let card: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(exported.folder.join("card.json")).unwrap()).unwrap();
-    assert_eq!((card["trial"].as_i64(), card["intended_use"].is_null()), (Some(1), true));
+    assert_eq!((card["members"][0]["trial"].as_i64(), card["intended_use"].is_null()), (Some(1), true));
     assert!(card["validation"]["recall"]["interval"][0].is_number() && card["test"].is_null(), "{card}");
     let page = std::fs::read_to_string(exported.folder.join("card.md")).unwrap();
     assert!(page.contains("_to be filled in_") && page.contains("| roc_auc |"), "{page}");
@@ -291,6 +291,91 @@ fn a_study_predicts_with_its_best_trial() {
     let refused = exported.bench.command(&["predict", "nothing", &exported.images()]).output().unwrap();
     assert_eq!(refused.status.code(), Some(6));
     assert!(text(&refused.stderr).contains("or a study"), "{}", text(&refused.stderr));
+}
+
+/// The last column of a file of predictions, by image.
+fn recorded(file: &Path) -> HashMap<String, f32> {
+    let rows = csv::Reader::from_path(file).unwrap().into_records().map(|row| row.unwrap());
+    rows.map(|row| (row[0].to_owned(), row[row.len() - 1].parse().unwrap())).collect()
+}
+
+#[test]
+fn the_mean_of_the_finalists_is_exported_and_predicts() {
+    let exported = Exported::new();
+    let bench = &exported.bench;
+    let folder = bench.study().with_file_name("mean");
+    let out = folder.display().to_string();
+    let export = || bench.command(&["export", "s", "--trial", "mean", "--onnx", "--out", &out]).output().unwrap();
+    let done = export();
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert!(text(&done.stdout).contains("; their scores of "), "{}", text(&done.stdout));
+    let card = || -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(folder.join("card.json")).unwrap()).unwrap()
+    };
+    let of_members =
+        |key: &str| card()["members"].as_array().unwrap().iter().map(|m| m[key].clone()).collect::<Vec<_>>();
+    let mut trials: Vec<i64> = of_members("trial").iter().map(|trial| trial.as_i64().unwrap()).collect();
+    trials.sort_unstable();
+    assert_eq!(trials, [0, 1]);
+    assert!(of_members("largest_difference").iter().all(|d| d.as_f64().unwrap() < 1e-4), "{}", card());
+    assert!(folder.join("model-2.safetensors").exists() && folder.join("model.onnx").exists());
+
+    // Its scores are the means of those on record.
+    let scores = |arguments: &[&str]| {
+        let done =
+            bench.command(&[&["predict"], arguments, &[&exported.images(), "--csv", "-"]].concat()).output().unwrap();
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        done.stdout
+    };
+    let from_folder = scores(&[&out]);
+    let predicted: HashMap<String, f32> = csv::Reader::from_reader(from_folder.as_slice())
+        .deserialize::<HashMap<String, String>>()
+        .map(|row| row.unwrap())
+        .map(|row| (row["image"].split("images/").nth(1).unwrap().to_owned(), row["score.spot"].parse().unwrap()))
+        .collect();
+    let by_trial = [0, 1].map(|trial| recorded(&bench.dir().join(format!("predictions/{trial:05}-0002.csv"))));
+    assert!(by_trial[0].len() >= 10);
+    let mut apart = 0.0f32;
+    for (image, first) in &by_trial[0] {
+        let second = by_trial[1][image];
+        assert!((predicted[image] - (first + second) / 2.0).abs() < 2e-3, "{image}: {}", predicted[image]);
+        apart = apart.max((first - second).abs());
+    }
+    assert!(apart > 0.02, "the trials differ");
+    assert_eq!(from_folder, scores(&["s", "--trial", "mean"]));
+    let best = scores(&["s"]);
+    assert!(from_folder != best && best == scores(&["s", "--trial", "best"]));
+    let refused = bench.command(&["predict", &out, "--trial", "mean", &exported.images()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("no study"), "{}", text(&refused.stderr));
+    let maps = bench.study().with_file_name("mean-maps").display().to_string();
+    let image = format!("{}/spot/3.png", exported.images());
+    let explained = bench.command(&["predict", &out, &image, "--explain", &maps]).output().unwrap();
+    assert!(explained.status.success() && Path::new(&maps).join("3.png").exists(), "{}", text(&explained.stderr));
+
+    // After the test images were opened, the card has what was found there.
+    assert!(card()["test"].is_null());
+    let tested = bench.command(&["test", "s", "--json"]).output().unwrap();
+    let line = text(&tested.stdout).lines().last().unwrap().to_owned();
+    let mean: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert!(export().status.success());
+    assert_eq!(card()["test"], mean["metrics"]);
+    assert_eq!(card()["threshold"], mean["threshold"]);
+
+    // One that was tested and is gone is not left out in silence; of a single trial there is no mean.
+    let checkpoints = || std::fs::read_dir(bench.dir().join("checkpoints")).unwrap().map(|entry| entry.unwrap().path());
+    let of = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("00000");
+    checkpoints().filter(of).for_each(|path| std::fs::remove_file(path).unwrap());
+    let gone = export();
+    assert_eq!(gone.status.code(), Some(6), "{}", text(&gone.stderr));
+    assert!(text(&gone.stderr).contains("trial 0"), "{}", text(&gone.stderr));
+    let single = Bench::new(&format!("{STUDY}[budget]\nn_trials = 1\n"));
+    paint(single.study().parent().unwrap());
+    let run = single.command(&["run", "--device", "auto"]).arg(single.study()).output().unwrap();
+    assert!(run.status.success() && text(&run.stdout).contains("device auto: "), "{}", text(&run.stdout));
+    let refused = single.command(&["export", "s", "--trial", "mean", "--out", &out]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(6));
+    assert!(text(&refused.stderr).contains("a mean takes two"), "{}", text(&refused.stderr));
 }
 
 #[test]

@@ -38,7 +38,8 @@ impl Dense {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+        // With the weight as the left factor its gradient is laid out as it is: transposing one takes longer than all else.
+        self.weight.matmul(&x.t()?)?.t()?.broadcast_add(&self.bias)
     }
 }
 

@@ -167,10 +167,10 @@ fn selection(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
     let (slug, title) = ("selection", "How lucky is the winner?");
     let question = "How much of the best value is skill, and how much is having tried many?";
     let ranked = record.ranking();
-    let Some((best, value)) = ranked.first().and_then(|t| Some((*t, t.result?))) else {
+    let Some((best, value)) = ranked.first().and_then(|t| Some((*t, t.value?))) else {
         return Exhibit::missing(slug, title, question, "No trial has a value yet.");
     };
-    let full: Vec<f64> = ranked.iter().filter(|t| t.state == TrialState::Complete).filter_map(|t| t.result).collect();
+    let full: Vec<f64> = ranked.iter().filter(|t| t.state == TrialState::Complete).filter_map(|t| t.value).collect();
     // Trials stopped early were candidates too: every measured trial counts.
     let tried = ranked.len();
     let Some((se, how)) = standard_error(record, validation) else {
@@ -186,8 +186,8 @@ fn selection(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
     let higher = record.spec.objective.direction == Direction::Maximize;
     let deflated = if higher { value - gain } else { value + gain };
     let metric = &record.spec.objective.metric;
-    let tested = test.and_then(|t| t.of(best.number)).and_then(|e| e.metrics.get(metric));
-    let values: Vec<f64> = ranked.iter().filter_map(|t| t.result).collect();
+    let tested = test.and_then(|t| t.of(Model::Trial(best.number))).and_then(|e| e.metrics.get(metric));
+    let values: Vec<f64> = ranked.iter().filter_map(|t| t.value).collect();
     let chart = luck(&values, value, gain, se, higher, tested, &metric.to_string());
     let mut table = Table::new(["figure", "value"]);
     let mut row = |name: &str, cell: Cell| table.push([name.into(), cell]);

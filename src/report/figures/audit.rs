@@ -1,11 +1,11 @@
 //! The section on what an audit of the images found.
 
-use crate::report::audit::{Audit, Place};
+use crate::report::audit::{Audit, Place, TrialsJudged};
 use crate::report::draw::whiskers;
 use crate::report::exhibit::{Exhibit, Section};
 use crate::report::table::{Cell, Table};
 use crate::stats::Interval;
-use crate::wording::counted;
+use crate::wording::{counted, listed};
 
 pub fn section(audit: &Audit) -> Section {
     let mut exhibits = vec![duplicates(audit), labels(audit), shortcuts(audit)];
@@ -77,9 +77,22 @@ fn labels(audit: &Audit) -> Exhibit {
     let (slug, title) = ("audit-labels", "Labels that the images contradict");
     let question = "Which labels should somebody look at again?";
     let labels = &audit.labels;
-    let how = "Confident learning (Northcutt et al. 2021) on cross-validated scores of a logistic regression on the frozen \
-               network's features. Whether a label is wrong only somebody who knows the images can say: rare but right \
-               images are among these, too.";
+    let features = "cross-validated scores of a logistic regression on the frozen network's features";
+    let scores = match &labels.trials {
+        None => features.to_owned(),
+        Some(TrialsJudged { trials, images, roc_auc }) => {
+            let whose = if trials.len() == 1 { "the scores of trial" } else { "the mean scores of trials" };
+            let trials = listed(trials);
+            let others =
+                if *images < audit.developed { format!("; for the others on {features}") } else { String::new() };
+            let images = counted(*images, "image");
+            format!("{whose} {trials} for {images} that they were not trained on (ROC-AUC {roc_auc:.3}){others}")
+        }
+    };
+    let how = format!(
+        "Confident learning (Northcutt et al. 2021) on {scores}. Whether a label is wrong only somebody who knows the images can \
+         say: rare but right images are among these, too."
+    );
     let Some(wrong) = labels.wrong else {
         let why =
             "Not judged: the frozen network's features tell the classes apart too badly (see below) to doubt a label.";
@@ -88,7 +101,7 @@ fn labels(audit: &Audit) -> Exhibit {
     if labels.suspects.is_empty() {
         return Exhibit::missing(slug, title, question, "No label is contradicted.").note(how);
     }
-    let mut table = Table::new(["image", "label", "its score", "other class", "score of that"]);
+    let mut table = Table::new(["image", "label", "its score", "other class", "score of that", "judged by"]);
     for s in &labels.suspects {
         table.push([
             s.image.as_str().into(),
@@ -96,13 +109,14 @@ fn labels(audit: &Audit) -> Exhibit {
             Cell::Number(s.score, 3),
             s.instead.as_str().into(),
             Cell::Number(s.score_instead, 3),
+            s.by.to_string().as_str().into(),
         ]);
     }
     Exhibit::new(slug, title, question, None, table)
         .note(format!(
             "About {} of {} labels are estimated to be wrong; {} named, most suspect first.",
             wrong,
-            audit.developed,
+            labels.judged_of(audit.developed),
             match labels.suspects.len() {
                 1 => "one is".to_owned(),
                 n => format!("{n} are"),

@@ -3,7 +3,7 @@
 //! Items of CLAIM, the Checklist for Artificial Intelligence in Medical Imaging, in its 2024 update (Tejani et al. 2024),
 //! and of TRIPOD+AI (Collins et al. 2024), in our words.
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Model};
 use crate::report::exhibit::{Exhibit, Section};
 use crate::report::model::{DataRecord, StudyRecord};
 use crate::report::table::{Cell, Table};
@@ -318,7 +318,7 @@ fn performance(
     test: Option<&Evidence>,
 ) -> Option<String> {
     let main = test.unwrap_or(validation);
-    let entry = main.of(winner?)?;
+    let entry = main.of(Model::Trial(winner?))?;
     let figure = |(name, value, interval): (&str, Option<f64>, Option<crate::stats::Interval>)| {
         let interval = interval.map_or_else(String::new, |i| format!(" ({:.3} to {:.3})", i.low, i.high));
         Some(format!("{name} {:.3}{interval}", value?))

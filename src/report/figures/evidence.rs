@@ -132,9 +132,9 @@ impl<'a> Evidence<'a> {
         Self { set, entries, clustered }
     }
 
-    /// The entry of a trial.
-    pub fn of(&self, trial: TrialNumber) -> Option<&Entry<'a>> {
-        self.entries.iter().find(|entry| entry.model == Model::Trial(trial))
+    /// The entry of a trial, or of the mean.
+    pub fn of(&self, model: Model) -> Option<&Entry<'a>> {
+        self.entries.iter().find(|entry| entry.model == model)
     }
 
     /// How the intervals were made, for captions.

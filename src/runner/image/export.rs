@@ -40,32 +40,33 @@ impl ExportedTrial {
         let tensors: HashMap<String, Tensor> = model.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
         Ok(candle_core::safetensors::save(&tensors, path)?)
     }
+}
 
-    /// The models of all folds as one ONNX file: from pixels, u8 `[N, channels, side, side]`, to scores `[N, classes]`.
-    /// `image`: side and channels. `about`: what the file says of itself.
-    ///
-    /// # Errors
-    /// If a tensor cannot be read.
-    pub fn onnx(
-        &self,
-        image: (usize, usize),
-        classes: usize,
-        about: &BTreeMap<String, String>,
-    ) -> Result<Vec<u8>, ImageError> {
-        let network = &self.settings.network;
+/// The models of several trials, with all their folds, as one ONNX file: from pixels, u8 `[N, channels, side, side]`, to scores
+/// `[N, classes]`, the mean over all. `image`: side and channels. `about`: what the file says of itself.
+///
+/// # Errors
+/// If a tensor cannot be read, or the file would be larger than the format allows.
+pub fn to_onnx(
+    trials: &[ExportedTrial],
+    image: (usize, usize),
+    classes: usize,
+    about: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, ImageError> {
+    let mut members = Vec::new();
+    for ExportedTrial { models, settings: TrialSettings { network, .. }, .. } in trials {
         let nodes = graphs::graph(network.backbone, network.width, network.pool_padding, &network.tap);
-        let description = onnx::Description {
-            name: "hpsearch",
-            metadata: about,
-            producer: ("hpsearch", env!("CARGO_PKG_VERSION")),
-            nodes: &nodes.unwrap_or_default(),
-            models: &self.models,
-            image,
-            scaling: network.scaling.constants(),
-            classes,
-        };
-        Ok(onnx::bytes(&description)?)
+        members.push(onnx::Member { nodes: nodes.unwrap_or_default(), models, scaling: network.scaling.constants() });
     }
+    let description = onnx::Description {
+        name: "hpsearch",
+        metadata: about,
+        producer: ("hpsearch", env!("CARGO_PKG_VERSION")),
+        members: &members,
+        image,
+        classes,
+    };
+    Ok(onnx::bytes(&description)?)
 }
 
 impl ImageRunner {

@@ -25,12 +25,12 @@ mod watch;
 
 pub use cost::{StudyCost, measured_pace, study_cost};
 pub use error::{ImageError, explain};
-pub use export::{ExportedTrial, sets};
+pub use export::{ExportedTrial, sets, to_onnx};
 pub use forecast::{Forecast, forecast, forecast_on};
 pub use plan::{Planner, Sample};
 pub use pooled::Pooled;
 pub use price::{Counts, EpochWork, ImagePrices, ImageWork, Parts};
-pub use scorer::{Explainer, Scored, Scorer};
+pub use scorer::{Explainer, Scored, Scorer, mean_of, mean_score};
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
 use crate::data::features::FeatureCache;

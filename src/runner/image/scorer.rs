@@ -2,13 +2,16 @@
 
 use super::ImageError;
 use crate::data::augment::{ViewDraw, render};
+use crate::digest::Digest;
 use crate::ids::TrialNumber;
 use crate::nn::attribution::{self, HeatMap, Weighing};
 use crate::nn::head::{self, DropoutKey, Head};
+use crate::nn::tensor::little_endian;
 use crate::nn::{Backbone, Lattice, Mode, Suffix, SuffixOptions, build};
 use crate::spec::{BatchNormMode, HeadSpec, NetworkSpec, WeightSource};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::softmax;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 /// Images that are scored at once.
@@ -27,11 +30,20 @@ pub(super) fn exported(name: &str) -> String {
 
 /// One network with its head, or those of a trial's folds, whose mean score counts.
 pub struct Scorer {
-    models: Vec<(Box<dyn Backbone>, Head)>,
+    models: Vec<Loaded>,
     network: NetworkSpec,
     size: usize,
     channels: usize,
     device: Device,
+}
+
+/// A network with its head.
+struct Loaded {
+    backbone: Box<dyn Backbone>,
+    head: Head,
+    /// What the stages up to the tap compute, by their weights: equal ones of several models are computed once. Empty: of no
+    /// interest, as there is one model.
+    stages: Vec<Digest>,
 }
 
 /// What a model says of an image.
@@ -45,7 +57,8 @@ pub struct Scored {
 }
 
 impl Scorer {
-    /// Loads models from files as `hpsearch export` writes them. `size` and `channels`: of the pixels to come.
+    /// Loads models from files as `hpsearch export` writes them. `size` and `channels`: of the pixels to come. `among`: of how many
+    /// models these are some.
     ///
     /// # Errors
     /// If a file cannot be read, or its tensors are not those of such a network and head.
@@ -55,6 +68,7 @@ impl Scorer {
         head: &HeadSpec,
         classes: usize,
         (size, channels): (usize, usize),
+        among: usize,
         device: crate::spec::Device,
     ) -> Result<Self, ImageError> {
         let device = &super::device(device)?;
@@ -78,7 +92,8 @@ impl Scorer {
                 };
                 var.set(stored)?;
             }
-            models.push((backbone, own));
+            let stages = if among > 1 { stages(network, &tensors)? } else { Vec::new() };
+            models.push(Loaded { backbone, head: own, stages });
         }
         Ok(Self { models, network: network.clone(), size, channels, device: device.clone() })
     }
@@ -91,11 +106,7 @@ impl Scorer {
     /// # Panics
     /// If an image has another number of bytes.
     pub fn score(&self, images: &[&[u8]]) -> Result<Vec<Scored>, ImageError> {
-        let mut all = Vec::with_capacity(images.len());
-        for batch in images.chunks(AT_ONCE) {
-            all.extend(self.batch(&self.rendered(batch)?)?);
-        }
-        Ok(all)
+        mean_score(std::slice::from_ref(self), images)
     }
 
     fn rendered(&self, images: &[&[u8]]) -> candle_core::Result<Tensor> {
@@ -107,11 +118,16 @@ impl Scorer {
         Tensor::from_vec(pixels, (images.len(), self.size, self.size, 3), &self.device)
     }
 
+    /// Which network it is, and where its head sits.
+    pub fn network(&self) -> &NetworkSpec {
+        &self.network
+    }
+
     /// The stage at which [`Scorer::explainer`] takes maps by default: the deepest at or below the tap whose map has at least
     /// 16 values a side, else the one with the most values a side, the deepest of equals. `None`: the network
     /// gives no maps.
     pub fn explained_stage(&self) -> Option<&'static str> {
-        let (backbone, _) = self.models.first()?;
+        let Loaded { backbone, .. } = self.models.first()?;
         let sides = (1..=self.network.tap_position())
             .filter(|&position| backbone.lattice(position).is_some())
             .filter_map(|position| Some((backbone.side_at(position, self.size)?, position)));
@@ -138,41 +154,121 @@ impl Scorer {
             return Err(ImageError::BeyondTap { stage: stage.to_owned(), tap: tap.clone() });
         }
         let mut parts: Vec<Option<Box<dyn Suffix>>> = Vec::new();
-        for (backbone, _) in &self.models {
+        for Loaded { backbone, .. } in &self.models {
             let options = SuffixOptions { batch_norm: BatchNormMode::Frozen };
             parts.push(if from < to { Some(backbone.suffix(from, to, options)?) } else { None });
         }
-        let lattice = self.models.first().and_then(|(backbone, _)| backbone.lattice(from));
+        let lattice = self.models.first().and_then(|model| model.backbone.lattice(from));
         let lattice = lattice.ok_or(ImageError::NoMaps { network: *kind })?;
         let late = kind.position(SPOKEN).is_some_and(|late| from >= late);
         let weighing = weighing.unwrap_or(if late { Weighing::GradCam } else { Weighing::HiResCam });
         Ok(Explainer { scorer: self, parts, from, lattice, weighing })
     }
+}
 
-    fn batch(&self, x: &Tensor) -> Result<Vec<Scored>, ImageError> {
-        let key = DropoutKey { seed: 0, trial: TrialNumber(0), epoch: Default::default(), fold: 0, first_sample: 0 };
-        let mut sums: Vec<Scored> = Vec::new();
-        for (backbone, head) in &self.models {
-            let features = head::pool(&backbone.prefix(0, self.network.tap_position(), x)?)?;
-            let scores: Vec<Vec<f32>> = softmax(&head.forward(&features, Mode::Eval, &key)?.detach(), 1)?.to_vec2()?;
-            let distances = head.distances(&features)?;
-            for (i, (scores, distance)) in scores.into_iter().zip(distances).enumerate() {
-                match sums.get_mut(i) {
-                    Some(sum) => {
-                        sum.scores.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score);
-                        sum.distance += distance;
-                    }
-                    None => sums.push(Scored { scores, distance }),
-                }
-            }
+/// Digests of what the stages up to the tap compute: of their weights, and of what else makes the network.
+fn stages(network: &NetworkSpec, tensors: &HashMap<String, Tensor>) -> candle_core::Result<Vec<Digest>> {
+    let NetworkSpec { backbone: kind, width, pool_padding, scaling, .. } = network;
+    let names: BTreeSet<&String> = tensors.keys().filter(|name| !name.starts_with(&exported("head."))).collect();
+    let of = |stage: &str| -> candle_core::Result<Digest> {
+        let made = format!("{kind} {width} {pool_padding:?} {scaling:?} {stage}");
+        let mut parts = vec![(made, Vec::new())];
+        // A network that is taken whole is compared whole: its tensors have names that tell nothing of stages.
+        let own = |name: &&&String| !kind.trainable() || name.split('.').next() == Some(stage);
+        for name in names.iter().filter(own) {
+            let values: Vec<f32> = tensors[*name].to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            parts.push(((*name).clone(), little_endian(&values)));
         }
-        let n = self.models.len() as f32;
-        for sum in &mut sums {
-            sum.scores.iter_mut().for_each(|score| *score /= n);
-            sum.distance /= f64::from(n);
+        Ok(Digest::of_parts(parts.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))))
+    };
+    kind.stages()[..network.tap_position()].iter().map(|stage| of(stage)).collect()
+}
+
+/// The mean of what several trials say of images, given as to [`Scorer::score`]. Stages with the same weights are computed once
+/// for all models that begin with them.
+///
+/// # Errors
+/// If an operation fails.
+///
+/// # Panics
+/// If an image has another number of bytes.
+pub fn mean_score(scorers: &[Scorer], images: &[&[u8]]) -> Result<Vec<Scored>, ImageError> {
+    let mut all = Vec::with_capacity(images.len());
+    for batch in images.chunks(AT_ONCE) {
+        let mut said: Vec<Vec<Vec<Scored>>> = scorers.iter().map(|s| vec![Vec::new(); s.models.len()]).collect();
+        let mut left: Vec<usize> = (0..scorers.len()).collect();
+        while let Some(&first) = left.first() {
+            // Those that see the same pixels.
+            let same = |i: &usize| scorers[*i].network.scaling == scorers[first].network.scaling;
+            let (together, others): (Vec<usize>, Vec<usize>) = left.into_iter().partition(same);
+            left = others;
+            let of = |i: usize| (0..scorers[i].models.len()).map(move |k| (i, k));
+            let group: Vec<(usize, usize)> = together.into_iter().flat_map(of).collect();
+            walk(scorers, &group, 0, &scorers[first].rendered(batch)?, &mut said)?;
         }
-        Ok(sums)
+        all.extend(mean_of(said.into_iter().map(mean_of).collect()));
     }
+    Ok(all)
+}
+
+/// Computes the models of a group, each given by its scorer and its place there, from the output `x` of the stage before `from`,
+/// which they have in common.
+fn walk(
+    scorers: &[Scorer],
+    group: &[(usize, usize)],
+    from: usize,
+    x: &Tensor,
+    said: &mut [Vec<Vec<Scored>>],
+) -> Result<(), ImageError> {
+    let model = |&(i, k): &(usize, usize)| &scorers[i].models[k];
+    let tap = |&(i, _): &(usize, usize)| scorers[i].network.tap_position();
+    let Some(first) = group.first() else { return Ok(()) };
+    let stage = |one: &(usize, usize), at: usize| model(one).stages.get(at).copied();
+    let alike = |at: usize| group.iter().all(|one| stage(one, at) == stage(first, at));
+    let nearest = group.iter().map(tap).min().unwrap_or(from);
+    let to = (from..nearest).find(|&at| !alike(at)).unwrap_or(nearest);
+    let y = if to > from { model(first).backbone.prefix(from, to, x)? } else { x.clone() };
+    let mut branches: Vec<Vec<(usize, usize)>> = Vec::new();
+    for one in group {
+        if tap(one) == to {
+            said[one.0][one.1] = model(one).judged(&y)?;
+            continue;
+        }
+        match branches.iter_mut().find(|branch| stage(&branch[0], to) == stage(one, to)) {
+            Some(branch) => branch.push(*one),
+            None => branches.push(vec![*one]),
+        }
+    }
+    branches.iter().try_for_each(|branch| walk(scorers, branch, to, &y, said))
+}
+
+impl Loaded {
+    /// What the head says of the feature maps before it.
+    fn judged(&self, maps: &Tensor) -> Result<Vec<Scored>, ImageError> {
+        let key = DropoutKey { seed: 0, trial: TrialNumber(0), epoch: Default::default(), fold: 0, first_sample: 0 };
+        let features = head::pool(maps)?;
+        let scores: Vec<Vec<f32>> = softmax(&self.head.forward(&features, Mode::Eval, &key)?.detach(), 1)?.to_vec2()?;
+        let distances = self.head.distances(&features)?;
+        Ok(scores.into_iter().zip(distances).map(|(scores, distance)| Scored { scores, distance }).collect())
+    }
+}
+
+/// The mean, image by image, of what several models say of the same images.
+pub fn mean_of(models: Vec<Vec<Scored>>) -> Vec<Scored> {
+    let n = models.len() as f32;
+    let mut models = models.into_iter();
+    let mut sums = models.next().unwrap_or_default();
+    for model in models {
+        for (sum, one) in sums.iter_mut().zip(model) {
+            sum.scores.iter_mut().zip(one.scores).for_each(|(sum, score)| *sum += score);
+            sum.distance += one.distance;
+        }
+    }
+    for sum in &mut sums {
+        sum.scores.iter_mut().for_each(|score| *score /= n);
+        sum.distance /= f64::from(n);
+    }
+    sums
 }
 
 /// Makes heat maps of images: see [`crate::nn::attribution`].
@@ -203,7 +299,7 @@ impl Explainer<'_> {
         for (images, classes) in images.chunks(AT_ONCE).zip(classes.chunks(AT_ONCE)) {
             let x = self.scorer.rendered(images)?;
             let mut sum: Option<Tensor> = None;
-            for ((backbone, head), part) in self.scorer.models.iter().zip(&self.parts) {
+            for (Loaded { backbone, head, .. }, part) in self.scorer.models.iter().zip(&self.parts) {
                 let maps = backbone.prefix(0, self.from, &x)?;
                 let one = attribution::contributions(&maps, part.as_deref(), head, classes, self.weighing)?;
                 sum = Some(match sum {

@@ -9,7 +9,7 @@ use crate::space::{Domain, Parameter};
 use crate::spec::*;
 use candle_core::Device;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Keeps reports; asks to stop after some of them, or is interrupted after some steps.
 #[derive(Default)]
@@ -234,7 +234,7 @@ fn averaged_weights_are_judged_tested_and_exported_and_resume_to_the_bit() {
     let TrialSettings { network, head, .. } = &exported.settings;
     let data = runner.images(&with, &mut Listener::default()).unwrap();
     let image = (data.size(), data.channels());
-    let scorer = Scorer::load(&[path], network, head, 2, image, crate::spec::Device::Cpu).unwrap();
+    let scorer = Scorer::load(&[path], network, head, 2, image, 1, crate::spec::Device::Cpu).unwrap();
     let pixels: Vec<&[u8]> = data.split().test.iter().map(|&i| data.pixels(i)).collect();
     for (scored, tested) in scorer.score(&pixels).unwrap().iter().zip(&tested) {
         for (a, b) in scored.scores.iter().zip(&tested.scores) {
@@ -243,6 +243,46 @@ fn averaged_weights_are_judged_tested_and_exported_and_resume_to_the_bit() {
     }
     let mut other = ImageRunner::new(&averaged(0.0, true), Path::new("."));
     assert_ne!(other.test(trial, &file(&plain), &without, &mut Listener::default()).unwrap().rows, tested);
+}
+
+/// Models that part at the first stage, at the last, and in the head alone: together they say, to the bit, what they say one by one.
+#[test]
+fn models_that_begin_alike_say_together_what_each_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = slot(folder.path(), "s");
+    let study = probing(1);
+    let found = run(&study, &own, &order(0, 2), &Start::default()).unwrap();
+    let checkpoint = found.reports[1].checkpoint.clone().unwrap();
+    let mut runner = ImageRunner::new(&study, Path::new("."));
+    let trial = (TrialNumber(4), &Params::default());
+    let exported = runner.export(trial, &checkpoint, &own, &mut Listener::default()).unwrap();
+    let path = folder.path().join("model.safetensors");
+    exported.write(0, &path).unwrap();
+    let tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu).unwrap();
+    let mut paths = vec![path];
+    for changed in ["Conv2d_1a_3x3.conv.weight", "Mixed_5c.branch1x1.conv.weight", "top.out.weight"] {
+        let mut other = tensors.clone();
+        let tensor = (&tensors[changed] * 1.5).unwrap();
+        other.insert(changed.to_owned(), tensor);
+        paths.push(folder.path().join(format!("{changed}.safetensors")));
+        candle_core::safetensors::save(&other, paths.last().unwrap()).unwrap();
+    }
+    let TrialSettings { network, head, .. } = &exported.settings;
+    let data = runner.images(&own, &mut Listener::default()).unwrap();
+    let image = (data.size(), data.channels());
+    let load = |paths: &[PathBuf], among| {
+        Scorer::load(paths, network, head, 2, image, among, crate::spec::Device::Cpu).unwrap()
+    };
+    let pixels: Vec<&[u8]> = data.split().test.iter().map(|&i| data.pixels(i)).collect();
+    let each: Vec<Vec<Scored>> =
+        paths.iter().map(|path| load(std::slice::from_ref(path), 1).score(&pixels).unwrap()).collect();
+    assert!(each[1..].iter().all(|other| *other != each[0]), "the changes change scores");
+    // As trials of one model each, and as the folds of two trials.
+    let apart: Vec<Scorer> = paths.iter().map(|path| load(std::slice::from_ref(path), 4)).collect();
+    assert_eq!(mean_score(&apart, &pixels).unwrap(), mean_of(each.clone()));
+    let folds = [load(&paths[..3], 4), load(&paths[3..], 4)];
+    let expected = mean_of(vec![mean_of(each[..3].to_vec()), each[3].clone()]);
+    assert_eq!(mean_score(&folds, &pixels).unwrap(), expected);
 }
 
 /// Trains Mixed_5c after `probe_epochs` epochs of the head alone.
