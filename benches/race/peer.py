@@ -103,7 +103,7 @@ def main():
         return torch.cat([forward(*model, part, False).softmax(1)[:, 1] for part in images.split(32)])
 
     course, spent = [], {"epochs": 0}
-    best = {"value": -math.inf}
+    best = {"rank": (False, -math.inf)}  # a trial trained to its end comes before one that was not
 
     def objective(trial):
         params = dict(
@@ -141,13 +141,13 @@ def main():
             value = roc_auc_score(data["val"][1].numpy(), scores.numpy())
             spent["epochs"] += 1
             print(f"trial {trial.number} epoch {epoch}: {value:.4f} {params} {(time.monotonic() - began) / 60:.1f} min", flush=True)
+            if (rank := (epoch == a.epochs, value)) > best["rank"]:
+                best.update(rank=rank, params=params, validation=scores.tolist(),
+                            state=[{k: v.clone() for k, v in part.state_dict().items()} for part in (trained, head)])
             trial.report(value, epoch)
             if epoch < a.epochs and trial.should_prune():
                 raise optuna.TrialPruned()
         course.append(((time.monotonic() - began) / 60, value))
-        if value > best["value"]:
-            best.update(value=value, params=params, validation=scores.tolist(),
-                        state=[{k: v.clone() for k, v in part.state_dict().items()} for part in (trained, head)])
         return value
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -163,6 +163,8 @@ def main():
         from matplotlib import pyplot as plt
         figure, axes = plt.subplots(figsize=(7, 4))
         for (side, seed), found in runs.items():
+            if not found["course"]:  # no trial came to its end
+                continue
             minutes, values = zip(*found["course"])
             axes.step([*minutes, found["minutes"]], [*np.maximum.accumulate(values), max(values)], where="post",
                       color={"hpsearch": "C0", "peer": "C1"}[side], label=side if seed == a.seeds[0] else None)

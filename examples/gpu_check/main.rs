@@ -27,12 +27,14 @@ struct Options {
     program: Option<PathBuf>,
     torch: Option<PathBuf>,
     seconds: u64,
+    /// Whether speed is measured; on a device made of software it says nothing.
+    speed: bool,
 }
 
-const USAGE: &str = "gpu_check [--gpu N] [--program HPSEARCH] [--torch FIGURES.json] [--seconds N]";
+const USAGE: &str = "gpu_check [--gpu N] [--program HPSEARCH] [--torch FIGURES.json] [--seconds N] [--speed yes|no]";
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { gpu: 0, program: None, torch: None, seconds: 420 };
+    let mut options = Options { gpu: 0, program: None, torch: None, seconds: 420, speed: true };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().ok_or_else(|| format!("usage: {USAGE}"))?;
@@ -40,6 +42,7 @@ fn options() -> Result<Options, String> {
         match word.as_str() {
             "--gpu" => options.gpu = number()? as usize,
             "--seconds" => options.seconds = number()?,
+            "--speed" => options.speed = value == "yes",
             "--program" => options.program = Some(value.into()),
             "--torch" => options.torch = Some(value.into()),
             _ => return Err(format!("usage: {USAGE}")),
@@ -71,9 +74,11 @@ fn main() -> ExitCode {
     report.section("Golden figures", |r| parity::golden(r, &gpu));
     report.section("Gradients and steps against the CPU", |r| parity::against_cpu(r, &gpu));
     report.section("Finite differences", |r| parity::differences(r, &gpu));
-    report.section("Speed", |r| speed::measure(r, &gpu, options.torch.as_deref()));
+    if options.speed {
+        report.section("Speed", |r| speed::measure(r, &gpu, options.torch.as_deref()));
+    }
     match &options.program {
-        Some(program) => report.section("Studies", |r| study::check(r, program, options.gpu)),
+        Some(program) => report.section("Studies", |r| study::check(r, program, options.gpu, options.speed)),
         None => report.line("No study was run: `--program` was not given."),
     }
     report.finish()

@@ -147,7 +147,8 @@ impl Model {
 
     /// Whether all parameters and buffers are finite. Some GPU operations turn NaN into 0, so scores need not show it.
     pub fn is_finite(&self) -> Result<bool> {
-        let sums = self.variables().into_iter().map(|(_, var)| var.as_detached_tensor().sum_all());
+        // Flat, because candle asks for no bytes at all to sum a scalar, which GPUs without memory pools refuse.
+        let sums = self.variables().into_iter().map(|(_, var)| var.as_detached_tensor().flatten_all()?.sum_all());
         let sums = Tensor::stack(&sums.collect::<Result<Vec<_>>>()?, 0)?;
         Ok(sums.to_vec1::<f32>()?.iter().all(|sum| sum.is_finite()))
     }
