@@ -145,6 +145,9 @@ impl ImageError {
         match self {
             Self::Diverged { .. } => FailureClass::Diverged,
             Self::Sink(_) | Self::Interrupted => FailureClass::Lost,
+            // A network that is sound may still not fit a GPU, or meet one that has failed.
+            Self::Build(_) if mentions(self, &OUT_OF_MEMORY) => FailureClass::Oom,
+            Self::Build(_) if mentions(self, &LOST_CONTEXT) => FailureClass::Lost,
             Self::NotImages
             | Self::NotPrepared { .. }
             | Self::Settings(_)
@@ -265,6 +268,7 @@ impl From<DataError> for ImageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::inception_v3::InceptionV3Error;
     use crate::spec::Devices;
 
     #[test]
@@ -275,6 +279,13 @@ mod tests {
         let illegal = "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")";
         assert_eq!(candle(illegal).class(), FailureClass::Lost);
         assert_eq!(candle("shape mismatch").class(), FailureClass::Crashed);
+        let built = |text: &str| {
+            let error = InceptionV3Error::Candle(candle_core::Error::Msg(text.to_owned()));
+            ImageError::from(BuildError::Inception(error)).class()
+        };
+        assert_eq!(built("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"), FailureClass::Oom);
+        assert_eq!(built(illegal), FailureClass::Lost);
+        assert_eq!(built("shape mismatch"), FailureClass::BadInput);
     }
 
     #[test]
