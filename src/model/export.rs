@@ -14,7 +14,7 @@ use crate::report::{self, StudyRecord};
 use crate::runner::image::{ExportedTrial, ImageError, ImageRunner, Scored, Scorer, mean_of, sets, to_onnx};
 use crate::runner::{DeviceSlot, Silent};
 use crate::space::Params;
-use crate::spec::{CachePrecision, Device, RunnerSpec, StudySpec};
+use crate::spec::{CachePrecision, Device, Precision, RunnerSpec, StudySpec};
 use crate::store::{ImagesOnRecord, Reader, StoreError};
 use crate::study::{self, FINALISTS, RecordError};
 use std::collections::{BTreeMap, HashMap};
@@ -152,6 +152,7 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
     }
     let images = runner.images(&options.slot, &mut Silent)?;
     let total = trials.iter().map(ExportedTrial::folds).sum();
+    let on_gpu = reader.runs()?.iter().any(|run| run.device != "cpu").then_some(spec.run.precision);
     let (mut files, mut members, mut scored) = (Vec::new(), Vec::new(), Vec::new());
     for (source, exported) in sources.iter().zip(&trials) {
         let mut own = Vec::new();
@@ -161,7 +162,7 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
             own.push(path);
         }
         let predictions = of(&record, source.trial)?;
-        let (scores, difference) = checked(source.trial, exported, &own, images, predictions)?;
+        let (scores, difference) = checked(source.trial, exported, &own, images, (predictions, on_gpu))?;
         scored.push(scores);
         members.push(Member {
             trial: source.trial,
@@ -292,7 +293,7 @@ fn checked(
     exported: &ExportedTrial,
     files: &[PathBuf],
     images: &DataSet,
-    predictions: &Predictions,
+    (predictions, on_gpu): (&Predictions, Option<Precision>),
 ) -> Result<(Vec<Scored>, Option<f64>), ExportError> {
     let settings = &exported.settings;
     let scorer = Scorer::load(
@@ -305,13 +306,24 @@ fn checked(
         Device::Cpu,
     )?;
     let (scored, difference) = compare(&scorer, images, predictions)?;
-    // Features cached in half precision were rounded when the trial was judged.
-    let tolerance = if settings.network.cache == CachePrecision::F16 { 0.05 } else { 2e-3 };
+    let tolerance = tolerance(settings.network.cache, on_gpu);
     let difference = (files.len() == 1).then_some(difference);
     match difference.filter(|difference| *difference > tolerance) {
         Some(difference) => Err(ExportError::Differs { trial, difference }),
         None => Ok((scored, difference)),
     }
+}
+
+/// By how much a score may differ from the one on record, which the trial's own arithmetic gave: with features rounded to half
+/// precision in the cache, or on a GPU in a precision of its own.
+fn tolerance(cache: CachePrecision, on_gpu: Option<Precision>) -> f64 {
+    let of_cache = if cache == CachePrecision::F16 { 0.05 } else { 2e-3 };
+    let of_device = match on_gpu {
+        None | Some(Precision::F32) => 2e-3,
+        Some(Precision::Tf32) => 0.05,
+        Some(Precision::Bf16 | Precision::Amp) => 0.2,
+    };
+    f64::max(of_cache, of_device)
 }
 
 fn check_images(on_record: &ImagesOnRecord, now: Digest) -> Result<(), ExportError> {
