@@ -117,7 +117,8 @@ static Status fits(const Tensor *x, const Filter *w, const Convolution *conv, co
     DEMAND(x->c == w->c && y->c == w->k && x->n == y->n, SHAPE_MISMATCH)
     DEMAND(y->h == outputs(x->h, conv->ph, w->h, conv->sh, conv->dh), SHAPE_MISMATCH)
     DEMAND(y->w == outputs(x->w, conv->pw, w->w, conv->sw, conv->dw), SHAPE_MISMATCH)
-    DEMAND((x->sc == 1) == w->nhwc || x->c == 1 || w->h * w->w == 1, NOT_SUPPORTED_LAYOUT)
+    // Weights in NHWC need maps in NHWC; weights in NCHW take maps of any strides.
+    DEMAND(!w->nhwc || (x->sc == 1 && y->sc == 1), NOT_SUPPORTED_LAYOUT)
     return OK;
 }
 
