@@ -13,8 +13,17 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes `bytes` to `target` so that after a crash it holds either the old contents or all of the new.
+/// Writes `bytes` to `target` so that after a crash it holds either the old contents or all of the new. Links are followed;
+/// devices and pipes, which have no contents to keep, are written to.
 pub fn write_atomic(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A new name would put a file in the place of the device or the link.
+    let there = std::fs::metadata(target).ok();
+    let special = ["/dev", "/proc"].iter().any(|folder| target.starts_with(folder));
+    if there.as_ref().is_some_and(|there| !there.is_dir() && (special || !there.is_file())) {
+        return OpenOptions::new().write(true).open(target)?.write_all(bytes);
+    }
+    let followed = std::fs::canonicalize(target).ok();
+    let target = followed.as_deref().unwrap_or(target);
     let folder = folder_of(target);
     // Permissions as for any new file, subject to the umask: temporary files are otherwise unreadable to others.
     let mut builder = tempfile::Builder::new();
@@ -165,6 +174,21 @@ mod tests {
         std::fs::create_dir(folder.path().join("taken")).unwrap();
         assert!(write_atomic(&folder.path().join("taken"), b"x").is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_devices_are_written_to_and_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a");
+        write_atomic(&target, b"old").unwrap();
+        for (to, name) in [(target.as_path(), "link"), (Path::new("/dev/null"), "device")] {
+            let link = folder.path().join(name);
+            std::os::unix::fs::symlink(to, &link).unwrap();
+            write_atomic(&link, b"through").unwrap();
+            assert!(link.is_symlink() && !Path::new("/dev/null").is_file(), "{name}");
+        }
+        assert_eq!(std::fs::read(&target).unwrap(), b"through");
     }
 
     #[test]
