@@ -44,7 +44,7 @@ pub fn write_atomic(target: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// If it cannot be made.
 pub fn draft_folder(parent: &Path) -> io::Result<DraftFolder> {
-    tempfile::Builder::new().prefix(".tmp-").tempdir_in(parent).map(DraftFolder)
+    tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(parent).map(DraftFolder)
 }
 
 /// See [`draft_folder`].

@@ -8,7 +8,6 @@
    first trials, at all epochs at once (the maximum over epochs of gain over median gain). Beside it the median rule
    (Golovin et al. 2017), as `[scheduler] kind = "median"` has it.
 2. Halving whose rungs are work instead of epochs: at a rung every trial has been given the same work, by seconds of its epochs.
-
 3. What a search that is cut short holds for best: the best of those trained longest, by finished orders; or the best after its latest
    epoch of all that are complete or may go on, as hpsearch does.
 

@@ -111,13 +111,9 @@ impl Explanation {
 /// The mean of several networks' maps of the same images at the same stage.
 fn mean_of(networks: Vec<Vec<HeatMap>>) -> Vec<HeatMap> {
     let n = networks.len() as f32;
-    let mut networks = networks.into_iter();
-    let mut sums = networks.next().unwrap_or_default();
-    for network in networks {
-        for (sum, map) in sums.iter_mut().zip(network) {
-            sum.values.iter_mut().zip(map.values).for_each(|(sum, value)| *sum += value);
-        }
-    }
+    let mut sums = image::summed(networks, |sum: &mut HeatMap, map| {
+        sum.values.iter_mut().zip(map.values).for_each(|(sum, value)| *sum += value);
+    });
     sums.iter_mut().for_each(|sum| sum.values.iter_mut().for_each(|value| *value /= n));
     sums
 }

@@ -181,6 +181,14 @@ static const int FORWARD[4] = {7, 1, 0, 4}, DATA[4] = {5, 1, 0, 2}, FILTER[4] = 
     DEMAND(algorithm == list[0] || algorithm == list[1] || algorithm == list[2], NOT_SUPPORTED)                     \
     DEMAND(bytes >= workspace(algorithm, x, y), SIZE_INSUFFICIENT)                                                  \
     DEMAND(!workspace(algorithm, x, y) || software_owns(space, bytes), NULL_POINTER)
+// What all three convolutions demand, of the maps before and behind and of the weights at these addresses.
+#define CONVOLVES(x, w, y, list)                                                                                    \
+    DEMAND(handle->is(), NOT_INITIALIZED)                                                                           \
+    FACTORS                                                                                                         \
+    if (Status s = fits(xd, wd, conv, yd)) return s;                                                                \
+    DEMAND(lives(x, xd) && lives(w, wd) && lives(y, yd), BAD_PARAM)                                                 \
+    WORKS_WITH(algorithm, list, xd, yd, space, bytes)                                                               \
+    if (refuses(algorithm, list[0], xd, wd)) return NOT_SUPPORTED;
 // An algorithm may use all of the workspace that it asked for.
 static void scribble(void *space, size_t bytes) {
     if (bytes) memset(space, 0xff, bytes);
@@ -275,12 +283,7 @@ Status cudnnGetConvolutionForwardWorkspaceSize(Handle *handle, Tensor *x, Filter
 
 Status cudnnConvolutionForward(Handle *handle, Pointer alpha, Tensor *xd, Pointer x, Filter *wd, Pointer w, Convolution *conv,
                                int algorithm, void *space, size_t bytes, Pointer beta, Tensor *yd, void *y) {
-    DEMAND(handle->is(), NOT_INITIALIZED)
-    FACTORS
-    if (Status s = fits(xd, wd, conv, yd)) return s;
-    DEMAND(lives(x, xd) && lives(w, wd) && lives(y, yd), BAD_PARAM)
-    WORKS_WITH(algorithm, FORWARD, xd, yd, space, bytes)
-    if (refuses(algorithm, FORWARD[0], xd, wd)) return NOT_SUPPORTED;
+    CONVOLVES(x, w, y, FORWARD)
     ENQUEUE(handle, [=, xt = *xd, wt = *wd, ct = *conv, yt = *yd] {
         scribble(space, bytes);
         given(y, yt, convolved(taken(x, xt), taken(w, wt), xt, wt, ct, yt), by, keep);
@@ -317,12 +320,7 @@ Status cudnnConvolutionBiasActivationForward(Handle *handle, Pointer alpha, Tens
 
 Status cudnnConvolutionBackwardData(Handle *handle, Pointer alpha, Filter *wd, Pointer w, Tensor *yd, Pointer dy, Convolution *conv,
                                     int algorithm, void *space, size_t bytes, Pointer beta, Tensor *xd, void *dx) {
-    DEMAND(handle->is(), NOT_INITIALIZED)
-    FACTORS
-    if (Status s = fits(xd, wd, conv, yd)) return s;
-    DEMAND(lives(dx, xd) && lives(w, wd) && lives(dy, yd), BAD_PARAM)
-    WORKS_WITH(algorithm, DATA, xd, yd, space, bytes)
-    if (refuses(algorithm, DATA[0], xd, wd)) return NOT_SUPPORTED;
+    CONVOLVES(dx, w, dy, DATA)
     ENQUEUE(handle, [=, xt = *xd, wt = *wd, ct = *conv, yt = *yd] {
         scribble(space, bytes);
         Values weights = taken(w, wt), from = taken(dy, yt), to((size_t)xt.n * xt.h * xt.w * xt.c);
@@ -341,12 +339,7 @@ Status cudnnConvolutionBackwardData(Handle *handle, Pointer alpha, Filter *wd, P
 
 Status cudnnConvolutionBackwardFilter(Handle *handle, Pointer alpha, Tensor *xd, Pointer x, Tensor *yd, Pointer dy, Convolution *conv,
                                       int algorithm, void *space, size_t bytes, Pointer beta, Filter *wd, void *dw) {
-    DEMAND(handle->is(), NOT_INITIALIZED)
-    FACTORS
-    if (Status s = fits(xd, wd, conv, yd)) return s;
-    DEMAND(lives(x, xd) && lives(dw, wd) && lives(dy, yd), BAD_PARAM)
-    WORKS_WITH(algorithm, FILTER, xd, yd, space, bytes)
-    if (refuses(algorithm, FILTER[0], xd, wd)) return NOT_SUPPORTED;
+    CONVOLVES(x, dw, dy, FILTER)
     ENQUEUE(handle, [=, xt = *xd, wt = *wd, ct = *conv, yt = *yd] {
         scribble(space, bytes);
         Values values = taken(x, xt), from = taken(dy, yt), to((size_t)wt.k * wt.h * wt.w * wt.c);

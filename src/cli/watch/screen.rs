@@ -198,9 +198,8 @@ fn trials(view: &View, look: &mut Look, area: Rect, buffer: &mut Buffer) {
 
 fn row(place: usize, trial: &TrialRow, ranked: bool) -> String {
     let place = if ranked { (place + 1).to_string() } else { "–".to_owned() };
-    let (value, epochs) = (trial.value, trial.epochs);
-    let value = value.map_or_else(|| "–".to_owned(), |v| format!("{v:.4}"));
-    format!("{place:>5} {:>6} {value:>9} {epochs:>6} {:<8}", trial.trial.0, trial.state.as_ref())
+    let value = trial.value.map_or_else(|| "–".to_owned(), |v| format!("{v:.4}"));
+    format!("{place:>5} {:>6} {value:>9} {:>6} {:<8}", trial.trial.0, trial.epochs, trial.state.as_ref())
 }
 
 fn hue(state: TrialState) -> Color {

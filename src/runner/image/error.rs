@@ -145,14 +145,10 @@ impl ImageError {
         match self {
             Self::Diverged { .. } => FailureClass::Diverged,
             Self::Sink(_) | Self::Interrupted => FailureClass::Lost,
-            // A network that is sound may still not fit a GPU, or meet one that has failed.
-            Self::Build(_) if mentions(self, &OUT_OF_MEMORY) => FailureClass::Oom,
-            Self::Build(_) if mentions(self, &LOST_CONTEXT) => FailureClass::Lost,
             Self::NotImages
             | Self::NotPrepared { .. }
             | Self::Settings(_)
             | Self::Data(_)
-            | Self::Build(_)
             | Self::TooSmall { .. }
             | Self::NoStage { .. }
             | Self::BeyondTap { .. }
@@ -162,6 +158,8 @@ impl ImageError {
             Self::Backbone(BackboneError::CannotTrain { .. }) => FailureClass::BadInput,
             _ if mentions(self, &OUT_OF_MEMORY) => FailureClass::Oom,
             _ if mentions(self, &LOST_CONTEXT) => FailureClass::Lost,
+            // After these: a network that is sound may still not fit a GPU, or meet one that has failed.
+            Self::Build(_) => FailureClass::BadInput,
             _ => FailureClass::Crashed,
         }
     }

@@ -30,7 +30,7 @@ pub use forecast::{Forecast, forecast, forecast_on};
 pub use plan::{Planner, Sample};
 pub use pooled::Pooled;
 pub use price::{Counts, EpochWork, ImagePrices, ImageWork, Parts};
-pub use scorer::{Explainer, Scored, Scorer, mean_of, mean_score};
+pub use scorer::{Explainer, Scored, Scorer, mean_of, mean_score, summed};
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
 use crate::data::features::FeatureCache;

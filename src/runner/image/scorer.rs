@@ -253,17 +253,21 @@ impl Loaded {
     }
 }
 
+/// The sums, image by image, of what several models have of the same images; `add` adds one model's to the sum.
+pub fn summed<T>(models: Vec<Vec<T>>, add: impl Fn(&mut T, T)) -> Vec<T> {
+    let mut models = models.into_iter();
+    let mut sums = models.next().unwrap_or_default();
+    models.for_each(|model| sums.iter_mut().zip(model).for_each(|(sum, one)| add(sum, one)));
+    sums
+}
+
 /// The mean, image by image, of what several models say of the same images.
 pub fn mean_of(models: Vec<Vec<Scored>>) -> Vec<Scored> {
     let n = models.len() as f32;
-    let mut models = models.into_iter();
-    let mut sums = models.next().unwrap_or_default();
-    for model in models {
-        for (sum, one) in sums.iter_mut().zip(model) {
-            sum.scores.iter_mut().zip(one.scores).for_each(|(sum, score)| *sum += score);
-            sum.distance += one.distance;
-        }
-    }
+    let mut sums = summed(models, |sum, one| {
+        sum.scores.iter_mut().zip(one.scores).for_each(|(sum, score)| *sum += score);
+        sum.distance += one.distance;
+    });
     for sum in &mut sums {
         sum.scores.iter_mut().for_each(|score| *score /= n);
         sum.distance /= f64::from(n);
