@@ -3,12 +3,14 @@
 
     cargo build --release
     python3 benches/quality/audit.py --data FOLDER --positive CLASS --weights FILE --scaling unit --work DIR [--size 150]
+        [--trials 8 --network 'freeze = "all"' --epochs 20]
 
 FOLDER has CLASS/* or {train,test}/CLASS/*; it is copied to DIR, where a twentieth of the labels of `train` are swapped (only with two
 classes) and copies of 160 pictures of `train` are put into `test`: saved again as JPEG of quality 60, made smaller, made
 brighter or darker, with another gamma, cropped by up to 5 % on each side, mirrored, turned by up to 3 degrees, and mirrored,
 turned, cropped and saved again. What the audit finds without any fault is counted first: pairs that it names then are there in the
-data, right or wrong, and are not held against it.
+data, right or wrong, and are not held against it. With `--trials`, labels are judged a second time, after a study of so many trials in five
+folds was run over the images with swapped labels.
 
 Needs Pillow.
 """
@@ -27,14 +29,21 @@ size = {size}
 [network]
 weights = "{weights}"
 scaling = "{scaling}"
+{network}
+{split}
+[augment]
+strength = 0
 [training]
-epochs = 3
+epochs = {epochs}
+[objective]
+metric = "roc_auc"
 [space]
-learning_rate = 0.001
+learning_rate = {{ type = "float", low = 1e-4, high = 1e-2, log = true }}
+dropout = {{ type = "float", low = 0.0, high = 0.6 }}
 [scheduler]
 kind = "none"
 [budget]
-n_trials = 1
+n_trials = {trials}
 """
 
 
@@ -75,13 +84,29 @@ AGAIN = {
 }
 
 
-def audit(args, name, folder):
+def audit(args, name, folder, trials=0):
     study = args.work / f"{name}.toml"
-    text = STUDY.format(name=name, folder=folder, positive=args.positive, size=args.size,
-                        weights=args.weights.resolve(), scaling=args.scaling)
+    network, split = (args.network, "[split]\nfolds = 5") if trials else ("", "")
+    text = STUDY.format(name=name, folder=folder, positive=args.positive, size=args.size, weights=args.weights.resolve(),
+                        scaling=args.scaling, network=network, split=split, epochs=args.epochs, trials=trials or 1)
     study.write_text(text)
-    command = [ROOT / "target/release/hpsearch", "audit", study, "--state", args.work / "state", "--json", "-q"]
+    state = ["--state", args.work / "state"]
+    program = ROOT / "target/release/hpsearch"
+    if trials:
+        subprocess.run([program, "run", study, *state, "-q"], check=True)
+    command = [program, "audit", study, *state, "--json", "-q"]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["audit"]
+
+
+def judged(found, before, flipped, labels):
+    named = [s["image"] for s in found["labels"]["suspects"]]
+    right = [image in flipped for image in named]
+    already = {s["image"] for s in before["labels"]["suspects"]}
+    old = [image in already for image in named]
+    first = right[: len(flipped)]
+    print(f"labels: {len(flipped)} of {labels} swapped, estimated {found['labels']['wrong']} (before: "
+          f"{before['labels']['wrong']}); named {len(named)}, of them swapped {sum(right)} and named before {sum(old)}; "
+          f"among the first {len(first)}: {sum(first)} swapped")
 
 
 def pairs(found):
@@ -96,6 +121,9 @@ def main():
     parser.add_argument("--scaling", default="unit")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--size", type=int, default=150)
+    parser.add_argument("--trials", type=int, default=0)
+    parser.add_argument("--network", default='freeze = "all"')
+    parser.add_argument("--epochs", type=int, default=20)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     random.seed(1)
@@ -142,14 +170,9 @@ def main():
         file.rename(target)
         flipped.add(str(target.relative_to(planted)))
     found = audit(args, "flipped", "planted")
-    named = [s["image"] for s in found["labels"]["suspects"]]
-    right = [image in flipped for image in named]
-    already = {s["image"] for s in before["labels"]["suspects"]}
-    old = [image in already for image in named]
-    first = right[: len(flipped)]
-    print(f"labels: {len(flipped)} of {len(train)} swapped, estimated {found['labels']['wrong']} (before: "
-          f"{before['labels']['wrong']}); named {len(named)}, of them swapped {sum(right)} and named before {sum(old)}; "
-          f"among the first {len(first)}: {sum(first)} swapped")
+    judged(found, before, flipped, len(train))
+    if args.trials:
+        judged(audit(args, "trained", "planted", args.trials), before, flipped, len(train))
     for shortcut in before["shortcuts"]:
         print(f"  {shortcut['by']}: {shortcut['roc_auc']:.3f} {shortcut['interval']}")
 

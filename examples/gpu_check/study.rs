@@ -1,6 +1,9 @@
-//! Studies through the program: killed and resumed on the GPU, moved to the CPU, compared with the CPU, and timed.
+//! Studies through the program: killed and resumed on the GPU, moved to the CPU, compared with the CPU, and timed; their
+//! models used on both.
 
 use crate::report::{Outcome, Report};
+use hpsearch::data::synthetic;
+use hpsearch::spec::SyntheticSpec;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -10,6 +13,10 @@ use std::time::{Duration, Instant};
 /// The largest difference of a trial's value (a ROC AUC) between CPU and GPU that is not suspicious: training
 /// amplifies rounding.
 const VALUES: f64 = 0.05;
+/// The largest difference of a model's score of an image between CPU and GPU, and of its heat map, drawn over the image, as a
+/// share of a colour's range, on average over the pixels.
+const SCORES: f64 = 5e-3;
+const MAPS: f64 = 0.02;
 
 struct Bench<'a> {
     program: &'a Path,
@@ -45,7 +52,12 @@ impl Bench<'_> {
     }
 
     fn trials(&self, state: &str, study: &str) -> Result<Rows, Box<dyn Error>> {
-        let out = self.command(state, &["export", study, "--csv", "-"]).stdout(Stdio::piped()).output()?;
+        self.table(state, &["export", study, "--csv", "-"])
+    }
+
+    /// The table that a command writes to its standard output.
+    fn table(&self, state: &str, arguments: &[&str]) -> Result<Rows, Box<dyn Error>> {
+        let out = self.command(state, arguments).stdout(Stdio::piped()).output()?;
         let text = String::from_utf8(out.stdout)?;
         let mut lines = text.lines();
         let head: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
@@ -127,6 +139,41 @@ fn with(r: &mut Report, bench: &Bench<'_>) -> Outcome {
     bench.killed("moved", "small.toml", "small")?;
     bench.run("moved", "small.toml", "cpu")?;
     compare(r, "begun on the GPU, ended on the CPU", &whole, &bench.trials("moved", "small")?);
+    used(r, bench)
+}
+
+/// A model of the study scores images and draws its heat maps on both.
+fn used(r: &mut Report, bench: &Bench<'_>) -> Outcome {
+    if !bench.command("whole", &["export", "small", "--out", "model"]).status()?.success() {
+        return Err("the model of the study on the GPU was not exported".into());
+    }
+    let images = bench.folder.join("images");
+    std::fs::create_dir(&images)?;
+    let drawn = SyntheticSpec { images: 8, prevalence: 0.5, contrast: 0.6, seed: 2 };
+    for image in &synthetic::plan(&drawn) {
+        let picture = image::GrayImage::from_raw(96, 96, synthetic::radiograph(&drawn, image, 96)).ok_or("not a square")?;
+        picture.save(images.join(format!("{}.png", image.image)))?;
+    }
+    let scored = |device: &str, maps: &str| {
+        bench.table("whole", &["-q", "predict", "model", "images", "--device", device, "--explain", maps, "--csv", "-"])
+    };
+    let (cpu, gpu) = (scored("cpu", "maps-cpu")?, scored(&bench.gpu, "maps-gpu")?);
+    let same = cpu.len() == synthetic::plan(&drawn).len() && column(&cpu, "image") == column(&gpu, "image");
+    r.verdict("predict: the same images", &same.to_string(), "true", same);
+    let score = |rows: &Rows| -> Vec<f64> {
+        column(rows, "score.OPACITY").iter().map(|text| text.parse().unwrap_or(f64::NAN)).collect()
+    };
+    let off = score(&cpu).into_iter().zip(score(&gpu)).map(|(a, b)| (a - b).abs());
+    r.at_most("predict: scores, CPU and GPU", off.fold(0.0, |m, d| if d.is_nan() { d } else { f64::max(m, d) }), SCORES);
+    let mut worst = if same { 0.0 } else { f64::NAN };
+    for map in std::fs::read_dir(bench.folder.join("maps-cpu"))? {
+        let name = map?.file_name();
+        let map = |folder: &str| image::open(bench.folder.join(folder).join(&name)).map(|map| map.into_rgb8().into_raw());
+        let (cpu, gpu) = (map("maps-cpu")?, map("maps-gpu")?);
+        let off: f64 = cpu.iter().zip(&gpu).map(|(&a, &b)| f64::from(a.abs_diff(b)) / 255.0).sum();
+        worst = f64::max(worst, off / cpu.len() as f64);
+    }
+    r.at_most("predict --explain: maps, CPU and GPU", worst, MAPS);
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 //   SOFTWARE_GPUS=2            devices (default 1)
 //   SOFTWARE_GPU_MEMORY=N      bytes of each (default 4 GiB), counted for each process
 //   SOFTWARE_GPU_LOSE=N:FILE   the N-th launch breaks the context, unless FILE exists; FILE is made then
+//   SOFTWARE_GPU_HIGH=FILE     each process adds a line to FILE when it ends: the most bytes that were in use at once
 //   SOFTWARE_GPU_STRICT=0      complain and go on
 #include "stream.h"
 #include "cuda/device.h"
@@ -75,6 +76,16 @@ static std::map<int, Pool> pools;
 static std::map<Address, Block> blocks;   // live by the order of the program
 static std::map<Address, Block> dying;    // freed on a stream that has not come to it
 static std::map<int, size_t> in_use;
+static struct High {
+    size_t bytes = 0;
+    ~High() {
+        const char *path = getenv("SOFTWARE_GPU_HIGH");
+        if (FILE *file = path && bytes ? fopen(path, "a") : nullptr) {
+            fprintf(file, "%zu\n", bytes);
+            fclose(file);
+        }
+    }
+} high;
 static thread_local Context *current;
 
 struct Event { bool recorded = false, done = false; timespec at{}; };
@@ -157,6 +168,7 @@ static Result allocate(Address *out, size_t bytes) {
     memset(map, 0xff, mapped - PAGE);
     blocks[(Address)start] = {map, mapped, bytes, device};
     in_use[device] += bytes;
+    high.bytes = std::max(high.bytes, in_use[device]);
     Pool &pool = pools[device];
     pool.used += bytes;
     pool.used_high = std::max(pool.used_high, pool.used);
