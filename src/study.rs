@@ -51,13 +51,13 @@ mod warm;
 
 pub use files::{FileFault, Remains, Swept};
 pub use images::ImagesError;
-pub use lease::{Ask, Ended, Lost, Trial};
+pub use lease::{Ask, Ended, Lost, Outlook, Trial};
 pub use opening::{FINALISTS, OpeningError, OpeningOptions};
 pub use record::{PICTURES, RecordError, illustrate, keep_audit, record, tested};
 pub use warm::{WarmStartError, warm_starts};
 
 use crate::crash::{self, Point};
-use crate::engine::{Engine, Event, Inconsistent};
+use crate::engine::{Engine, Event, Greeting, Inconsistent};
 use crate::history::{History, Row};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::spec::{Change, Difference, StudySpec};
@@ -299,6 +299,18 @@ impl Study {
         Ok(self.store.begin_run(&run, &rows)?)
     }
 
+    /// Records that a worker can take orders, if it is another than the last of its number, or elsewhere. Durable only after
+    /// the next flush.
+    ///
+    /// # Errors
+    /// If the study can no longer go on.
+    pub fn greet(&mut self, worker: u32, greeting: Greeting) -> Result<(), StudyError> {
+        if self.engine().greeting(worker) == Some(&greeting) {
+            return Ok(());
+        }
+        self.apply(Event::WorkerReady { worker, greeting, unix_ms: crate::clock::unix_ms() })
+    }
+
     /// Records how long the run has lasted and, at its end, how it ended: attempts open then are marked as interrupted.
     pub fn note_run(&mut self, seconds: f64, ended: Option<RunEnd>) -> Result<(), StudyError> {
         self.flush()?;
@@ -355,7 +367,8 @@ impl Study {
                 Event::AttemptLost { .. }
                 | Event::Enqueued { .. }
                 | Event::EarlierResults { .. }
-                | Event::PaceMeasured { .. } => {}
+                | Event::PaceMeasured { .. }
+                | Event::WorkerReady { .. } => {}
             }
         }
         Ok(())

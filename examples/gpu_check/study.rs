@@ -151,7 +151,8 @@ fn used(r: &mut Report, bench: &Bench<'_>) -> Outcome {
     std::fs::create_dir(&images)?;
     let drawn = SyntheticSpec { images: 8, prevalence: 0.5, contrast: 0.6, seed: 2 };
     for image in &synthetic::plan(&drawn) {
-        let picture = image::GrayImage::from_raw(96, 96, synthetic::radiograph(&drawn, image, 96)).ok_or("not a square")?;
+        let picture =
+            image::GrayImage::from_raw(96, 96, synthetic::radiograph(&drawn, image, 96)).ok_or("not a square")?;
         picture.save(images.join(format!("{}.png", image.image)))?;
     }
     let scored = |device: &str, maps: &str| {
@@ -164,11 +165,16 @@ fn used(r: &mut Report, bench: &Bench<'_>) -> Outcome {
         column(rows, "score.OPACITY").iter().map(|text| text.parse().unwrap_or(f64::NAN)).collect()
     };
     let off = score(&cpu).into_iter().zip(score(&gpu)).map(|(a, b)| (a - b).abs());
-    r.at_most("predict: scores, CPU and GPU", off.fold(0.0, |m, d| if d.is_nan() { d } else { f64::max(m, d) }), SCORES);
+    r.at_most(
+        "predict: scores, CPU and GPU",
+        off.fold(0.0, |m, d| if d.is_nan() { d } else { f64::max(m, d) }),
+        SCORES,
+    );
     let mut worst = if same { 0.0 } else { f64::NAN };
     for map in std::fs::read_dir(bench.folder.join("maps-cpu"))? {
         let name = map?.file_name();
-        let map = |folder: &str| image::open(bench.folder.join(folder).join(&name)).map(|map| map.into_rgb8().into_raw());
+        let map =
+            |folder: &str| image::open(bench.folder.join(folder).join(&name)).map(|map| map.into_rgb8().into_raw());
         let (cpu, gpu) = (map("maps-cpu")?, map("maps-gpu")?);
         let off: f64 = cpu.iter().zip(&gpu).map(|(&a, &b)| f64::from(a.abs_diff(b)) / 255.0).sum();
         worst = f64::max(worst, off / cpu.len() as f64);

@@ -6,7 +6,7 @@ use super::progress;
 use crate::clock;
 use crate::data::{DataSet, sheet};
 use crate::engine::Plan;
-use crate::run::{self, Notifier, RunError, RunOptions, Verdict};
+use crate::run::{self, Elsewhere, Notifier, RunError, RunOptions, Verdict};
 use crate::runner::device;
 use crate::runner::image::{measured_pace, usable};
 use crate::spec::{Device, Devices, RunnerSpec, StudySpec};
@@ -51,17 +51,23 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     spec.run.device = args.device.unwrap_or(spec.run.device);
     spec.seed = args.seed.unwrap_or(spec.seed);
     let (devices, found) = devices(&spec)?;
+    let elsewhere = spec.cluster.clone().map(|cluster| Elsewhere::new(cluster, spec.run.device.clone()));
     if let Some(found) = found.filter(|_| !global.quiet && !global.json) {
         writeln!(std::io::stdout(), "device auto: {found}")?;
     }
+    // Workers elsewhere start in other folders.
+    let here = std::env::current_dir().map_err(|e| CliError::new("find the working directory", e))?;
+    let whole = |path: PathBuf| if elsewhere.is_some() { here.join(path) } else { path };
+    let state = whole(global.state.clone());
     let options = RunOptions {
         program: std::env::current_exe().map_err(|e| CliError::new("find this program", e))?,
-        base: loaded.base,
-        cache_dir: global.cache_dir(),
+        base: whole(loaded.base),
+        cache_dir: whole(global.cache_dir()),
         workers: device::workers(spec.run.workers, spec.run.workers_per_device, devices.len()),
         threads: spec.run.threads,
         devices,
-        silence: RunOptions::SILENCE,
+        silence: if elsewhere.is_some() { RunOptions::SILENCE_ELSEWHERE } else { RunOptions::SILENCE },
+        elsewhere,
         patience: RunOptions::PATIENCE,
     };
     if matches!(spec.runner, RunnerSpec::External { .. }) {
@@ -70,7 +76,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let mut observer = progress::observer(global);
     let mut notifier = Notifier::new(&spec, &options.base, observer.as_mut())
         .map_err(|e| CliError::new(format!("run study `{}`", spec.name), e).exit(Exit::Missing))?;
-    let mut study = Study::open_at(&global.state, &spec, &options.base).map_err(|e| open_error(&spec.name, e))?;
+    let mut study = Study::open_at(&state, &spec, &options.base).map_err(|e| open_error(&spec.name, e))?;
     if study.engine().orders().is_empty() && !global.quiet && !global.json {
         for warm in study.engine().warm_starts() {
             writeln!(std::io::stdout(), "note: {warm}")?;
@@ -95,6 +101,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
 /// program is just told what the study says.
 fn devices(spec: &StudySpec) -> Result<(Vec<Device>, Option<String>), CliError> {
     match (&spec.runner, &spec.run.device) {
+        _ if spec.cluster.is_some() => Ok((vec![Device::Cpu], None)), // workers look where they are
         (RunnerSpec::Image { .. }, devices) => {
             device::found(devices).map_err(|e| CliError::new("find the device", e).exit(Exit::Missing))
         }

@@ -5,7 +5,8 @@ use super::exit::{CliError, Exit};
 use crate::clock;
 use crate::data::DataSummary;
 use crate::data::features::{CacheStats, FeatureCache};
-use crate::engine::{Event, WarmStart};
+use crate::engine::{Event, Greeting, WarmStart};
+use crate::fsx::Holder;
 use crate::history::{Tables, TrialRow};
 use crate::ids::TrialNumber;
 use crate::store::{Reader, RunEnd, RunRow, StoreError};
@@ -39,7 +40,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         .then(|| FeatureCache::open(&global.cache_dir(), None).and_then(|cache| cache.stats()).ok())
         .flatten();
     let holder = backend.holder(&name);
-    let workers: Vec<Worker> = if holder.is_some() { workers(&tables) } else { Vec::new() };
+    let workers: Vec<Worker> = workers(&tables, holder.as_ref());
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
     tables.trials.values().for_each(|t| *states.entry(t.state.as_ref()).or_default() += 1);
     let best = tables.ranking(spec.objective.direction);
@@ -144,12 +145,23 @@ pub(super) struct Worker {
     /// Epochs at which its order ends.
     pub to: u32,
     pub started_ms: u64,
+    /// Where it runs, if that is not where its run does: machine and job.
+    pub place: Option<String>,
     /// The objective after its latest epoch.
     pub value: Option<f64>,
 }
 
-/// The workers whose attempts go on.
-pub(super) fn workers(tables: &Tables) -> Vec<Worker> {
+/// Machine and job of a worker, unless it is on the machine `host` and has no job.
+fn place(greeting: &Greeting, host: &str) -> Option<String> {
+    match &greeting.job {
+        Some(job) => Some(format!("{} (job {job})", greeting.host)),
+        None => (greeting.host != host).then(|| greeting.host.clone()),
+    }
+}
+
+/// The workers whose attempts go on, while a run holds the study.
+pub(super) fn workers(tables: &Tables, holder: Option<&Holder>) -> Vec<Worker> {
+    let Some(Holder { host, .. }) = holder else { return Vec::new() };
     let going_on = tables.attempts.values().filter(|attempt| attempt.ended.is_none());
     let worker = |attempt: &crate::history::AttemptRow| {
         let order = tables.orders.get(&attempt.order)?;
@@ -160,6 +172,7 @@ pub(super) fn workers(tables: &Tables) -> Vec<Worker> {
             epochs: trial.epochs,
             to: order.to.0,
             started_ms: attempt.started_ms,
+            place: tables.workers.get(&attempt.worker).and_then(|row| place(&row.greeting, host)),
             value: trial.value,
         })
     };
@@ -171,8 +184,9 @@ pub(super) fn workers(tables: &Tables) -> Vec<Worker> {
 fn worker_line(worker: &Worker) -> String {
     let value = worker.value.map_or_else(String::new, |v| format!(", {v:.4} so far"));
     let since = clock::span(clock::unix_ms().saturating_sub(worker.started_ms) as f64 / 1000.0);
+    let place = worker.place.as_ref().map_or_else(String::new, |place| format!(" on {place}"));
     format!(
-        "  worker {}: trial {} epoch {}/{} for {since}{value}",
+        "  worker {}{place}: trial {} epoch {}/{} for {since}{value}",
         worker.worker, worker.trial, worker.epochs, worker.to
     )
 }

@@ -10,6 +10,9 @@ pub struct Args {
     /// Replace this process by a program that ends when its parent does
     #[arg(long)]
     pub launch: bool,
+    /// End that program by SIGTERM
+    #[arg(long, requires = "launch")]
+    pub gently: bool,
     /// The program and its arguments
     #[arg(last = true, requires = "launch")]
     pub argv: Vec<String>,
@@ -21,7 +24,7 @@ pub struct Args {
 /// If the program to launch cannot be started.
 pub fn run(args: Args, _: &Global) -> Result<Exit, CliError> {
     if args.launch {
-        let error = crate::run::worker::launch(&args.argv);
+        let error = crate::run::worker::launch(&args.argv, args.gently);
         let program = args.argv.first().map_or("", String::as_str);
         return Err(CliError::new(format!("start `{program}`"), error));
     }

@@ -1,5 +1,6 @@
 //! Study files: TOML in, a validated [`StudySpec`] or every mistake with its place out.
 
+mod cluster;
 mod compiled;
 mod diagnostics;
 mod fit;

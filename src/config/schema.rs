@@ -74,6 +74,7 @@ pub static TABLES: &[Table] = &[
             key("limits", "table", "none", "What one trial or epoch may take."),
             key("failures", "table", "see there", "What follows a failure."),
             key("run", "table", "see there", "How it is run on this machine."),
+            key("cluster", "table", "none", "How workers are started on other machines."),
             key("notify", "table", "none", "Who is told when it is done."),
             key(
                 "enqueue",
@@ -523,6 +524,50 @@ pub static TABLES: &[Table] = &[
                 "whole number",
                 "`8`",
                 "Machines that the search pretends to have, so that any number of real ones gives the same result. Part of a study whose sampler or scheduler learns from results.",
+            ),
+        ],
+    },
+    Table {
+        name: "cluster",
+        about: "Workers on other machines, which see the same folders: study file, images, weights and state. Not part of the study: not kept in its database, and free to change. `run.workers` says how many, `run.threads` how many cores each has, `run.device` what each looks for where it is.",
+        keys: &[
+            key(
+                "kind",
+                "`slurm`, `ssh`, `command`",
+                "required",
+                "What starts a worker and carries its standard input and output: `srun`, `ssh`, or any program.",
+            ),
+            key(
+                "command",
+                "array of texts",
+                "required by `command`",
+                "Program and arguments; the worker's own command is put at the end. `{worker}` becomes its number, `{study}` the study's name.",
+            ),
+            key(
+                "arguments",
+                "array of texts",
+                "none",
+                "Further arguments of `srun` or `ssh`: `[\"--partition=gpu\", \"--gres=gpu:1\"]`.",
+            ),
+            key("hosts", "array of texts", "required by `ssh`", "Machines, to which workers are assigned in turn."),
+            key("program", "text", "the path of this one", "This program where workers run."),
+            key(
+                "allocation",
+                "`each`, `shared`",
+                "`each`",
+                "`each`: every worker is a job of Slurm's that waits its turn. `shared`: all are steps of the job that the run was started in.",
+            ),
+            key(
+                "notice",
+                "duration",
+                "`2m`",
+                "How long before the end of a worker's time Slurm tells it, so that it can leave at a batch and another goes on.",
+            ),
+            key(
+                "others",
+                "`refuse`, `take`",
+                "`refuse`",
+                "What is done with a worker whose program or arithmetic (processor's instructions, GPU, cuDNN) differ from those on record: its results would differ by rounding.",
             ),
         ],
     },

@@ -3,7 +3,7 @@
 use super::image;
 use super::reader::{Item, Log, Place, Section, entries};
 use super::schema::Table;
-use super::{fit, notify, reader, search, space, warnings};
+use super::{cluster, fit, notify, reader, search, space, warnings};
 use crate::space::Params;
 use crate::spec::{ChangedDefaults, CommandSpec, RunnerSpec, StudySpec};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,7 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
         limits: search::limits(&top.section("limits")),
         failures: search::failures(&top.section("failures")),
         run: search::run(&top.section("run")),
+        cluster: cluster::compile(&top.section("cluster")),
         notify: notify::compile(&top.section("notify")),
         runner,
         space: space.space.clone(),

@@ -24,7 +24,8 @@ impl StudySpec {
             limits,
             failures,
             run,
-            notify: _, // who is told is not part of a study
+            cluster: _,
+            notify: _, // neither who is told nor where workers are is part of a study
             changed_defaults: _,
         } = self;
         let mut top = Table::new();

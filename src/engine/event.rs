@@ -100,8 +100,26 @@ pub enum Event {
     Enqueued { params: Params, unix_ms: u64 },
     /// How fast the machine is that began a study whose budget of work was given as time, in mega-operations a second.
     PaceMeasured { pace: f64, unix_ms: u64 },
+    /// A worker can take orders. On record when it is another than the last of its number, or elsewhere.
+    WorkerReady { worker: u32, greeting: Greeting, unix_ms: u64 },
     /// The order is done.
     OrderFinished { order: OrderId, outcome: Outcome, unix_ms: u64 },
+}
+
+/// Who a worker is and how it computes: what it says before its first order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// The name of its machine.
+    pub host: String,
+    /// Its job, where a batch system started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// The BLAKE3 digest of its program.
+    pub program: String,
+    /// What its results depend on beyond the study, in words: processor, instructions, GPU, versions of libraries. `None`:
+    /// it does not compute itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arithmetic: Option<String>,
 }
 
 /// Results that a study took over from an earlier one.

@@ -16,7 +16,7 @@ mod table;
 mod trial;
 
 pub use course::{WorseThanChance, roc_auc};
-pub use event::{EpochReport, Event, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
+pub use event::{EpochReport, Event, FailureClass, FileRef, Greeting, Outcome, WarmStart, WorkOrder};
 pub use plan::{DoneReason, Plan};
 pub use price::{Paid, Price, Prices};
 pub use read::{Best, NeededCheckpoint, OpenOrder, Retry, Why};
@@ -33,7 +33,7 @@ use crate::spec::{Needs, StudySpec};
 use order::{Slots, VirtualWorkers};
 use price::Purse;
 use states::Race;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// The state of a study, and what follows from it.
@@ -66,6 +66,10 @@ pub struct Engine {
     failures: u32,
     /// Results taken over from earlier studies.
     warm: Vec<WarmStart>,
+    /// The latest of every worker's number.
+    greetings: BTreeMap<u32, Greeting>,
+    /// The arithmetic of the first worker that computed itself.
+    arithmetic: Option<String>,
     race: Race,
 }
 
@@ -101,6 +105,8 @@ impl Engine {
             purse: Purse::default(),
             failures: 0,
             warm: Vec::new(),
+            greetings: BTreeMap::new(),
+            arithmetic: None,
             race: Race::default(),
         };
         engine.plan_for(engine.target);

@@ -1,7 +1,7 @@
 //! Read access to the engine.
 
 use super::trial::{EpochFiles, OrderProgress, TrialProgress, TrialState};
-use super::{Engine, FailureClass, FileRef, Outcome, WarmStart, WorkOrder};
+use super::{Engine, FailureClass, FileRef, Greeting, Outcome, WarmStart, WorkOrder};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::{Ledger, Place};
 use std::collections::BTreeSet;
@@ -121,6 +121,16 @@ impl Engine {
     /// Results taken over from earlier studies, in the order of the study file.
     pub fn warm_starts(&self) -> &[WarmStart] {
         &self.warm
+    }
+
+    /// The latest greeting of a worker's number.
+    pub fn greeting(&self, worker: u32) -> Option<&Greeting> {
+        self.greetings.get(&worker)
+    }
+
+    /// The arithmetic that the first worker computed with.
+    pub fn arithmetic(&self) -> Option<&str> {
+        self.arithmetic.as_deref()
     }
 
     /// The number of failed trials.

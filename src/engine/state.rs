@@ -85,6 +85,13 @@ impl Engine {
                 Ok(())
             }
             Event::PaceMeasured { pace, .. } => self.set_pace(*pace),
+            Event::WorkerReady { worker, greeting, .. } => {
+                if self.arithmetic.is_none() {
+                    self.arithmetic.clone_from(&greeting.arithmetic);
+                }
+                self.greetings.insert(*worker, greeting.clone());
+                Ok(())
+            }
             Event::OrderFinished { order, outcome, .. } => self.finish(*order, outcome),
         }
     }

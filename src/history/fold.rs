@@ -2,7 +2,7 @@
 
 use super::row::{
     AttemptEnd, AttemptRow, ConfigurationRow, EarlierRow, EnqueuedRow, EpochRow, FailureRow, FileKind, FileRow,
-    OrderRow, OutcomeKind, Row, TrialRow,
+    OrderRow, OutcomeKind, Row, TrialRow, WorkerRow,
 };
 use crate::engine::{Engine, EpochReport, Event, FailureClass, Inconsistent, Outcome, Prices, TrialState};
 use crate::ids::{OrderId, TrialNumber};
@@ -113,6 +113,9 @@ impl History {
                 rows.push(Row::Enqueued(EnqueuedRow { seq: self.seq, params: params.clone(), at_ms: *unix_ms }));
             }
             Event::PaceMeasured { .. } => {}
+            Event::WorkerReady { worker, greeting, unix_ms } => {
+                rows.push(Row::Worker(WorkerRow { worker: *worker, greeting: greeting.clone(), ready_ms: *unix_ms }))
+            }
             Event::OrderFinished { order, outcome, unix_ms } => self.finished(*order, outcome, *unix_ms, rows),
         }
         let own = match event {
@@ -121,7 +124,10 @@ impl History {
             | Event::EpochReported { order, .. }
             | Event::AttemptLost { order, .. }
             | Event::OrderFinished { order, .. } => self.trial_of(*order),
-            Event::EarlierResults { .. } | Event::Enqueued { .. } | Event::PaceMeasured { .. } => None,
+            Event::EarlierResults { .. }
+            | Event::Enqueued { .. }
+            | Event::PaceMeasured { .. }
+            | Event::WorkerReady { .. } => None,
         };
         for &trial in self.engine.changed() {
             if Some(trial) != own {

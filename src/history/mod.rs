@@ -11,6 +11,6 @@ mod tables;
 pub use fold::History;
 pub use row::{
     AttemptEnd, AttemptRow, ConfigurationRow, EarlierRow, EnqueuedRow, EpochRow, FailureRow, FileKind, FileRow,
-    OrderRow, OutcomeKind, Row, TrialRow,
+    OrderRow, OutcomeKind, Row, TrialRow, WorkerRow,
 };
 pub use tables::Tables;

@@ -1,6 +1,6 @@
 //! The rows of a study's history. Each replaces the one with the same key, if there is one.
 
-use crate::engine::{EpochReport, FailureClass, FileRef, TrialState};
+use crate::engine::{EpochReport, FailureClass, FileRef, Greeting, TrialState};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::Place;
 use crate::space::Params;
@@ -31,6 +31,8 @@ pub enum Row {
     Earlier(EarlierRow),
     /// A configuration that a user enqueued.
     Enqueued(EnqueuedRow),
+    /// A worker that can take orders.
+    Worker(WorkerRow),
 }
 
 /// A trial's configuration. Key: the trial.
@@ -97,6 +99,14 @@ pub struct OrderRow {
     /// The objective there.
     pub value: Option<f64>,
     pub finished_ms: Option<u64>,
+}
+
+/// The latest worker of a number. Key: the number.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorkerRow {
+    pub worker: u32,
+    pub greeting: Greeting,
+    pub ready_ms: u64,
 }
 
 /// A worker's attempt at an order. Key: order and attempt.

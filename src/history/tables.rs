@@ -3,7 +3,7 @@
 use super::History;
 use super::row::{
     AttemptRow, ConfigurationRow, EarlierRow, EnqueuedRow, EpochRow, FailureRow, FileKind, FileRow, OrderRow, Row,
-    TrialRow,
+    TrialRow, WorkerRow,
 };
 use crate::engine::{Event, FileRef, Inconsistent};
 use crate::ids::{Epoch, OrderId, TrialNumber};
@@ -24,6 +24,7 @@ pub struct Tables {
     pub files: BTreeMap<String, FileRow>,
     pub earlier: BTreeMap<(u64, TrialNumber), EarlierRow>,
     pub enqueued: BTreeMap<u64, EnqueuedRow>,
+    pub workers: BTreeMap<u32, WorkerRow>,
 }
 
 impl Tables {
@@ -57,6 +58,7 @@ impl Tables {
             Row::File(row) => drop(self.files.insert(row.file.path.clone(), row)),
             Row::Earlier(row) => drop(self.earlier.insert((row.seq, row.trial), row)),
             Row::Enqueued(row) => drop(self.enqueued.insert(row.seq, row)),
+            Row::Worker(row) => drop(self.workers.insert(row.worker, row)),
         }
     }
 

@@ -4,20 +4,22 @@
 //! deletes files that are no longer needed, and only then informs workers and the observer; then it waits for messages
 //! of workers and applies them. So nothing that anybody was told can be lost.
 
+use super::cluster::Cluster;
 use super::link::{Death, Launcher, Message};
 use super::options::{RunError, RunOptions, Verdict};
+use super::place;
 use super::processes::Processes;
 use super::progress::{Observer, Progress, Standing};
-use super::protocol::{self, Reply, Request};
+use super::protocol::{Reply, Request};
 use super::signals;
 use super::slot::{Job, Slot, Worker};
 use crate::crash::{self, Point};
-use crate::engine::{self, DoneReason, Engine, EpochReport, FailureClass, TrialState, WorseThanChance};
+use crate::engine::{self, DoneReason, Engine, EpochReport, FailureClass, Greeting, TrialState, WorseThanChance};
 use crate::ids::TrialNumber;
 use crate::runner::Phase;
-use crate::spec::{NormStatistics, RunnerSpec};
+use crate::spec::{NormStatistics, Others, RunnerSpec};
 use crate::store::RunEnd;
-use crate::study::{Ask, Ended, Lost, Study, StudyError, Trial};
+use crate::study::{Ask, Ended, Lost, Outlook, Study, StudyError, Trial};
 use crate::wording::counted;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -34,13 +36,18 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often limits are checked while no message arrives.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Runs a study with worker processes on this machine, until nothing is left to do, its time is spent, or a signal
+/// Runs a study with worker processes, on this machine or as `options.elsewhere` says, until nothing is left to do, its time is spent, or a signal
 /// arrives.
 ///
 /// # Errors
 /// If the store fails or workers cannot be started. What is on record stays, so the run may be started again.
 pub fn run(study: &mut Study, options: &RunOptions, observer: &mut dyn Observer) -> Result<Verdict, RunError> {
-    run_with(study, options, &mut Processes { program: options.program.clone() }, observer)
+    match &options.elsewhere {
+        Some(elsewhere) => {
+            run_with(study, options, &mut Cluster::new(elsewhere, options, &study.spec().name.clone()), observer)
+        }
+        None => run_with(study, options, &mut Processes { program: options.program.clone() }, observer),
+    }
 }
 
 /// [`run`] with workers that `launcher` starts.
@@ -81,6 +88,8 @@ pub fn run_with(
         out_of_time: false,
         done: None,
         failed_starts: 0,
+        ever_ready: false,
+        program: if options.elsewhere.is_some() { place::program() } else { String::new() },
         ended: 0,
     };
     let result = coordinator.serve(&receiver, observer);
@@ -121,6 +130,10 @@ pub(super) struct Coordinator<'a> {
     pub(super) out_of_time: bool,
     pub(super) done: Option<DoneReason>,
     pub(super) failed_starts: u32,
+    /// Whether any worker has been ready.
+    ever_ready: bool,
+    /// The digest of this program, where workers must have the same.
+    program: String,
     /// Orders ended since the folders of commands were last tidied.
     pub(super) ended: usize,
 }
@@ -177,23 +190,61 @@ impl Coordinator<'_> {
 
     /// Gives idle workers something to do.
     fn hand_out(&mut self) -> Result<(), RunError> {
+        if self.stopping.is_some() {
+            return Ok(());
+        }
         for worker in 0..self.slots.len() {
-            if self.stopping.is_some() || self.slots[worker].job.is_some() {
+            if !self.slots[worker].is_idle() {
                 continue;
             }
             match self.study.lease(worker as u32)? {
                 Ask::Trial(trial) => self.begin(worker, trial)?,
                 Ask::Wait => break,
-                Ask::Done(reason) => {
-                    self.done = Some(reason);
-                    if reason == DoneReason::FailureLimit {
-                        self.stop();
-                    }
-                    break;
-                }
+                Ask::Done(reason) => return self.is_done(reason),
             }
         }
+        self.dismiss_idle();
+        if !self.slots.iter().any(Slot::is_free) {
+            return Ok(());
+        }
+        match self.study.outlook()? {
+            Outlook::Orders(orders) => {
+                let starting = self.slots.iter().filter(|slot| slot.is_starting()).count();
+                let free: Vec<usize> = (0..self.slots.len()).filter(|&worker| self.slots[worker].is_free()).collect();
+                for worker in free.into_iter().take(orders.saturating_sub(starting)) {
+                    let hello = self.options.hello(worker as u32, self.study);
+                    let started = self.slots[worker].start(worker, self.launcher, &hello, &self.sender);
+                    started.map_err(RunError::Launch)?;
+                }
+                Ok(())
+            }
+            Outlook::Wait => Ok(()),
+            Outlook::Done(reason) => self.is_done(reason),
+        }
+    }
+
+    fn is_done(&mut self, reason: DoneReason) -> Result<(), RunError> {
+        self.done = Some(reason);
+        if reason == DoneReason::FailureLimit {
+            self.stop();
+        }
         Ok(())
+    }
+
+    /// Dismisses workers on other machines for which there has been nothing to do for a while: others wait for their place.
+    fn dismiss_idle(&mut self) {
+        let Some(limit) = self.options.elsewhere.as_ref().map(|elsewhere| elsewhere.idle) else { return };
+        for (number, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.is_idle()) {
+            if slot.idle_since.get_or_insert_with(Instant::now).elapsed() > limit
+                && let Some(mut worker) = slot.worker.take()
+            {
+                worker.link.close();
+                worker.link.reap(REAPING);
+                let host = worker.greeting.map_or_else(String::new, |greeting| format!(" on {}", greeting.host));
+                let text = format!("worker {number}{host} is dismissed: there is nothing to do for it just now");
+                self.news.push(Progress::Note { text });
+            }
+        }
     }
 
     fn begin(&mut self, worker: usize, trial: Trial) -> Result<(), RunError> {
@@ -201,15 +252,6 @@ impl Coordinator<'_> {
         for fault in faults {
             let text = format!("trial {}: {fault}; training goes on from epoch {}", trial.number(), start.epoch);
             self.news.push(Progress::Warning { text });
-        }
-        if self.slots[worker].worker.is_none() {
-            let hello = Request::Hello {
-                version: protocol::VERSION,
-                spec: self.study.spec().clone(),
-                base: self.options.base.clone(),
-                slot: self.options.slot(worker as u32, self.study),
-            };
-            self.slots[worker].start(worker, self.launcher, &hello, &self.sender).map_err(RunError::Launch)?;
         }
         let order = trial.order().clone();
         self.news.push(Progress::OrderStarted {
@@ -223,7 +265,8 @@ impl Coordinator<'_> {
         });
         let known = self.study.engine().trial(order.trial);
         let seconds = known.map_or(0.0, |t| t.curve.iter().map(|point| point.seconds).sum());
-        self.slots[worker].job = Some(Job { trial: Some(trial), since: Instant::now(), seconds });
+        self.slots[worker].idle_since = None;
+        self.slots[worker].job = Some(Job { trial: Some(trial), since: Instant::now(), seconds, epochs: 0 });
         self.outbox.push((worker, Request::Run { order, start }));
         Ok(())
     }
@@ -293,12 +336,8 @@ impl Coordinator<'_> {
 
     fn heard(&mut self, worker: usize, reply: Reply) -> Result<(), RunError> {
         match reply {
-            Reply::Ready { .. } => {
-                self.failed_starts = 0;
-                if let Some(worker) = &mut self.slots[worker].worker {
-                    worker.ready = true;
-                }
-            }
+            Reply::Ready { greeting, .. } => self.greeted(worker, greeting)?,
+            Reply::Leaving { reason } => self.left(worker, &reason),
             Reply::Beat => {}
             Reply::Warning { text } => self.news.push(Progress::Warning { text }),
             Reply::Progress { phase, done, total } => {
@@ -357,6 +396,13 @@ impl Coordinator<'_> {
         };
         job.since = Instant::now();
         job.seconds += seconds;
+        job.epochs += 1;
+        let slot = &mut self.slots[worker];
+        slot.failures = 0;
+        if let Some(worker) = &mut slot.worker {
+            worker.epochs += 1;
+        }
+        let Some(job) = &mut self.slots[worker].job else { return Ok(()) };
         self.news.push(news);
         if let Some(found) = worse_than_chance(self.study.engine(), number) {
             let hint = match self.study.spec().runner {
@@ -403,23 +449,130 @@ impl Coordinator<'_> {
 
     /// A worker has closed its output: it is dead, or soon will be.
     fn closed(&mut self, worker: usize) -> Result<(), RunError> {
-        let Some(Worker { link, ready, .. }) = self.slots[worker].worker.take() else { return Ok(()) };
+        let Some(Worker { link, greeting, .. }) = self.slots[worker].worker.take() else { return Ok(()) };
         let job = self.slots[worker].job.take();
         let Death { class, reason } = link.reap(REAPING);
-        if !ready && self.stopping.is_none() {
-            self.failed_starts += 1;
-            if self.failed_starts >= FAILED_STARTS {
-                return Err(RunError::FailedStarts { tries: self.failed_starts, reason });
-            }
-        }
+        let Some(greeting) = greeting else { return self.failed_to_start(worker, reason) };
+        let epochs = job.as_ref().map_or(0, |job| job.epochs);
         match job.and_then(|job| job.trial) {
-            // It was asked to stop and died before it could confirm, or it never got ready: no failure is counted.
-            Some(trial) if self.stopping.is_some() || !ready => self.study.release(trial),
-            Some(trial) => self.lost(worker, trial, class, reason)?,
+            // It was asked to stop and died before it could confirm: no failure is counted.
+            Some(trial) if self.stopping.is_some() => self.study.release(trial),
+            Some(trial) => {
+                let away = if class == FailureClass::Lost { self.launcher.taken_away(&greeting) } else { None };
+                // On other machines, workers vanish for many reasons; where the trial has come on, it is none of them.
+                let came_on = class == FailureClass::Lost && epochs > 0 && self.options.elsewhere.is_some();
+                match away.or_else(|| came_on.then_some(reason.clone())) {
+                    Some(why) => {
+                        let text = format!(
+                            "worker {worker} on {}: {why}; trial {} goes on from its last checkpoint",
+                            greeting.host,
+                            trial.number()
+                        );
+                        self.news.push(Progress::Warning { text });
+                        self.study.release(trial);
+                    }
+                    None => self.lost(worker, trial, class, reason)?,
+                }
+            }
             None => {}
         }
         self.news.push(Progress::Idle { worker: worker as u32 });
         Ok(())
+    }
+
+    /// A worker can take orders: who it is goes on record.
+    fn greeted(&mut self, worker: usize, greeting: Greeting) -> Result<(), RunError> {
+        if let Some(elsewhere) = &self.options.elsewhere {
+            let known = self.study.engine().arithmetic();
+            let differs = match (known, greeting.arithmetic.as_deref()) {
+                (Some(known), Some(own)) if known != own => {
+                    Some(format!("{} computes with {own}, and this study was begun with {known}", greeting.host))
+                }
+                _ if greeting.program != self.program => Some(format!(
+                    "{} has another program (digest {:.12}) than this run ({:.12})",
+                    greeting.host, greeting.program, self.program
+                )),
+                _ => None,
+            };
+            match (differs, elsewhere.cluster.others) {
+                (Some(how), Others::Refuse) => {
+                    if let Some(worker) = self.slots[worker].worker.take() {
+                        worker.link.reap(Duration::ZERO);
+                    }
+                    let hint = "name machines of one kind, or set `cluster.others = \"take\"`: results then differ by rounding";
+                    return self.failed_to_start(worker, format!("{how}\nhint: {hint}"));
+                }
+                (Some(how), Others::Take) => {
+                    if self.study.engine().greeting(worker as u32) != Some(&greeting) {
+                        let text = format!("worker {worker}: {how}; results may differ by rounding");
+                        self.news.push(Progress::Warning { text });
+                    }
+                }
+                (None, _) => {}
+            }
+        }
+        self.study.greet(worker as u32, greeting.clone())?;
+        self.failed_starts = 0;
+        self.ever_ready = true;
+        if let Some(worker) = &mut self.slots[worker].worker {
+            worker.greeting = Some(greeting);
+        }
+        Ok(())
+    }
+
+    /// A worker ended before it was ready.
+    pub(super) fn failed_to_start(&mut self, worker: usize, reason: String) -> Result<(), RunError> {
+        if self.stopping.is_some() {
+            return Ok(());
+        }
+        self.failed_starts += 1;
+        let rest = self.rest(worker);
+        let Some(rest) = rest else {
+            return if self.failed_starts < FAILED_STARTS {
+                Ok(())
+            } else {
+                Err(RunError::FailedStarts { tries: self.failed_starts, reason })
+            };
+        };
+        // Nothing has ever started, and each place has tried more than once: it is no accident of a machine.
+        let in_vain = |slot: &Slot| !slot.is_starting() && (slot.failures == 0 || slot.failures >= FAILED_STARTS);
+        if !self.ever_ready && self.slots.iter().all(in_vain) {
+            return Err(RunError::FailedStarts { tries: self.failed_starts, reason });
+        }
+        let text = format!("worker {worker} did not start: {reason}\nthe next one is started in {} s", rest.as_secs());
+        self.news.push(Progress::Warning { text });
+        Ok(())
+    }
+
+    /// Lets a place rest, longer each time; `None`: workers run on this machine, where none does.
+    fn rest(&mut self, worker: usize) -> Option<Duration> {
+        let elsewhere = self.options.elsewhere.as_ref()?;
+        let slot = &mut self.slots[worker];
+        slot.failures += 1;
+        let rest = elsewhere.rest_after(slot.failures);
+        slot.rests_until = Some(Instant::now() + rest);
+        Some(rest)
+    }
+
+    /// A worker leaves: its machine is wanted for other things. Its order is open again, and no failure is counted.
+    fn left(&mut self, worker: usize, reason: &str) {
+        let Some(Worker { link, greeting, epochs, .. }) = self.slots[worker].worker.take() else { return };
+        link.reap(REAPING);
+        if epochs == 0 {
+            self.rest(worker);
+        }
+        if let Some(trial) = self.slots[worker].job.take().and_then(|job| job.trial) {
+            if self.stopping.is_none() {
+                let host = greeting.map_or_else(String::new, |greeting| format!(" on {}", greeting.host));
+                let text = format!(
+                    "worker {worker}{host} leaves, as {reason}; trial {} goes on from its last checkpoint",
+                    trial.number()
+                );
+                self.news.push(Progress::Warning { text });
+            }
+            self.study.release(trial);
+        }
+        self.news.push(Progress::Idle { worker: worker as u32 });
     }
 
     /// Kills a worker that broke the protocol or a limit; its attempt has failed.

@@ -16,7 +16,15 @@ pub(super) fn classify(status: Option<ExitStatus>, kills_before: Option<u64>, wo
     let said = if words.is_empty() { String::new() } else { format!("; its last words: {words}") };
     let Some(status) = status else { return (FailureClass::Lost, format!("the worker closed its pipe{said}")) };
     // Texts of Rust's allocator before it aborts, and of exceptions from CUDA and C++ libraries.
-    let allocation = ["memory allocation of", "std::bad_alloc", "out of memory", "OUT_OF_MEMORY"];
+    // The last two are Slurm's.
+    let allocation = [
+        "memory allocation of",
+        "std::bad_alloc",
+        "out of memory",
+        "OUT_OF_MEMORY",
+        "oom-kill event",
+        "oom_kill event",
+    ];
     if allocation.iter().any(|text| words.contains(text)) {
         return (FailureClass::Oom, format!("the worker ran out of memory{said}"));
     }

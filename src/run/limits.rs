@@ -21,6 +21,18 @@ impl Coordinator<'_> {
         }
         let limits = self.study.spec().limits.clone();
         for worker in 0..self.slots.len() {
+            // Elsewhere a worker may wait for its turn before it starts.
+            if self.slots[worker].is_starting()
+                && self.options.elsewhere.is_none()
+                && self.slots[worker].worker.as_ref().is_some_and(|busy| busy.heard.elapsed() > self.options.silence)
+            {
+                if let Some(worker) = self.slots[worker].worker.take() {
+                    worker.link.reap(Duration::ZERO);
+                }
+                let seconds = self.options.silence.as_secs();
+                self.failed_to_start(worker, format!("the worker was silent for {seconds} s"))?;
+                continue;
+            }
             let Slot { worker: Some(busy), job: Some(job), .. } = &self.slots[worker] else { continue };
             let running = job.since.elapsed().as_secs_f64();
             let fault = if self.stopping.is_some_and(|until| Instant::now() >= until) {
@@ -31,8 +43,6 @@ impl Coordinator<'_> {
             } else if busy.heard.elapsed() > self.options.silence {
                 let seconds = self.options.silence.as_secs();
                 Some((FailureClass::Lost, format!("the worker was silent for {seconds} s")))
-            } else if !busy.ready {
-                None
             } else if let Some(limit) = limits.epoch_seconds.filter(|&limit| running > limit) {
                 Some((FailureClass::Timeout, format!("an epoch took longer than {limit} s (`limits.epoch_time`)")))
             } else {

@@ -2,7 +2,7 @@
 //! test.
 
 use super::protocol::Request;
-use crate::engine::FailureClass;
+use crate::engine::{FailureClass, Greeting};
 use std::io;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -14,6 +14,13 @@ pub trait Launcher {
     /// # Errors
     /// If none can be started; the run ends then.
     fn launch(&mut self, mailbox: Mailbox) -> io::Result<Box<dyn Link>>;
+
+    /// Why the worker that greeted so was taken away, if its end is no fault of what it trained: its machine failed, or was
+    /// wanted for other things. Asked after it ended without a word.
+    fn taken_away(&mut self, greeting: &Greeting) -> Option<String> {
+        let _ = greeting;
+        None
+    }
 }
 
 /// One living worker.
@@ -61,6 +68,11 @@ pub struct Mailbox {
 impl Mailbox {
     pub(super) fn new(sender: Sender<Message>, worker: usize, generation: u32) -> Self {
         Self { sender, worker, generation }
+    }
+
+    /// The worker's number.
+    pub fn worker(&self) -> usize {
+        self.worker
     }
 
     /// How many workers this slot had before.

@@ -1,9 +1,10 @@
 //! Options of a run, how it ends, and why it may fail.
 
 use super::progress::Standing;
+use super::protocol::{self, Request};
 use crate::engine::DoneReason;
 use crate::runner::DeviceSlot;
-use crate::spec::Device;
+use crate::spec::{ClusterKind, ClusterSpec, Device, Devices};
 use crate::study::{Study, StudyError};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,24 +24,80 @@ pub struct RunOptions {
     pub threads: Option<u32>,
     /// The devices to which workers are assigned in turn; at least one.
     pub devices: Vec<Device>,
+    /// `Some`: workers run on other machines.
+    pub elsewhere: Option<Elsewhere>,
     /// A worker that sends nothing for this long, not even a heartbeat, is ended.
     pub silence: Duration,
     /// How long workers may take to stop when asked to.
     pub patience: Duration,
 }
 
+/// What is different where workers run on other machines: they find devices and threads themselves, may wait in a queue
+/// before they start, and come and go.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// How they are started.
+    pub cluster: ClusterSpec,
+    /// The devices that they look for.
+    pub devices: Devices,
+    /// How long a place rests after its worker ended before it was ready, or left without an epoch; doubled each time.
+    pub rest: Duration,
+    /// How long a worker may be idle before it is dismissed.
+    pub idle: Duration,
+}
+
+impl Elsewhere {
+    /// The longest that a place rests.
+    const LONGEST_REST: Duration = Duration::from_secs(300);
+
+    /// With the usual times.
+    pub fn new(cluster: ClusterSpec, devices: Devices) -> Self {
+        Self { cluster, devices, rest: Duration::from_secs(5), idle: Duration::from_secs(120) }
+    }
+
+    /// How long a place rests after so many failures in a row.
+    pub(super) fn rest_after(&self, failures: u32) -> Duration {
+        self.rest.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(Self::LONGEST_REST.max(self.rest))
+    }
+}
+
 impl RunOptions {
     /// The usual [`RunOptions::silence`].
     pub const SILENCE: Duration = Duration::from_secs(60);
+    /// The same for workers on other machines.
+    pub const SILENCE_ELSEWHERE: Duration = Duration::from_secs(30);
     /// The usual [`RunOptions::patience`].
     pub const PATIENCE: Duration = Duration::from_secs(4);
 
     /// Names of the devices, for people.
     pub(super) fn device_names(&self) -> String {
+        if let Some(elsewhere) = &self.elsewhere {
+            return format!("{} through {}", elsewhere.devices, elsewhere.cluster.kind);
+        }
         self.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(", ")
     }
 
-    pub(super) fn slot(&self, worker: u32, study: &Study) -> DeviceSlot {
+    /// The first message to a worker.
+    pub(super) fn hello(&self, worker: u32, study: &Study) -> Request {
+        let elsewhere = self.elsewhere.as_ref().map(|elsewhere| protocol::Elsewhere {
+            devices: elsewhere.devices.clone(),
+            turn: match elsewhere.cluster.kind {
+                ClusterKind::Slurm => 0, // it shows each worker its own devices
+                ClusterKind::Ssh => worker as usize / elsewhere.cluster.hosts.len().max(1),
+                ClusterKind::Command => worker as usize,
+            },
+            threads: self.threads,
+        });
+        Request::Hello {
+            version: protocol::VERSION,
+            spec: study.spec().clone(),
+            base: self.base.clone(),
+            slot: self.slot(worker, study),
+            elsewhere,
+        }
+    }
+
+    fn slot(&self, worker: u32, study: &Study) -> DeviceSlot {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.map_or(cores / self.workers.max(1) as usize, |t| t as usize).max(1);
         DeviceSlot {
@@ -78,7 +135,7 @@ pub enum RunError {
     #[error("start a worker")]
     Launch(#[source] std::io::Error),
     /// Workers end before they begin.
-    #[error("start workers: {tries} in a row ended before they were ready; {reason}")]
+    #[error("start workers: {tries} in a row ended before they were ready\n{reason}")]
     FailedStarts { tries: u32, reason: String },
     /// Signal handlers cannot be installed.
     #[error("listen for signals")]

@@ -1,4 +1,4 @@
-//! Workers as processes of this program on this machine.
+//! Workers as processes on this machine, and the processes that carry those on others.
 
 use super::faults;
 use super::link::{Death, Launcher, Link, Mailbox};
@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,38 +22,72 @@ pub struct Processes {
     pub program: PathBuf,
 }
 
+/// How a process is ended that does not end by itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    /// By SIGKILL: it is the worker itself.
+    Kill {
+        /// [`faults::oom_kills`] when it was started.
+        kills_before: Option<u64>,
+    },
+    /// By SIGTERM, and by SIGKILL if that does not help: it carries the standard streams of a worker, and should end it too.
+    Gentle,
+}
+
+/// How long a process has to end what it has begun elsewhere.
+const GENTLY: Duration = Duration::from_secs(1);
+
 /// A living worker process.
 #[derive(Debug)]
 struct Process {
     child: Child,
     input: Option<ChildStdin>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
-    kills_before: Option<u64>,
+    end: End,
 }
 
 impl Launcher for Processes {
     fn launch(&mut self, mailbox: Mailbox) -> io::Result<Box<dyn Link>> {
         let mut command = Command::new(&self.program);
-        // A process group of its own: Ctrl-C reaches only the coordinator, which then stops the workers.
-        command.arg("worker").process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if mailbox.generation() > 0 {
-            command.env_remove(crash::VARIABLE); // else a crash test would abort every successor too
+        command.arg("worker");
+        start(command, mailbox, End::Kill { kills_before: faults::oom_kills() })
+    }
+}
+
+/// Starts a process that is a worker, or carries the standard streams of one.
+pub(super) fn start(mut command: Command, mailbox: Mailbox, end: End) -> io::Result<Box<dyn Link>> {
+    // A process group of its own: Ctrl-C reaches only the coordinator, which then stops the workers.
+    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if mailbox.generation() > 0 {
+        command.env_remove(crash::VARIABLE); // else a crash test would abort every successor too
+    }
+    let mut child = command.spawn().map_err(|e| {
+        let program = command.get_program().to_string_lossy();
+        io::Error::new(e.kind(), format!("run `{program} worker`: {e}"))
+    })?;
+    let last_lines = Arc::new(Mutex::new(VecDeque::new()));
+    if let Some(errors) = child.stderr.take() {
+        let (last_lines, mailbox) = (last_lines.clone(), mailbox.clone());
+        std::thread::spawn(move || read_errors(errors, &last_lines, &mailbox));
+    }
+    if let Some(output) = child.stdout.take() {
+        std::thread::spawn(move || read_output(output, &mailbox));
+    }
+    let input = child.stdin.take();
+    Ok(Box::new(Process { child, input, last_lines, end }))
+}
+
+impl Process {
+    /// Its status, if it ends within `patience`.
+    fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let until = Instant::now() + patience;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+                _ => return None,
+            }
         }
-        let kills_before = faults::oom_kills();
-        let mut child = command
-            .spawn()
-            .map_err(|e| io::Error::new(e.kind(), format!("run `{} worker`: {e}", self.program.display())))?;
-        let last_lines = Arc::new(Mutex::new(VecDeque::new()));
-        if let Some(errors) = child.stderr.take() {
-            let (last_lines, mailbox) = (last_lines.clone(), mailbox.clone());
-            std::thread::spawn(move || read_errors(errors, &last_lines, &mailbox));
-        }
-        if let Some(output) = child.stdout.take() {
-            std::thread::spawn(move || read_output(output, &mailbox));
-        }
-        let input = child.stdin.take();
-        Ok(Box::new(Process { child, input, last_lines, kills_before }))
     }
 }
 
@@ -70,14 +104,12 @@ impl Link for Process {
 
     fn reap(mut self: Box<Self>, patience: Duration) -> Death {
         self.close();
-        let until = Instant::now() + patience;
-        let status = loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => break Some(status),
-                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
-                _ => break None,
-            }
-        };
+        let status = self.wait(patience);
+        if status.is_none() && matches!(self.end, End::Gentle) {
+            let pid = rustix::process::Pid::from_child(&self.child);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            self.wait(GENTLY);
+        }
         if status.is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -88,7 +120,8 @@ impl Link for Process {
             std::thread::sleep(Duration::from_millis(1));
         }
         let words = self.last_lines.lock().map(|lines| Vec::from(lines.clone()).join(" | ")).unwrap_or_default();
-        let (class, reason) = faults::classify(status, self.kills_before, &words);
+        let kills_before = if let End::Kill { kills_before } = self.end { kills_before } else { None };
+        let (class, reason) = faults::classify(status, kills_before, &words);
         Death { class, reason }
     }
 }

@@ -1,13 +1,13 @@
 //! Messages between coordinator and worker: one JSON object per line.
 
-use crate::engine::{EpochReport, FailureClass, WorkOrder};
+use crate::engine::{EpochReport, FailureClass, Greeting, WorkOrder};
 use crate::runner::{DeviceSlot, Phase, Start};
-use crate::spec::StudySpec;
+use crate::spec::{Devices, StudySpec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Both sides must have the same version: they are the same binary, unless someone replaced it during a run.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The longest line in bytes; longer ones are invalid.
 pub const MAX_LINE: usize = 4 << 20;
@@ -17,8 +17,9 @@ pub const MAX_LINE: usize = 4 << 20;
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)] // a few a second
 pub enum Request {
-    /// The first message: the study, and where to compute.
-    Hello { version: u32, spec: StudySpec, base: PathBuf, slot: DeviceSlot },
+    /// The first message: the study, and where to compute. `elsewhere`: the worker is on another machine, and finds its
+    /// device and threads itself.
+    Hello { version: u32, spec: StudySpec, base: PathBuf, slot: DeviceSlot, elsewhere: Option<Elsewhere> },
     /// Train this.
     Run { order: WorkOrder, start: Start },
     /// The epoch is on record; `go`: train the next one.
@@ -27,13 +28,24 @@ pub enum Request {
     Stop,
 }
 
+/// What a worker on another machine looks for there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// The devices that it may use; it takes one by `turn`.
+    pub devices: Devices,
+    /// How many workers were assigned to its machine before it, where that is known.
+    pub turn: usize,
+    /// Threads; `None`: as many as the batch system gives, or the machine has.
+    pub threads: Option<u32>,
+}
+
 /// Messages from the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)] // a few a second
 pub enum Reply {
     /// It has accepted the study and awaits orders.
-    Ready { version: u32 },
+    Ready { version: u32, greeting: Greeting },
     /// An epoch is done and durable.
     Epoch { report: EpochReport },
     /// Progress within a phase of an epoch.
@@ -42,6 +54,8 @@ pub enum Reply {
     Warning { text: String },
     /// Heartbeat.
     Beat,
+    /// The process exits, as its machine is wanted for other things or its time is up; its order is to be given to another.
+    Leaving { reason: String },
     /// The order's training is over; `failure`: why it failed. `leaving`: the process exits, as it is not fit for
     /// another order.
     Ended { failure: Option<Failure>, leaving: bool },
@@ -82,6 +96,7 @@ mod tests {
                 cache_dir: PathBuf::from("c"),
                 worker: 3,
             },
+            elsewhere: Some(Elsewhere { devices: Devices::Auto, turn: 1, threads: None }),
         };
         let run = Request::Run { order: conformance::order(1), start: Start::default() };
         for message in [hello, run, Request::Recorded { go: true }, Request::Stop] {

@@ -2,6 +2,7 @@
 
 use super::link::{Launcher, Link, Mailbox, Message};
 use super::protocol::Request;
+use crate::engine::Greeting;
 use crate::study::Trial;
 use std::io;
 use std::sync::mpsc::Sender;
@@ -11,8 +12,10 @@ use std::time::Instant;
 pub(super) struct Worker {
     pub(super) link: Box<dyn Link>,
     generation: u32,
-    /// It has accepted the study and can take orders.
-    pub(super) ready: bool,
+    /// Who it is, once it has accepted the study and can take orders.
+    pub(super) greeting: Option<Greeting>,
+    /// Epochs that it has reported.
+    pub(super) epochs: u64,
     /// When it last said anything.
     pub(super) heard: Instant,
 }
@@ -26,6 +29,8 @@ pub(super) struct Job {
     pub(super) since: Instant,
     /// Seconds of the trial's epochs on record.
     pub(super) seconds: f64,
+    /// Epochs of this attempt on record.
+    pub(super) epochs: u32,
 }
 
 /// A place for a worker.
@@ -33,6 +38,12 @@ pub(super) struct Job {
 pub(super) struct Slot {
     pub(super) worker: Option<Worker>,
     pub(super) job: Option<Job>,
+    /// Since when its worker has had nothing to do.
+    pub(super) idle_since: Option<Instant>,
+    /// Workers in a row that ended before they were ready, or left without an epoch.
+    pub(super) failures: u32,
+    /// No worker is started here before.
+    pub(super) rests_until: Option<Instant>,
     generations: u32,
 }
 
@@ -48,7 +59,8 @@ impl Slot {
         let generation = self.generations;
         let link = launcher.launch(Mailbox::new(sender.clone(), place, generation))?;
         self.generations += 1;
-        self.worker = Some(Worker { link, generation, ready: false, heard: Instant::now() });
+        self.worker = Some(Worker { link, generation, greeting: None, epochs: 0, heard: Instant::now() });
+        self.idle_since = None;
         self.send(hello);
         Ok(())
     }
@@ -58,6 +70,21 @@ impl Slot {
         if let Some(worker) = &mut self.worker {
             worker.link.send(request);
         }
+    }
+
+    /// Its worker has greeted and has nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.job.is_none() && self.worker.as_ref().is_some_and(|worker| worker.greeting.is_some())
+    }
+
+    /// Its worker has not greeted yet.
+    pub(super) fn is_starting(&self) -> bool {
+        self.worker.as_ref().is_some_and(|worker| worker.greeting.is_none())
+    }
+
+    /// A worker may be started here.
+    pub(super) fn is_free(&self) -> bool {
+        self.worker.is_none() && self.job.is_none() && self.rests_until.is_none_or(|until| Instant::now() >= until)
     }
 
     /// Whether this is the current worker's generation; messages of earlier ones are ignored.

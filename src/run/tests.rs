@@ -2,12 +2,14 @@
 
 use super::link::{Death, Launcher, Link, Mailbox};
 use super::protocol::{Failure, Reply, Request};
-use super::{Progress, RunError, RunOptions, Verdict, run_with};
+use super::{Elsewhere, Progress, RunError, RunOptions, Verdict, run_with};
 use crate::data::Task;
-use crate::engine::{DoneReason, EpochReport, FailureClass, WorkOrder};
+use crate::engine::{DoneReason, EpochReport, FailureClass, Greeting, WorkOrder};
 use crate::ids::Epoch;
 use crate::runner::Phase;
-use crate::spec::{Device, RunnerSpec, SchedulerSpec, StudySpec};
+use crate::spec::{
+    Allocation, ClusterKind, ClusterSpec, Device, Devices, Others, RunnerSpec, SchedulerSpec, StudySpec,
+};
 use crate::store::conformance;
 use crate::study::Study;
 use std::collections::BTreeMap;
@@ -80,6 +82,7 @@ struct Threads {
     script: Arc<Script>,
     launched: Arc<AtomicU32>,
     starts: fn(u32) -> bool,
+    greeting: fn(u32) -> Greeting,
 }
 
 struct Thread {
@@ -89,7 +92,7 @@ struct Thread {
 impl Launcher for Threads {
     fn launch(&mut self, mailbox: Mailbox) -> io::Result<Box<dyn Link>> {
         let (sender, requests) = channel();
-        let (script, starts) = (self.script.clone(), self.starts);
+        let (script, starts, greeting) = (self.script.clone(), self.starts, self.greeting);
         let number = self.launched.fetch_add(1, Ordering::SeqCst);
         std::thread::spawn(move || {
             let voice = Voice { mailbox, requests };
@@ -97,7 +100,7 @@ impl Launcher for Threads {
             if !starts(number) {
                 return voice.mailbox.closed();
             }
-            voice.say(&Reply::Ready { version: super::protocol::VERSION });
+            voice.say(&Reply::Ready { version: super::protocol::VERSION, greeting: greeting(number) });
             while let Ok(request) = voice.requests.recv() {
                 let Request::Run { order, .. } = request else { continue };
                 match script(&voice, &order, number) {
@@ -142,6 +145,18 @@ fn play(
     starts: fn(u32) -> bool,
     script: impl Fn(&Voice, &WorkOrder, u32) -> Then + Send + Sync + 'static,
 ) -> (Result<Verdict, RunError>, Study, Vec<Progress>) {
+    play_on(None, |_| Greeting::default(), spec, silence, starts, script)
+}
+
+/// The same, `elsewhere` with workers that greet so.
+fn play_on(
+    elsewhere: Option<Elsewhere>,
+    greeting: fn(u32) -> Greeting,
+    spec: &StudySpec,
+    silence: Duration,
+    starts: fn(u32) -> bool,
+    script: impl Fn(&Voice, &WorkOrder, u32) -> Then + Send + Sync + 'static,
+) -> (Result<Verdict, RunError>, Study, Vec<Progress>) {
     let mut study = Study::in_memory(spec);
     let options = RunOptions {
         program: PathBuf::new(),
@@ -150,10 +165,11 @@ fn play(
         workers: 2,
         threads: Some(1),
         devices: vec![Device::Cpu],
+        elsewhere,
         silence,
         patience: Duration::from_millis(50),
     };
-    let mut launcher = Threads { script: Arc::new(script), launched: Arc::default(), starts };
+    let mut launcher = Threads { script: Arc::new(script), launched: Arc::default(), starts, greeting };
     let mut seen = Vec::new();
     let verdict = run_with(&mut study, &options, &mut launcher, &mut |progress: &Progress| seen.push(progress.clone()));
     (verdict, study, seen)
@@ -305,6 +321,159 @@ fn workers_that_never_get_ready_end_the_run_and_no_failure_is_counted() {
     let (verdict, study, _) = play(&spec(), PATIENT, |n| n != 1, |voice, order, _| voice.train(order));
     assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
     assert_eq!(record(&study), without_faults());
+}
+
+fn elsewhere(others: Others) -> Option<Elsewhere> {
+    let cluster = ClusterSpec {
+        kind: ClusterKind::Command,
+        command: Vec::new(),
+        arguments: Vec::new(),
+        hosts: Vec::new(),
+        program: None,
+        allocation: Allocation::Each,
+        notice_seconds: 120.0,
+        others,
+    };
+    let (rest, idle) = (Duration::from_millis(20), Duration::from_millis(100));
+    Some(Elsewhere { rest, idle, ..Elsewhere::new(cluster, Devices::Cpu) })
+}
+
+fn greeting_of(arithmetic: &str) -> Greeting {
+    // The program is that of the coordinator: the test itself.
+    Greeting { arithmetic: Some(arithmetic.to_owned()), program: super::place::program(), ..Greeting::default() }
+}
+
+fn warnings(seen: &[Progress], part: &str) -> usize {
+    seen.iter().filter(|p| matches!(p, Progress::Warning { text } if text.contains(part))).count()
+}
+
+#[test]
+fn workers_elsewhere_that_leave_or_vanish_cost_no_failure() {
+    let (verdict, study, seen) = play_on(
+        elsewhere(Others::Refuse),
+        |_| greeting_of("one"),
+        &spec(),
+        PATIENT,
+        |_| true,
+        |voice, order, number| match number {
+            // Is told to end before it has done anything; and after an epoch.
+            0 => {
+                voice.say(&Reply::Leaving { reason: "it was told to end".to_owned() });
+                Then::Die
+            }
+            1 => {
+                voice.epoch(1, f64::from(order.trial.0) + 0.1);
+                voice.say(&Reply::Leaving { reason: "it was told to end".to_owned() });
+                Then::Die
+            }
+            // Vanish after an epoch each: far more often than a trial may be lost to a worker that dies.
+            2..=9 => {
+                voice.epoch(order.from.0 + 1, f64::from(order.trial.0) + f64::from(order.from.0 + 1) / 10.0);
+                Then::Die
+            }
+            _ => voice.train(order),
+        },
+    );
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!(record(&study), without_faults());
+    assert_eq!(lost(&seen), []);
+    assert!(study.engine().orders().iter().all(|order| order.losses.is_empty()));
+    assert_eq!(warnings(&seen, "leaves, as it was told to end; trial"), 2, "{seen:?}");
+}
+
+#[test]
+fn a_worker_elsewhere_that_dies_without_an_epoch_costs_an_attempt() {
+    let orders = AtomicU32::new(0);
+    let (verdict, _, seen) = play_on(
+        elsewhere(Others::Refuse),
+        |_| greeting_of("one"),
+        &spec(),
+        PATIENT,
+        |_| true,
+        move |voice, order, _| if orders.fetch_add(1, Ordering::SeqCst) == 0 { Then::Die } else { voice.train(order) },
+    );
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!(lost(&seen), [(FailureClass::Lost, true)]);
+}
+
+#[test]
+fn workers_that_compute_otherwise_are_refused_or_taken() {
+    let other = |n| greeting_of(if n == 1 { "two" } else { "one" });
+    let train: fn(&Voice, &WorkOrder, u32) -> Then = |voice, order, _| {
+        std::thread::sleep(Duration::from_millis(30)); // so that both get something
+        voice.train(order)
+    };
+    let (verdict, study, seen) = play_on(elsewhere(Others::Refuse), other, &spec(), PATIENT, |_| true, train);
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!(record(&study), without_faults());
+    assert_eq!(study.engine().arithmetic().map(str::len), Some(3));
+    assert_eq!(warnings(&seen, "computes with"), 1, "{seen:?}");
+    let (verdict, _, seen) = play_on(elsewhere(Others::Take), other, &spec(), PATIENT, |_| true, train);
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!(warnings(&seen, "results may differ by rounding"), 1, "{seen:?}");
+    // Another program: none is let in, and the run says why.
+    let alien = |_| Greeting { program: "0123456789abcdef".to_owned(), ..greeting_of("one") };
+    let (verdict, ..) = play_on(elsewhere(Others::Refuse), alien, &spec(), PATIENT, |_| true, train);
+    match verdict {
+        Err(RunError::FailedStarts { tries: 6, reason }) => assert!(reason.contains("another program"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn places_whose_workers_do_not_start_rest_and_the_run_goes_on() {
+    // The second place fails four times; the first goes on meanwhile.
+    let (verdict, study, seen) = play_on(
+        elsewhere(Others::Refuse),
+        |_| greeting_of("one"),
+        &spec(),
+        PATIENT,
+        |n| n == 0 || n > 4,
+        |voice, order, _| {
+            std::thread::sleep(Duration::from_millis(50));
+            voice.train(order)
+        },
+    );
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!(record(&study), without_faults());
+    assert!(warnings(&seen, "did not start") >= 1, "{seen:?}");
+    // Where none ever starts, the run says so.
+    let (verdict, ..) = play_on(
+        elsewhere(Others::Refuse),
+        |_| greeting_of("one"),
+        &spec(),
+        PATIENT,
+        |_| false,
+        |voice, order, _| voice.train(order),
+    );
+    assert!(matches!(verdict, Err(RunError::FailedStarts { tries: 6, .. })));
+    assert_eq!(elsewhere(Others::Take).map(|e| [1, 2, 5].map(|n| e.rest_after(n).as_millis())), Some([20, 40, 320]));
+    let usual = Elsewhere { rest: Duration::from_secs(5), ..elsewhere(Others::Take).unwrap() };
+    assert_eq!([1, 2, 40].map(|n| usual.rest_after(n).as_secs()), [5, 10, 300]);
+}
+
+#[test]
+fn idle_workers_elsewhere_are_dismissed() {
+    // The first trial takes long, and what follows depends on it: meanwhile there is nothing to do for the other worker.
+    let mut halving = spec();
+    halving.scheduler = SchedulerSpec::Sha { min_resource: 1, reduction_factor: 2 };
+    let (verdict, study, seen) = play_on(
+        elsewhere(Others::Refuse),
+        |_| greeting_of("one"),
+        &halving,
+        PATIENT,
+        |_| true,
+        |voice, order, _| {
+            if order.trial.0 == 0 && order.from.0 == 0 {
+                std::thread::sleep(Duration::from_millis(800));
+            }
+            voice.train(order)
+        },
+    );
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!(study.engine().trials().len(), 4);
+    let dismissed = |p: &&Progress| matches!(p, Progress::Note { text } if text.contains("is dismissed"));
+    assert_eq!(seen.iter().filter(dismissed).count(), 1, "{seen:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The worker process: reads orders, trains, reports. It has no database.
 
+use super::place;
 use super::protocol::{self, Failure, Reply, Request};
 use crate::crash::{self, Point};
 use crate::engine::{EpochReport, FailureClass, WorkOrder};
@@ -28,32 +29,70 @@ const ORPHANED: Duration = Duration::from_secs(2);
 
 /// Turns this process into a worker: serves the coordinator over standard input and output until the input is closed.
 pub fn serve() -> ExitCode {
-    die_with_parent();
+    die_with_parent(false);
     let out = Arc::new(Out(Mutex::new(std::io::stdout())));
     let interrupted = Arc::new(AtomicBool::new(false));
+    let eviction = Arc::new(Mutex::new(None));
     let (sender, requests) = channel();
+    if let Err(error) = listen(sender.clone(), &interrupted, &eviction) {
+        eprintln!("signals cannot be listened to: {error}");
+        return ExitCode::FAILURE;
+    }
     let reader = interrupted.clone();
     std::thread::spawn(move || read_requests(sender, &reader));
 
-    let Ok(Request::Hello { version, spec, base, slot }) = requests.recv() else { return ExitCode::FAILURE };
+    let Ok(Some(Request::Hello { version, spec, base, slot, elsewhere })) = requests.recv() else {
+        return ExitCode::FAILURE;
+    };
     if version != protocol::VERSION {
+        eprintln!(
+            "this hpsearch speaks version {} to its run, the run speaks {version}: they must be the same",
+            protocol::VERSION
+        );
         return ExitCode::FAILURE;
     }
+    let slot = match elsewhere.map_or(Ok(slot.clone()), |elsewhere| place::settle(slot, &elsewhere, &spec)) {
+        Ok(slot) => slot,
+        Err(reason) => {
+            eprintln!("{reason}");
+            return ExitCode::FAILURE;
+        }
+    };
     let Some(mut runner) = runner(&spec, &base) else { return ExitCode::FAILURE };
-    if !out.send(&Reply::Ready { version: protocol::VERSION }) {
+    let greeting = place::greeting(&spec, slot.device);
+    if !out.send(&Reply::Ready { version: protocol::VERSION, greeting }) {
         return ExitCode::FAILURE;
     }
+    let end_of_time = place::end_of_time();
     let beat = out.clone();
     std::thread::spawn(move || {
         while beat.send(&Reply::Beat) {
             std::thread::sleep(BEAT);
         }
     });
-    while let Ok(request) = requests.recv() {
-        let Request::Run { order, start } = request else { continue };
-        let mut sink =
-            PipeSink { out: &out, requests: &requests, interrupted: &interrupted, last_progress: Instant::now() };
-        let failure = attempt(runner.as_mut(), &order, &start, &slot, &mut sink);
+    loop {
+        let order = match requests.recv() {
+            Ok(Some(Request::Run { order, start })) => Some((order, start)),
+            Ok(Some(_)) => continue,
+            Ok(None) if is_evicted(&eviction) => None,
+            Ok(None) | Err(_) => break,
+        };
+        let failure = order.and_then(|(order, start)| {
+            let mut sink = PipeSink {
+                out: &out,
+                requests: &requests,
+                interrupted: &interrupted,
+                eviction: &eviction,
+                end_of_time,
+                epoch_began: Instant::now(),
+                last_progress: Instant::now(),
+            };
+            attempt(runner.as_mut(), &order, &start, &slot, &mut sink)
+        });
+        if let (None, Some(reason)) = (&failure, eviction.lock().ok().and_then(|reason| reason.clone())) {
+            out.send(&Reply::Leaving { reason });
+            break;
+        }
         let leaving =
             failure.as_ref().is_some_and(|(failure, panicked)| *panicked || unfit(failure.class, slot.device));
         let failure = failure.map(|(failure, _)| failure);
@@ -74,10 +113,11 @@ fn unfit(class: FailureClass, device: Device) -> bool {
     }
 }
 
-/// Replaces this process by the program of `argv` (`exec`), set to die with its parent. Returns only on failure.
-pub fn launch(argv: &[String]) -> std::io::Error {
+/// Replaces this process by the program of `argv` (`exec`), set to die with its parent; `gently`: of SIGTERM, so that it can
+/// end what it has begun elsewhere. Returns only on failure.
+pub fn launch(argv: &[String], gently: bool) -> std::io::Error {
     use std::os::unix::process::CommandExt;
-    die_with_parent();
+    die_with_parent(gently);
     match argv {
         [] => std::io::Error::from(std::io::ErrorKind::InvalidInput),
         [program, arguments @ ..] => std::process::Command::new(program).args(arguments).exec(),
@@ -86,11 +126,13 @@ pub fn launch(argv: &[String]) -> std::io::Error {
 
 /// Makes this process die with its parent, even while it is stuck: the kernel does so on Linux; elsewhere a worker only
 /// ends when its standard input is closed.
-fn die_with_parent() {
+fn die_with_parent(gently: bool) {
     #[cfg(target_os = "linux")]
     {
+        use rustix::process::Signal;
         let parent = rustix::process::getppid();
-        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        let signal = if gently { Signal::TERM } else { Signal::KILL };
+        let _ = rustix::process::set_parent_process_death_signal(Some(signal));
         // The parent may have died before that call.
         if rustix::process::getppid() != parent {
             std::process::exit(1);
@@ -129,17 +171,48 @@ fn attempt(
     }
 }
 
-fn read_requests(sender: Sender<Request>, interrupted: &AtomicBool) {
+fn is_evicted(eviction: &Mutex<Option<String>>) -> bool {
+    eviction.lock().is_ok_and(|reason| reason.is_some())
+}
+
+/// From now on, SIGTERM, SIGUSR1 and SIGUSR2, by which batch systems announce that a process must go, stop training at its next
+/// batch and make the worker leave. `requests` is told by `None`.
+fn listen(
+    requests: Sender<Option<Request>>,
+    interrupted: &Arc<AtomicBool>,
+    eviction: &Arc<Mutex<Option<String>>>,
+) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGTERM, SIGUSR1, SIGUSR2};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGUSR1, SIGUSR2])?;
+    let (interrupted, eviction) = (interrupted.clone(), eviction.clone());
+    std::thread::spawn(move || {
+        for signal in &mut signals {
+            let name = match signal {
+                SIGTERM => "SIGTERM",
+                SIGUSR1 => "SIGUSR1",
+                _ => "SIGUSR2",
+            };
+            if let Ok(mut reason) = eviction.lock() {
+                reason.get_or_insert_with(|| format!("it was told to end by {name}"));
+            }
+            interrupted.store(true, Ordering::Relaxed);
+            let _ = requests.send(None);
+        }
+    });
+    Ok(())
+}
+
+fn read_requests(sender: Sender<Option<Request>>, interrupted: &AtomicBool) {
     for line in std::io::stdin().lock().lines() {
         let Ok(request) = line.map_err(drop).and_then(|line| serde_json::from_str(&line).map_err(drop)) else { break };
         if request == Request::Stop {
             interrupted.store(true, Ordering::Relaxed);
-        } else if sender.send(request).is_err() {
+        } else if sender.send(Some(request)).is_err() {
             break;
         }
     }
     interrupted.store(true, Ordering::Relaxed);
-    drop(sender); // ends the wait for an order, or for the answer to an epoch
+    let _ = sender.send(None); // ends the wait for an order, or for the answer to an epoch
     std::thread::sleep(ORPHANED);
     std::process::exit(1);
 }
@@ -156,9 +229,33 @@ impl Out {
 
 struct PipeSink<'a> {
     out: &'a Out,
-    requests: &'a Receiver<Request>,
+    /// `None`: the process is to end, or has lost its coordinator.
+    requests: &'a Receiver<Option<Request>>,
     interrupted: &'a AtomicBool,
+    /// Why the process is to end.
+    eviction: &'a Mutex<Option<String>>,
+    end_of_time: Option<Instant>,
+    epoch_began: Instant,
     last_progress: Instant,
+}
+
+impl PipeSink<'_> {
+    /// Whether so little time is left that the next epoch would be cut off, as long as it takes what the last one took.
+    fn is_time_up(&mut self) -> bool {
+        let took = self.epoch_began.elapsed();
+        self.epoch_began = Instant::now();
+        let Some(left) = self.end_of_time.map(|end| end.saturating_duration_since(Instant::now())) else {
+            return false;
+        };
+        if left > took.mul_f64(1.2) {
+            return false;
+        }
+        if let Ok(mut reason) = self.eviction.lock() {
+            let (left, took) = (left.as_secs(), took.as_secs_f64());
+            reason.get_or_insert_with(|| format!("{left} s are left to it, and an epoch takes {took:.0} s"));
+        }
+        true
+    }
 }
 
 impl EpochSink for PipeSink<'_> {
@@ -172,13 +269,15 @@ impl EpochSink for PipeSink<'_> {
         }
         loop {
             match self.requests.recv() {
-                Ok(Request::Recorded { go }) => {
+                Ok(Some(Request::Recorded { go })) => {
                     crash::at(Point::EpochAcknowledged);
-                    let go = go && !self.interrupted();
+                    let go = go && !self.interrupted() && !self.is_time_up();
                     return Ok(if go { Continue::Go } else { Continue::Stop });
                 }
-                Ok(_) => {}
-                Err(_) => return Err(SinkClosed),
+                // Told to end while it waits: the answer still comes.
+                Ok(None) if is_evicted(self.eviction) => {}
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return Err(SinkClosed),
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Resolves the requested devices to those of this machine, and counts the workers that share them.
 
 use crate::nn::cuda;
-use crate::spec::{Device, Devices};
+use crate::nn::kernel::Isa;
+use crate::spec::{Device, Devices, Precision};
 
 /// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +122,19 @@ fn gpu_name(number: usize) -> Option<String> {
     {
         let _ = number;
         None
+    }
+}
+
+/// What results depend on beyond a study where `device` computes, in words: the processor and its instructions; or the GPU, the
+/// version of cuDNN and the precision.
+pub fn arithmetic(device: Device, precision: Precision) -> String {
+    match device {
+        Device::Cuda(number) => {
+            let name = gpu_name(number).unwrap_or_else(|| "a GPU".to_owned());
+            let cudnn = cuda::device::cudnn_version().unwrap_or_default();
+            format!("{name}, cuDNN {cudnn}, {precision}")
+        }
+        Device::Any | Device::Cpu => format!("{} {}", std::env::consts::ARCH, Isa::best().name()),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod augment;
 mod backbones;
+mod cluster;
 mod command;
 mod data;
 mod device;
@@ -22,6 +23,7 @@ mod training;
 mod trial;
 
 pub use augment::{AugmentSpec, Views};
+pub use cluster::{Allocation, ClusterKind, ClusterSpec, Others, WORKER_FIELDS};
 pub use command::{FillError, ORDER_FIELDS};
 pub use data::{BadFilePolicy, ColourMode, DataSource, DataSpec, SplitSpec, SyntheticSpec, ValidationPolicy, Window};
 pub use device::{Device, Devices, UnknownDevice};
@@ -72,6 +74,9 @@ pub struct StudySpec {
     pub failures: FailurePolicies,
     /// How it is run on this machine; may differ from run to run without changing any result.
     pub run: RunSpec,
+    /// How workers are started on other machines; `None`: they run on this one. Not stored.
+    #[serde(skip)]
+    pub cluster: Option<ClusterSpec>,
     /// Who is told of what happens. Not stored.
     #[serde(skip)]
     pub notify: NotifySpec,
@@ -134,6 +139,7 @@ impl StudySpec {
                 precision: Precision::default(),
                 virtual_workers: 8,
             },
+            cluster: None,
             notify: NotifySpec::default(),
             changed_defaults: ChangedDefaults::default(),
         }

@@ -2,7 +2,7 @@
 
 use super::{Study, StudyError, WarmStartError};
 use crate::clock::unix_ms;
-use crate::engine::{DoneReason, EpochFiles, EpochReport, Event, FailureClass, Outcome, Plan, Retry, WorkOrder};
+use crate::engine::{self, DoneReason, EpochFiles, EpochReport, Event, FailureClass, Outcome, Plan, Retry, WorkOrder};
 use crate::ids::{Epoch, TrialNumber};
 use crate::runner::{Continue, TrialError};
 use crate::space::Params;
@@ -16,6 +16,17 @@ pub enum Ask {
     /// Nothing to do until another leased trial is told.
     Wait,
     /// Nothing is left to do.
+    Done(DoneReason),
+}
+
+/// What there is to do for workers that have yet to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// About so many orders could be given out at once.
+    Orders(usize),
+    /// Nothing until others report.
+    Wait,
+    /// Nothing left to do.
     Done(DoneReason),
 }
 
@@ -132,6 +143,32 @@ impl Study {
             Err(TrialError { class, reason, .. }) => self.fail(trial, class, reason).map(drop)?,
         }
         self.flush()
+    }
+
+    /// How many workers there is something to do for.
+    ///
+    /// # Errors
+    /// As [`Study::lease`].
+    pub fn outlook(&self) -> Result<Outlook, StudyError> {
+        if self.is_cold() {
+            return Err(WarmStartError::NotOpened.into());
+        }
+        let engine = self.engine();
+        let waiting = engine.open_orders().filter(|open| !self.leased.contains(&open.order.order)).count();
+        Ok(match engine.plan() {
+            Plan::Issue(_) => {
+                let trials = engine::planned_trials(self.spec()).map_or(usize::MAX, |n| n as usize);
+                let mut more = trials.saturating_sub(engine.trials().len()).max(1);
+                if self.spec().learns() {
+                    let open = engine.open_orders().count();
+                    more = more.min((self.spec().run.virtual_workers as usize).saturating_sub(open).max(1));
+                }
+                Outlook::Orders(waiting.saturating_add(more))
+            }
+            _ if waiting > 0 => Outlook::Orders(waiting),
+            Plan::Wait => Outlook::Wait,
+            Plan::Done(reason) => Outlook::Done(reason),
+        })
     }
 
     /// [`Study::ask`] for worker number `worker`, durable only after the next flush.

@@ -105,6 +105,7 @@ fn a_worker_that_falls_silent_is_taken_for_lost() {
         workers: 2,
         threads: Some(1),
         devices: vec![hpsearch::spec::Device::Cpu],
+        elsewhere: None,
         // Heartbeats come every 2 s.
         silence: Duration::from_secs(3),
         patience: RunOptions::PATIENCE,

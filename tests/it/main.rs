@@ -1,6 +1,7 @@
 //! Integration tests, in one binary.
 
 mod audit;
+mod cluster;
 mod command;
 mod compare;
 mod crash;

@@ -164,7 +164,7 @@ fn the_documented_defaults_are_the_defaults() {
                 "warmup_epochs",
                 "min_trials",
             ];
-            if table.name == "data.synthetic"
+            if ["data.synthetic", "cluster"].contains(&table.name)
                 || (skip.contains(&key.name) && Setting::at(table.name, key.name).is_none())
             {
                 continue;

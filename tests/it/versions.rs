@@ -1,4 +1,4 @@
-//! A study that the first version of the program left unfinished is continued to the results of that version.
+//! Studies that earlier versions of the program left unfinished are continued to the results of the first version.
 
 use crate::program::{Bench, text};
 use rusqlite::types::Value;
@@ -27,13 +27,19 @@ const END: [(i64, &str, Option<f64>, i64, i64); 18] = [
 ];
 
 #[test]
-fn a_study_of_the_first_version_goes_on_to_the_same_end() {
+fn studies_of_earlier_versions_go_on_to_the_same_end() {
+    for database in ["version1.db", "version3.db"] {
+        goes_on(database);
+    }
+}
+
+fn goes_on(database: &str) {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/store");
     let file = std::fs::read_to_string(kept.join("version1.toml")).unwrap();
     let bench = Bench::new(&file.replace("name = \"old\"", "name = \"old\" # of the first version"));
     let folder = bench.dir().with_file_name("old");
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::copy(kept.join("version1.db"), folder.join("study.db")).unwrap();
+    std::fs::copy(kept.join(database), folder.join("study.db")).unwrap();
 
     let status = bench.command(&["status", "old"]).output().unwrap();
     assert!(text(&status.stdout).contains("the last run was killed"), "{}", text(&status.stdout));
@@ -50,7 +56,7 @@ fn a_study_of_the_first_version_goes_on_to_the_same_end() {
             vec![(*trial).into(), state.to_string().into(), value, (*epochs).into(), (*rung).into()]
         })
         .collect();
-    assert_eq!(rows, expected);
+    assert_eq!(rows, expected, "{database}");
 }
 
 /// Every verb that reads a study reports an unusable database, with the exit code for missing data.

@@ -141,8 +141,9 @@ fn worker_lines(view: &View, most: usize, now_ms: u64) -> Vec<Line<'static>> {
     let line = |worker: &Worker| {
         let value = worker.value.map_or_else(String::new, |v| format!("  {} {v:.4}", view.metric));
         let since = clock::span(now_ms.saturating_sub(worker.started_ms) as f64 / 1000.0);
+        let place = worker.place.as_ref().map_or_else(String::new, |place| format!("  on {place}"));
         let Worker { worker, trial, epochs, to, .. } = worker;
-        Line::raw(format!("worker {worker}  trial {trial}  epoch {epochs}/{to}{value}  for {since}"))
+        Line::raw(format!("worker {worker}  trial {trial}  epoch {epochs}/{to}{value}  for {since}{place}"))
     };
     let mut lines: Vec<Line<'_>> = view.workers.iter().map(line).collect();
     if lines.len() > most {

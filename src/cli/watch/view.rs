@@ -100,7 +100,7 @@ impl View {
             seconds: runs.iter().map(|run| run.seconds).sum(),
             wall_seconds: spec.budget.wall_seconds,
             work: work(spec, &tables, table.as_ref(), run.as_ref()),
-            workers: if holder.is_some() { status::workers(&tables) } else { Vec::new() },
+            workers: status::workers(&tables, holder.as_ref()),
             trials: ranking.into_iter().chain(others).collect(),
             ranked,
             rungs: rungs(&tables, table.as_ref()),

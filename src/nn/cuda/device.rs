@@ -66,6 +66,16 @@ pub fn versions() -> Option<String> {
     None
 }
 
+/// The version of cuDNN; `None` in a build without it.
+pub fn cudnn_version() -> Option<String> {
+    #[cfg(feature = "cuda")]
+    {
+        Some(gpu::cudnn_version())
+    }
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
 /// The memory of a GPU; `None` for the CPU, or if the driver does not report it.
 pub fn memory(device: &Device) -> Option<Memory> {
     #[cfg(feature = "cuda")]
@@ -156,8 +166,12 @@ mod gpu {
         // SAFETY: writes one number.
         let known = unsafe { sys::cuDriverGetVersion(&mut driver) }.result().is_ok();
         let driver = if known { format!("{}.{}", driver / 1000, driver % 1000 / 10) } else { "unknown".to_owned() };
+        format!("driver for CUDA {driver}, cuDNN {}", cudnn_version())
+    }
+
+    pub fn cudnn_version() -> String {
         let cudnn = candle_core::cuda_backend::cudarc::cudnn::result::get_version();
-        format!("driver for CUDA {driver}, cuDNN {}.{}.{}", cudnn / 10_000, cudnn / 100 % 100, cudnn % 100)
+        format!("{}.{}.{}", cudnn / 10_000, cudnn / 100 % 100, cudnn % 100)
     }
 
     pub fn memory(device: &Device) -> Option<Memory> {

@@ -105,6 +105,7 @@ fn study() -> StudySpec {
             precision: Default::default(),
             virtual_workers: 8,
         },
+        cluster: None,
         notify: Default::default(),
         changed_defaults: ChangedDefaults::default(),
     }

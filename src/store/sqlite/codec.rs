@@ -1,7 +1,7 @@
 //! Events as text. The names of kinds and fields are part of the database format and never change.
 
 use super::super::StoreError;
-use crate::engine::{EpochReport, Event, FailureClass, Outcome, WarmStart, WorkOrder};
+use crate::engine::{EpochReport, Event, FailureClass, Greeting, Outcome, WarmStart, WorkOrder};
 use crate::ids::OrderId;
 use crate::space::Params;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -51,6 +51,13 @@ struct PaceMeasured {
 }
 
 #[derive(Serialize, Deserialize)]
+struct WorkerReady<'a> {
+    worker: u32,
+    greeting: Cow<'a, Greeting>,
+    unix_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
 struct OrderFinished<'a> {
     order: OrderId,
     outcome: Cow<'a, Outcome>,
@@ -84,6 +91,10 @@ pub(super) fn encode(event: &Event) -> Result<(&'static str, String), StoreError
         }
         &Event::PaceMeasured { pace, unix_ms } => {
             ("pace_measured", serde_json::to_string(&PaceMeasured { pace, unix_ms }))
+        }
+        Event::WorkerReady { worker, greeting, unix_ms } => {
+            let (worker, greeting, unix_ms) = (*worker, Cow::Borrowed(greeting), *unix_ms);
+            ("worker_ready", serde_json::to_string(&WorkerReady { worker, greeting, unix_ms }))
         }
         Event::OrderFinished { order, outcome, unix_ms } => {
             let (order, unix_ms) = (*order, *unix_ms);
@@ -124,6 +135,10 @@ pub(super) fn decode(seq: u64, kind: &str, body: &str) -> Result<Event, StoreErr
         "pace_measured" => {
             let PaceMeasured { pace, unix_ms } = parse(seq, body)?;
             Event::PaceMeasured { pace, unix_ms }
+        }
+        "worker_ready" => {
+            let WorkerReady { worker, greeting, unix_ms } = parse(seq, body)?;
+            Event::WorkerReady { worker, greeting: greeting.into_owned(), unix_ms }
         }
         "order_finished" => {
             let OrderFinished { order, outcome, unix_ms } = parse(seq, body)?;

@@ -12,7 +12,8 @@ use std::path::Path;
 /// - 1: rows were written event by event; a trial not promoted from its rung stayed `paused` until the run ended.
 /// - 2: rows are those of [`History`]; `trial` has `result` and `result_epochs`.
 /// - 3: `ranking` goes by the latest epoch.
-pub const FORMAT_VERSION: i64 = 3;
+/// - 4: `worker`, and its event `worker_ready`.
+pub const FORMAT_VERSION: i64 = 4;
 
 /// `PRAGMA application_id`: `hpse` in ASCII. It identifies a study database, also to `file(1)`.
 const APPLICATION_ID: i64 = 0x6870_7365;
@@ -133,6 +134,7 @@ fn drop_rows(transaction: &Transaction<'_>) -> Result<(), Fault> {
         "failure",
         "metric",
         "epoch",
+        "worker",
         "attempt",
         "work_order",
         "trial_param",

@@ -2,10 +2,10 @@
 
 use super::{Fault, codec};
 use crate::digest::Digest;
-use crate::engine::{Event, FileRef};
+use crate::engine::{Event, FileRef, Greeting};
 use crate::history::{
     AttemptRow, ConfigurationRow, EarlierRow, EnqueuedRow, EpochRow, FailureRow, FileRow, OrderRow, Row, Tables,
-    TrialRow,
+    TrialRow, WorkerRow,
 };
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::space::Params;
@@ -93,6 +93,10 @@ pub(super) fn tables(connection: &Connection, detail: Detail) -> Result<Tables, 
             ended_ms: time(row, 4)?,
             ended: optional_word(row, 5)?,
         }))
+    })?;
+    read("SELECT worker, host, job, program, arithmetic, ready_ms FROM worker", &|row| {
+        let greeting = Greeting { host: row.get(1)?, job: row.get(2)?, program: row.get(3)?, arithmetic: row.get(4)? };
+        Ok(Row::Worker(WorkerRow { worker: row.get(0)?, greeting, ready_ms: count(row, 5)? }))
     })?;
     read("SELECT seq, trial, work_order, attempt, class, reason, final, at_ms FROM failure", &|row| {
         Ok(Row::Failure(FailureRow {

@@ -46,6 +46,16 @@ CREATE TABLE attempt (
     PRIMARY KEY (work_order, attempt)
 ) STRICT, WITHOUT ROWID;
 
+-- The latest worker of a number: where it ran, and what its results depend on beyond the study.
+CREATE TABLE worker (
+    worker     INTEGER PRIMARY KEY,
+    host       TEXT NOT NULL,
+    job        TEXT,                           -- of a batch system
+    program    TEXT NOT NULL,                  -- BLAKE3 of the executable
+    arithmetic TEXT,
+    ready_ms   INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE epoch (
     trial             INTEGER NOT NULL REFERENCES trial,
     epoch             INTEGER NOT NULL,        -- epochs done, from 1

@@ -1,7 +1,7 @@
 //! Writing rows to SQL. Rows that change replace the one with their key; those that never change are inserted.
 
 use super::Fault;
-use crate::history::Row;
+use crate::history::{Row, WorkerRow};
 use crate::space::{Params, Value};
 use crate::store::StoreError;
 use rusqlite::types::ToSqlOutput;
@@ -58,6 +58,20 @@ pub(super) fn put(t: &Transaction<'_>, row: &Row) -> Result<(), Fault> {
                 row.at.map(|at| at.0),
                 row.value,
                 row.finished_ms.map(int)
+            ])?;
+        }
+        Row::Worker(WorkerRow { worker, greeting, ready_ms }) => {
+            t.prepare_cached(
+                "INSERT OR REPLACE INTO worker (worker, host, job, program, arithmetic, ready_ms) \
+                 VALUES (?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                worker,
+                greeting.host,
+                greeting.job,
+                greeting.program,
+                greeting.arithmetic,
+                int(*ready_ms)
             ])?;
         }
         Row::Attempt(row) => {
