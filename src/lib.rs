@@ -22,6 +22,7 @@ pub mod run;
 pub mod runner;
 pub mod sampler;
 pub mod scheduler;
+pub mod shared;
 pub mod space;
 pub mod spec;
 pub mod stats;

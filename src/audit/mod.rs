@@ -75,7 +75,8 @@ pub struct Verdicts {
 }
 
 /// Audits the images of a study, whose relative paths start at `base`. `verdicts`: what trials of the study said of the images,
-/// if any did; they judge the labels, the features those of other images. All else depends on the study file alone.
+/// if any did; where they tell the classes apart better than the features do, they judge the labels of these images. All else
+/// depends on the study file alone.
 ///
 /// # Errors
 /// If the study has no images, they or its network cannot be had, or a class has too few.
@@ -136,8 +137,8 @@ pub fn audit(
     Ok(audit)
 }
 
-/// Labels that are contradicted: by the scores of trials where they scored the image, else by those of the features. `features`:
-/// their scores of the images `developed`, and the area under the curve.
+/// Labels that are contradicted: by the scores of trials where they scored the image and tell the classes apart better, else by
+/// those of the features. `features`: their scores of the images `developed`, and the area under the curve.
 fn doubted(
     images: &DataSet,
     developed: &[usize],
@@ -145,13 +146,23 @@ fn doubted(
     verdicts: Option<&Verdicts>,
 ) -> Labels {
     let (records, classes) = (images.records(), images.classes());
-    let by_path: HashMap<&str, &[f32]> =
-        verdicts.iter().flat_map(|v| &v.scores.rows).map(|row| (row.image.as_str(), row.scores.as_slice())).collect();
-    let trials = verdicts.map(|verdicts| TrialsJudged {
-        trials: verdicts.trials.clone(),
-        images: by_path.len(),
-        roc_auc: evaluate(&verdicts.scores, 0.5).roc_auc.unwrap_or(0.0),
+    let trials = verdicts.map(|verdicts| {
+        let place: HashMap<&str, usize> =
+            developed.iter().enumerate().map(|(k, &i)| (records[i].path.as_str(), k)).collect();
+        let mut same = verdicts.scores.clone();
+        same.rows.retain(|row| place.contains_key(row.image.as_str()));
+        same.rows.iter_mut().for_each(|row| row.scores.clone_from(&features[place[row.image.as_str()]]));
+        let area = |scores| evaluate(scores, 0.5).roc_auc.unwrap_or(0.0);
+        TrialsJudged {
+            trials: verdicts.trials.clone(),
+            images: same.rows.len(),
+            roc_auc: area(&verdicts.scores),
+            features: area(&same),
+        }
     });
+    let judging = verdicts.filter(|_| trials.as_ref().is_some_and(TrialsJudged::is_better));
+    let by_path: HashMap<&str, &[f32]> =
+        judging.iter().flat_map(|v| &v.scores.rows).map(|row| (row.image.as_str(), row.scores.as_slice())).collect();
     let mut labels = Labels { wrong: None, judged: Some(0), trials, suspects: Vec::new() };
     for (by, area) in [(Judge::Trials, labels.trials.as_ref().map_or(0.0, |t| t.roc_auc)), (Judge::Features, area)] {
         let own = |k: &usize| by_path.contains_key(records[developed[*k]].path.as_str()) == (by == Judge::Trials);

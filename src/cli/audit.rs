@@ -134,9 +134,13 @@ fn print(audit: &Audit) -> std::io::Result<()> {
         Some(wrong) => writeln!(out, "  about {wrong} wrong; {} named", labels.suspects.len())?,
         None => writeln!(out, "  not judged: the features tell the classes apart too badly")?,
     }
-    if let Some(TrialsJudged { trials, images, roc_auc }) = &labels.trials {
+    if let Some(judged @ TrialsJudged { trials, images, roc_auc, features }) = &labels.trials {
         let whose = if trials.len() == 1 { "trial" } else { "the mean of trials" };
-        writeln!(out, "  {images} scored by {whose} {}, ROC-AUC {roc_auc:.3}", listed(trials))?;
+        if judged.is_better() {
+            writeln!(out, "  {images} scored by {whose} {}, ROC-AUC {roc_auc:.3}", listed(trials))?;
+        } else {
+            writeln!(out, "  not by {whose} {}: ROC-AUC {roc_auc:.3}, features {features:.3}", listed(trials))?;
+        }
     }
     for s in labels.suspects.iter().take(SHOWN) {
         writeln!(out, "  {} {:.2}, {} {:.2}  {}", s.label, s.score, s.instead, s.score_instead, s.image)?;

@@ -16,6 +16,7 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod status;
+pub mod submit;
 pub mod test;
 pub mod watch;
 pub mod worker;
@@ -44,6 +45,7 @@ enum Verb {
     Audit(audit::Args),
     Plan(plan::Args),
     Run(run::Args),
+    Submit(submit::Args),
     Status(status::Args),
     Watch(watch::Args),
     Best(best::Args),
@@ -85,6 +87,7 @@ fn dispatch(verb: Verb, global: &Global) -> Result<Exit, CliError> {
         Verb::Audit(args) => audit::run(args, global),
         Verb::Plan(args) => plan::run(args, global),
         Verb::Run(args) => run::run(args, global),
+        Verb::Submit(args) => submit::run(args, global),
         Verb::Status(args) => status::run(args, global),
         Verb::Watch(args) => watch::run(args, global),
         Verb::Best(args) => best::run(args, global),

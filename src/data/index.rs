@@ -92,7 +92,7 @@ fn remember(now: &Now<'_>, index: &Path) -> io::Result<()> {
     let folder = index.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     // A temporary name per process, as several workers may write at once; the last rename wins, and all contents agree.
-    let partial = index.with_extension(format!("{}.partial", std::process::id()));
+    let partial = index.with_extension(format!("{}-{}.partial", crate::shared::machine(), std::process::id()));
     let mut file = std::fs::File::create(&partial)?;
     let written = file.write_all(&serde_json::to_vec(now)?).and_then(|()| std::fs::rename(&partial, index));
     if written.is_err() {

@@ -77,7 +77,9 @@ impl PixelFile {
         if let Some(found) = Self::map(&path, wanted) {
             return Ok(found);
         }
-        let partial = path.with_extension("partial");
+        // A machine whose locks do not reach another's builds the same file beside it.
+        let partial = path.with_extension(format!("{}.partial", crate::shared::machine()));
+        tidy(&path);
         let built = build(wanted, &partial, watch, make).and_then(|()| {
             fs::rename(&partial, &path).map_err(|e| failed("rename")(&partial, e))?;
             File::open(wanted.folder)
@@ -93,10 +95,9 @@ impl PixelFile {
 
     /// Maps the file if it exists, complete and intact.
     fn map(path: &Path, wanted: &Wanted<'_>) -> Option<Self> {
-        let file = File::open(path).ok()?;
         // SAFETY: files of this folder are written under another name and renamed; this program never changes or
         // shortens one that has its final name, so the mapped bytes stay as they are while the map exists.
-        let map = unsafe { Mmap::map(&file) }.ok()?;
+        let map = unsafe { crate::shared::map(path) }.ok()?;
         let body = MAGIC.len() + wanted.count * wanted.slot;
         let footer = map.len().checked_sub(FOOTER).filter(|&at| at >= body)?;
         let (length, digests) = map[footer..].split_at(8);
@@ -156,6 +157,18 @@ fn wait_for(lock: &File, watch: &dyn Watch) -> Result<(), Waiting> {
                 watch.progress(Task::WaitingForImages, 0, 1);
                 std::thread::sleep(Duration::from_millis(50));
             }
+        }
+    }
+}
+
+/// Removes what other machines have left unfinished of a file long ago.
+fn tidy(path: &Path) {
+    let (Some(folder), Some(stem)) = (path.parent(), path.file_stem()) else { return };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let own = name.as_encoded_bytes().starts_with(stem.as_encoded_bytes());
+        if own && name.as_encoded_bytes().ends_with(b".partial") && crate::shared::is_abandoned(&entry.path()) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }

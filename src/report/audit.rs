@@ -91,6 +91,16 @@ pub struct TrialsJudged {
     pub images: usize,
     /// The area under the ROC curve of their mean score (of more than two classes, the mean).
     pub roc_auc: f64,
+    /// That of the features' scores of the same images. The larger of both judges.
+    #[serde(default)]
+    pub features: f64,
+}
+
+impl TrialsJudged {
+    /// Whether the trials tell the classes apart better than the features do, and so judge.
+    pub fn is_better(&self) -> bool {
+        self.roc_auc > self.features
+    }
 }
 
 /// What judged a label.

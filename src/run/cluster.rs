@@ -56,7 +56,7 @@ impl Cluster {
                 let mut argv: Vec<String> = options.map(str::to_owned).into();
                 argv.extend(given);
                 argv.push(spec.hosts[worker % spec.hosts.len()].clone());
-                argv.push(format!("exec {} worker", quoted(&program)));
+                argv.push(format!("exec {} worker", shell_word(&program)));
                 (argv, false)
             }
             ClusterKind::Command => {
@@ -75,8 +75,12 @@ impl Cluster {
     }
 }
 
-/// A word for the shell at the other end of ssh.
-fn quoted(word: &str) -> String {
+/// A word as a POSIX shell reads it, whatever it holds.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
@@ -149,6 +153,6 @@ mod tests {
         shared.spec.allocation = Allocation::Shared;
         let (argv, fresh) = shared.command(0);
         assert!(argv.contains(&"--exact".to_owned()) && !fresh && cluster(ClusterKind::Slurm).command(0).1);
-        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(["it's", "", "a=b"].map(shell_word), [r"'it'\''s'", "''", "a=b"]);
     }
 }

@@ -22,7 +22,7 @@ mod slot;
 mod tests;
 pub mod worker;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, shell_word};
 pub use coordinator::{run, run_with};
 pub use link::{Death, Launcher, Link, Mailbox};
 pub use notify::{Notice, Notifier, NotifyError};

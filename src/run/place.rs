@@ -32,14 +32,15 @@ pub(super) fn settle(slot: DeviceSlot, elsewhere: &Elsewhere, spec: &StudySpec) 
 
 /// Who this process is.
 pub(super) fn greeting(spec: &StudySpec, device: Device) -> Greeting {
-    let job = |name: &str| std::env::var(name).ok().filter(|id| !id.is_empty());
-    let step = |id: String| match job("SLURM_STEP_ID") {
+    let said = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let step = |id: String| match said("SLURM_STEP_ID") {
         Some(step) => format!("{id}.{step}"),
         None => id,
     };
     Greeting {
-        host: fsx::host(),
-        job: job("SLURM_JOB_ID").map(step),
+        // Slurm's name of the machine is the one that people know.
+        host: said("SLURMD_NODENAME").unwrap_or_else(fsx::host),
+        job: said("SLURM_JOB_ID").map(step),
         program: program(),
         arithmetic: match &spec.runner {
             RunnerSpec::Image { .. } => Some(device::arithmetic(device, spec.run.precision)),

@@ -25,7 +25,9 @@ fn workers_of_another_program_give_the_same_table() {
     let there = Bench::new(&study(0, 8, SHELL));
     there.finish(&["--workers", "3"]);
     assert_eq!(there.ask(TRIALS), here.ask(TRIALS));
-    assert_eq!(there.count("SELECT count(*) FROM worker WHERE host <> '' AND length(program) = 64"), 3);
+    // One may have done everything before the others were ready.
+    let known = there.count("SELECT count(*) FROM worker WHERE host <> '' AND length(program) = 64");
+    assert!((1..=3).contains(&known) && there.count("SELECT count(*) FROM worker") == known, "{known}");
     // The same study may go on here, and the table of workers is no part of what it is.
     there.write(&study(0, 8, ""));
     there.finish(&[]);

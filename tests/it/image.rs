@@ -127,3 +127,25 @@ fn a_budget_of_work_given_as_time_is_converted_once() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused.stderr).contains("cost model"), "{}", text(&refused.stderr));
 }
+
+/// Where folders are on a network, there is no write-ahead log, and features and pictures are copied before they are mapped:
+/// a cache that another machine clears takes nothing away.
+#[test]
+fn files_on_a_network_give_the_same_table() {
+    let here = Bench::new(STUDY);
+    here.finish(&["--workers", "2"]);
+    let there = Bench::new(STUDY);
+    let run = |arguments: &[&str]| there.run_command(arguments).env("HPSEARCH_NETWORK_FILES", "1").output().unwrap();
+    let output = run(&["--workers", "2"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(there.tables(), here.tables());
+    let journal = |bench: &Bench| bench.ask("PRAGMA journal_mode")[0][0].clone();
+    assert_eq!(journal(&here), "wal".to_owned().into());
+    assert_eq!(journal(&there), "delete".to_owned().into(), "as a reader sees any rollback journal");
+    assert!(!there.dir().join("study.db-wal").exists());
+    // It may move to a disk of this machine, and back.
+    there.finish(&[]);
+    assert_eq!(journal(&there), "wal".to_owned().into());
+    assert!(run(&[]).status.success());
+    assert_eq!(journal(&there), "delete".to_owned().into());
+}

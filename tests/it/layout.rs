@@ -8,7 +8,7 @@ use syn::visit::{self, Visit};
 
 /// Layers of modules, lowest first; a module may use those of its own floor and below.
 const FLOORS: [&[&str]; 17] = [
-    &["ids", "rng", "digest", "fsx", "clock", "stats", "crash", "wording"],
+    &["ids", "rng", "digest", "fsx", "shared", "clock", "stats", "crash", "wording"],
     &["space"],
     &["spec"],
     &["config", "metrics"],
@@ -46,7 +46,7 @@ const ROOMS: [(&str, &[&str]); 48] = [
     ("indicatif", &["cli"]),
     ("jpeg2k", &["data::decode::dicom"]),
     ("jpeg_decoder", &["data::decode::dicom"]),
-    ("memmap2", &["data"]),
+    ("memmap2", &["data", "shared"]),
     ("mimalloc", &["main"]),
     ("parquet", &["exchange"]),
     ("plotters", &["report::draw"]),
@@ -59,7 +59,7 @@ const ROOMS: [(&str, &[&str]); 48] = [
     ("regex", &["config", "data"]),
     ("rustfft", &["audit"]),
     ("rusqlite", &["store::sqlite"]),
-    ("rustix", &["data", "fsx", "nn", "run", "runner", "store::sqlite"]),
+    ("rustix", &["data", "fsx", "nn", "run", "runner", "shared", "store::sqlite"]),
     ("safetensors", &["nn"]),
     ("serde", &["*"]),
     ("serde_json", &["*"]),
@@ -67,7 +67,7 @@ const ROOMS: [(&str, &[&str]); 48] = [
     ("sobol_burley", &["sampler"]),
     ("strsim", &["config"]),
     ("strum", &["*"]),
-    ("tempfile", &["fsx"]),
+    ("tempfile", &["fsx", "shared"]),
     ("thiserror", &["*"]),
     ("toml", &["config"]),
     ("ureq", &["run"]),

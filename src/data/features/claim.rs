@@ -5,8 +5,9 @@
 //! it takes to fill a segment; other builders claim other buckets.
 
 use super::FeatureError;
-use super::shelf::{TEMPORARY, unique};
+use super::shelf::{TEMPORARY, is_temporary, unique};
 use crate::digest::Digest;
+use crate::shared;
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
@@ -59,8 +60,8 @@ impl Claim {
         Ok(held.map(|claim| (claim, chosen)))
     }
 
-    /// A temporary name for this claim's segment. While the claim is held, no other builder has files named after one
-    /// of its buckets.
+    /// A temporary name for this claim's segment. While the claim is held, no other builder of this machine has files named after
+    /// one of its buckets; whether one of another machine has, depends on how far its locks reach.
     pub(super) fn unfinished(&self) -> String {
         format!("{}{}", prefix(self.buckets.first().copied().unwrap_or_default()), unique())
     }
@@ -70,7 +71,8 @@ impl Claim {
         let prefixes: Vec<String> = self.buckets.iter().map(|b| prefix(*b)).collect();
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            if prefixes.iter().any(|p| name.as_encoded_bytes().starts_with(p.as_bytes())) {
+            let own = prefixes.iter().any(|p| name.as_encoded_bytes().starts_with(p.as_bytes()));
+            if own || (is_temporary(&name) && shared::is_abandoned(&entry.path())) {
                 // A file that cannot be removed is harmless.
                 let _ = fs::remove_file(entry.path());
             }
@@ -79,7 +81,7 @@ impl Claim {
 }
 
 fn prefix(bucket: u8) -> String {
-    format!("{TEMPORARY}{bucket:02x}-")
+    format!("{TEMPORARY}{bucket:02x}-{}-", shared::machine())
 }
 
 fn bucket(image: &Digest) -> u8 {

@@ -58,10 +58,9 @@ impl Segment {
     /// Maps a file and, unless `trusted`, verifies the digests of all its rows. `None` if it is torn, corrupted, of
     /// another shelf, or missing.
     pub(super) fn open(path: &Path, key: &Digest, row_bytes: usize, trusted: bool) -> Option<Self> {
-        let file = File::open(path).ok()?;
         // SAFETY: a segment is written under another name and renamed; this program never changes or shortens a file
         // that has a segment's name, only unlinks it, so the mapped bytes stay as they are while the map exists.
-        let map = unsafe { Mmap::map(&file) }.ok()?;
+        let map = unsafe { crate::shared::map(path) }.ok()?;
         let found = head(&map, key).filter(|h| h.row_bytes == row_bytes)?;
         let entry = |row: usize| HEAD + row * ENTRY;
         let image = |row: usize| Digest::from_bytes(std::array::from_fn(|i| map[entry(row) + i]));

@@ -179,10 +179,10 @@ fn hold(folder: &Path) -> io::Result<Option<File>> {
 
 /// A unique temporary name.
 pub(super) fn unfinished(what: &str) -> String {
-    format!("{TEMPORARY}{what}-{}", unique())
+    format!("{TEMPORARY}{what}-{}-{}", crate::shared::machine(), unique())
 }
 
-/// Different for every call on this machine.
+/// Different for every call on this machine; with [`crate::shared::machine`], on any.
 pub(super) fn unique() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());

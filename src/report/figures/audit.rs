@@ -80,7 +80,11 @@ fn labels(audit: &Audit) -> Exhibit {
     let features = "cross-validated scores of a logistic regression on the frozen network's features";
     let scores = match &labels.trials {
         None => features.to_owned(),
-        Some(TrialsJudged { trials, images, roc_auc }) => {
+        Some(judged) if !judged.is_better() => format!(
+            "{features}, which tell the classes apart better (ROC-AUC {:.3}) than the trials do ({:.3})",
+            judged.features, judged.roc_auc
+        ),
+        Some(TrialsJudged { trials, images, roc_auc, .. }) => {
             let whose = if trials.len() == 1 { "the scores of trial" } else { "the mean scores of trials" };
             let trials = listed(trials);
             let others =

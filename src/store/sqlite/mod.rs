@@ -69,7 +69,10 @@ impl SqliteStore {
             let mut connection = Connection::open_with_flags(path, flags)?;
             let version = format::check(&connection, path)?;
             connection.busy_timeout(BUSY)?;
-            connection.pragma_update(None, "journal_mode", "wal")?;
+            // A write-ahead log needs memory that all processes share, so a network's file systems cannot have one
+            // (https://sqlite.org/wal.html, "Overview").
+            let journal = if crate::shared::is_network(path) { "truncate" } else { "wal" };
+            connection.pragma_update(None, "journal_mode", journal)?;
             connection.pragma_update(None, "synchronous", "full")?;
             connection.pragma_update(None, "temp_store", "memory")?;
             connection.set_prepared_statement_cache_capacity(64);
