@@ -121,6 +121,8 @@ pub struct Study {
     rows: Vec<Row>,
     /// Open orders that are leased: handed out, and neither told nor released yet.
     leased: BTreeSet<OrderId>,
+    /// What [`Study::outlook`] said, until something changes.
+    outlook: Option<Outlook>,
     files: Files,
     broken: bool,
     store: Box<dyn Store>,
@@ -258,6 +260,7 @@ impl Study {
             events: Vec::new(),
             rows: Vec::new(),
             leased: BTreeSet::new(),
+            outlook: None,
             files: Files::default(),
             broken: false,
             store,
@@ -335,6 +338,7 @@ impl Study {
         if self.broken {
             return Err(StudyError::Broken);
         }
+        self.outlook = None;
         let known = self.rows.len();
         self.history.apply(&event, &mut self.rows)?;
         self.files.note(self.history.engine(), &self.rows[known..]);

@@ -9,8 +9,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// States of a Slurm job that say nothing about what it computed.
-const TAKEN_AWAY: [&str; 6] = ["NODE_FAIL", "PREEMPTED", "CANCELLED", "BOOT_FAIL", "DEADLINE", "TIMEOUT"];
+/// States of a Slurm job that say nothing about what it computed. `TIMEOUT` is none: an epoch may be longer than a job.
+const TAKEN_AWAY: [&str; 4] = ["NODE_FAIL", "PREEMPTED", "CANCELLED", "BOOT_FAIL"];
 
 /// Starts workers on other machines, as a study's `[cluster]` says.
 #[derive(Clone, Debug)]

@@ -558,14 +558,16 @@ impl Coordinator<'_> {
     fn left(&mut self, worker: usize, reason: &str) {
         let Some(Worker { link, greeting, epochs, .. }) = self.slots[worker].worker.take() else { return };
         link.reap(REAPING);
-        if epochs == 0 {
-            self.rest(worker);
-        }
+        let hint = if epochs == 0 && self.rest(worker).is_some() && self.slots[worker].failures >= FAILED_STARTS {
+            "\nhint: none of the last workers here could finish an epoch in its time: give them more"
+        } else {
+            ""
+        };
         if let Some(trial) = self.slots[worker].job.take().and_then(|job| job.trial) {
             if self.stopping.is_none() {
                 let host = greeting.map_or_else(String::new, |greeting| format!(" on {}", greeting.host));
                 let text = format!(
-                    "worker {worker}{host} leaves, as {reason}; trial {} goes on from its last checkpoint",
+                    "worker {worker}{host} leaves, as {reason}; trial {} goes on from its last checkpoint{hint}",
                     trial.number()
                 );
                 self.news.push(Progress::Warning { text });
@@ -602,7 +604,8 @@ impl Coordinator<'_> {
         let mut left: Vec<Worker> = self.slots.iter_mut().filter_map(|slot| slot.worker.take()).collect();
         left.iter_mut().for_each(|worker| worker.link.close());
         for worker in left {
-            worker.link.reap(REAPING);
+            // One that waits in a queue does not know that its input is closed.
+            worker.link.reap(if worker.greeting.is_some() { REAPING } else { Duration::ZERO });
         }
     }
 

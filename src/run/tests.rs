@@ -199,13 +199,14 @@ fn lost(seen: &[Progress]) -> Vec<(FailureClass, bool)> {
 
 #[test]
 fn lost_workers_cost_an_attempt_and_change_no_result() {
-    // Each of the first three workers dies in its first order, after one epoch.
+    // The workers of the first three orders die after one epoch.
+    let orders = AtomicU32::new(0);
     let (verdict, study, seen) = play(
         &spec(),
         PATIENT,
         |_| true,
-        |voice, order, number| {
-            if number >= 3 {
+        move |voice, order, _| {
+            if orders.fetch_add(1, Ordering::SeqCst) >= 3 {
                 return voice.train(order);
             }
             voice.epoch(1, f64::from(order.trial.0) + 0.1);
@@ -219,12 +220,13 @@ fn lost_workers_cost_an_attempt_and_change_no_result() {
 
 #[test]
 fn silent_workers_are_replaced() {
+    let orders = AtomicU32::new(0);
     let (verdict, study, seen) = play(
         &spec(),
         Duration::from_millis(300),
         |_| true,
-        |voice, order, number| {
-            if number == 0 { Then::Freeze } else { voice.train(order) }
+        move |voice, order, _| {
+            if orders.fetch_add(1, Ordering::SeqCst) == 0 { Then::Freeze } else { voice.train(order) }
         },
     );
     assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));

@@ -149,13 +149,16 @@ impl Study {
     ///
     /// # Errors
     /// As [`Study::lease`].
-    pub fn outlook(&self) -> Result<Outlook, StudyError> {
+    pub fn outlook(&mut self) -> Result<Outlook, StudyError> {
+        if let Some(known) = self.outlook {
+            return Ok(known); // a suggestion may take a while to compute
+        }
         if self.is_cold() {
             return Err(WarmStartError::NotOpened.into());
         }
         let engine = self.engine();
         let waiting = engine.open_orders().filter(|open| !self.leased.contains(&open.order.order)).count();
-        Ok(match engine.plan() {
+        let outlook = match engine.plan() {
             Plan::Issue(_) => {
                 let trials = engine::planned_trials(self.spec()).map_or(usize::MAX, |n| n as usize);
                 let mut more = trials.saturating_sub(engine.trials().len()).max(1);
@@ -168,7 +171,9 @@ impl Study {
             _ if waiting > 0 => Outlook::Orders(waiting),
             Plan::Wait => Outlook::Wait,
             Plan::Done(reason) => Outlook::Done(reason),
-        })
+        };
+        self.outlook = Some(outlook);
+        Ok(outlook)
     }
 
     /// [`Study::ask`] for worker number `worker`, durable only after the next flush.
@@ -232,6 +237,7 @@ impl Study {
             }
             Some(outcome) => outcome,
             None => {
+                self.outlook = None;
                 self.leased.remove(&id); // it will be handed out again
                 let (number, to) = (trial.number(), trial.order.to);
                 return Err(StudyError::Unfinished { trial: number, to });
@@ -259,6 +265,7 @@ impl Study {
 
     /// Releases a trial without telling it, after an interrupt. Its epochs on record stay, and no failure is counted.
     pub fn release(&mut self, trial: Trial) {
+        self.outlook = None;
         self.leased.remove(&trial.order.order);
     }
 }
