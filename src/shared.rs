@@ -52,7 +52,7 @@ fn kind(_: &Path) -> Option<u32> {
 }
 
 /// Maps a file for reading. One on the network is copied to the folder of temporary files (`TMPDIR`) first, where nobody can take
-/// it away; the copy has no name, and goes with the map.
+/// it away; the copy has no name, and goes with the map. Where there is no room for a copy the file itself is mapped.
 ///
 /// # Safety
 /// No process of this machine may change or shorten the file while the map exists.
@@ -62,9 +62,8 @@ fn kind(_: &Path) -> Option<u32> {
 pub unsafe fn map(path: &Path) -> io::Result<Mmap> {
     let mut file = File::open(path)?;
     if is_network(path) {
-        let mut copy = tempfile::tempfile()?;
-        io::copy(&mut file, &mut copy)?;
-        file = copy;
+        let copy = tempfile::tempfile().and_then(|mut copy| io::copy(&mut file, &mut copy).map(|_| copy));
+        file = copy.unwrap_or(file);
     }
     // SAFETY: the caller's promise, or a file that only this process knows.
     unsafe { Mmap::map(&file) }

@@ -2,15 +2,20 @@
 
 use super::link::{Launcher, Link, Mailbox};
 use super::options::{Elsewhere, RunOptions};
+use super::place;
 use super::processes::{self, End};
 use crate::engine::Greeting;
 use crate::spec::{Allocation, ClusterKind, ClusterSpec, CommandSpec};
 use std::io;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 /// States of a Slurm job that say nothing about what it computed. `TIMEOUT` is none: an epoch may be longer than a job.
 const TAKEN_AWAY: [&str; 4] = ["NODE_FAIL", "PREEMPTED", "CANCELLED", "BOOT_FAIL"];
+
+/// Variables of Slurm's that are a user's or a site's, not a job's.
+const KEPT: [&str; 6] = ["SLURM_CONF", "SLURM_ACCOUNT", "SLURM_PARTITION", "SLURM_QOS", "SLURM_CLUSTERS", "SLURM_JWT"];
 
 /// Starts workers on other machines, as a study's `[cluster]` says.
 #[derive(Clone, Debug)]
@@ -51,8 +56,18 @@ impl Cluster {
                 (argv, spec.allocation == Allocation::Each)
             }
             ClusterKind::Ssh => {
-                let options =
-                    ["ssh", "-T", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"];
+                let options = [
+                    "ssh",
+                    "-T",
+                    "-o",
+                    "BatchMode=yes",
+                    "-o",
+                    "ServerAliveInterval=10",
+                    "-o",
+                    "ServerAliveCountMax=3",
+                    "-o",
+                    "ConnectTimeout=10",
+                ];
                 let mut argv: Vec<String> = options.map(str::to_owned).into();
                 argv.extend(given);
                 argv.push(spec.hosts[worker % spec.hosts.len()].clone());
@@ -93,7 +108,7 @@ impl Launcher for Cluster {
         command.args(["worker", "--launch", "--gently", "--"]).args(&argv);
         if fresh {
             let of_slurm =
-                |name: &str| name != "SLURM_CONF" && (name.starts_with("SLURM_") || name.starts_with("SBATCH_"));
+                |name: &str| !KEPT.contains(&name) && (name.starts_with("SLURM_") || name.starts_with("SBATCH_"));
             for (name, _) in std::env::vars_os() {
                 if name.to_str().is_some_and(of_slurm) {
                     command.env_remove(name);
@@ -106,12 +121,17 @@ impl Launcher for Cluster {
     fn taken_away(&mut self, greeting: &Greeting) -> Option<String> {
         let job = greeting.job.as_ref().filter(|_| self.spec.kind == ClusterKind::Slurm)?;
         let id = job.split('.').next()?;
-        let mut ask = Command::new("squeue");
-        ask.args(["--noheader", "--states=all", "--format=%T", "--jobs", id])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
-        let states = String::from_utf8(ask.output().ok()?.stdout).ok()?;
-        let state = states.lines().map(str::trim).find(|state| TAKEN_AWAY.contains(state))?;
+        let states = || place::ask_slurm("squeue", &["--noheader", "--states=all", "--format=%T", "--jobs", id]);
+        let mut said = states()?;
+        // A job that has just ended is being cleared up for a moment, and does not say why.
+        for _ in 0..5 {
+            if !said.contains("COMPLETING") {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            said = states()?;
+        }
+        let state = said.lines().map(str::trim).find(|state| TAKEN_AWAY.contains(state))?;
         Some(format!("job {id} of Slurm ended as {state}"))
     }
 }

@@ -5,7 +5,7 @@
 //! of workers and applies them. So nothing that anybody was told can be lost.
 
 use super::cluster::Cluster;
-use super::link::{Death, Launcher, Message};
+use super::link::{Death, Launcher, Link, Message};
 use super::options::{RunError, RunOptions, Verdict};
 use super::place;
 use super::processes::Processes;
@@ -13,6 +13,7 @@ use super::progress::{Observer, Progress, Standing};
 use super::protocol::{Reply, Request};
 use super::signals;
 use super::slot::{Job, Slot, Worker};
+use super::worker;
 use crate::crash::{self, Point};
 use crate::engine::{self, DoneReason, Engine, EpochReport, FailureClass, Greeting, TrialState, WorseThanChance};
 use crate::ids::TrialNumber;
@@ -88,6 +89,7 @@ pub fn run_with(
         out_of_time: false,
         done: None,
         failed_starts: 0,
+        beaten: Instant::now(),
         ever_ready: false,
         program: if options.elsewhere.is_some() { place::program() } else { String::new() },
         ended: 0,
@@ -130,6 +132,8 @@ pub(super) struct Coordinator<'a> {
     pub(super) out_of_time: bool,
     pub(super) done: Option<DoneReason>,
     pub(super) failed_starts: u32,
+    /// When workers on other machines were last told that this process lives.
+    beaten: Instant,
     /// Whether any worker has been ready.
     ever_ready: bool,
     /// The digest of this program, where workers must have the same.
@@ -179,7 +183,16 @@ impl Coordinator<'_> {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()), // never: we hold a sender ourselves
             }
             self.watch_limits()?;
+            self.beat();
             observer.tick();
+        }
+    }
+
+    /// Tells workers on other machines now and then that this process lives: nothing else would tell them if its machine failed.
+    fn beat(&mut self) {
+        if self.options.elsewhere.is_some() && self.beaten.elapsed() >= worker::COORDINATOR_BEAT {
+            self.beaten = Instant::now();
+            self.slots.iter_mut().for_each(|slot| slot.send(&Request::Beat));
         }
     }
 
@@ -239,7 +252,7 @@ impl Coordinator<'_> {
                 && let Some(mut worker) = slot.worker.take()
             {
                 worker.link.close();
-                worker.link.reap(REAPING);
+                std::thread::spawn(move || worker.link.reap(REAPING));
                 let host = worker.greeting.map_or_else(String::new, |greeting| format!(" on {}", greeting.host));
                 let text = format!("worker {number}{host} is dismissed: there is nothing to do for it just now");
                 self.news.push(Progress::Note { text });
@@ -320,6 +333,7 @@ impl Coordinator<'_> {
                 }
                 if let Some(worker) = &mut self.slots[worker].worker {
                     worker.heard = Instant::now();
+                    worker.has_spoken = true;
                 }
                 match serde_json::from_slice(&line) {
                     Ok(reply) => self.heard(worker, reply)?,
@@ -383,6 +397,8 @@ impl Coordinator<'_> {
         let Some(mut trial) = job.trial.take() else { return Ok(()) };
         let (number, to) = (trial.number(), trial.order().to);
         let news = Progress::Epoch { worker: worker as u32, trial: number, to, report: report.clone() };
+        // An attempt that has lost its state trains again what is on record, and has not come on by that.
+        let is_new = self.study.engine().trial(number).is_none_or(|trial| report.epoch.0 as usize > trial.curve.len());
         let (go, seconds) = match self.study.note_epoch(&mut trial, report) {
             Ok(go) => {
                 (go, self.study.engine().trial(number).map_or(0.0, |t| t.curve.last().map_or(0.0, |p| p.seconds)))
@@ -396,11 +412,13 @@ impl Coordinator<'_> {
         };
         job.since = Instant::now();
         job.seconds += seconds;
-        job.epochs += 1;
-        let slot = &mut self.slots[worker];
-        slot.failures = 0;
-        if let Some(worker) = &mut slot.worker {
-            worker.epochs += 1;
+        if is_new {
+            job.epochs += 1;
+            let slot = &mut self.slots[worker];
+            slot.failures = 0;
+            if let Some(worker) = &mut slot.worker {
+                worker.epochs += 1;
+            }
         }
         let Some(job) = &mut self.slots[worker].job else { return Ok(()) };
         self.news.push(news);
@@ -449,16 +467,32 @@ impl Coordinator<'_> {
 
     /// A worker has closed its output: it is dead, or soon will be.
     fn closed(&mut self, worker: usize) -> Result<(), RunError> {
-        let Some(Worker { link, greeting, .. }) = self.slots[worker].worker.take() else { return Ok(()) };
-        let job = self.slots[worker].job.take();
+        let Some(Worker { link, greeting, epochs, .. }) = self.slots[worker].worker.take() else { return Ok(()) };
         let Death { class, reason } = link.reap(REAPING);
         let Some(greeting) = greeting else { return self.failed_to_start(worker, reason) };
+        self.vanished(worker, &greeting, epochs, class, reason)
+    }
+
+    /// A worker has ended, or says nothing any more, without a word about its order.
+    fn vanished(
+        &mut self,
+        worker: usize,
+        greeting: &Greeting,
+        epochs_of_worker: u64,
+        class: FailureClass,
+        reason: String,
+    ) -> Result<(), RunError> {
+        let job = self.slots[worker].job.take();
+        if epochs_of_worker == 0 {
+            // What is wrong with a machine must not be done to one order after the other.
+            self.rest(worker);
+        }
         let epochs = job.as_ref().map_or(0, |job| job.epochs);
         match job.and_then(|job| job.trial) {
             // It was asked to stop and died before it could confirm: no failure is counted.
             Some(trial) if self.stopping.is_some() => self.study.release(trial),
             Some(trial) => {
-                let away = if class == FailureClass::Lost { self.launcher.taken_away(&greeting) } else { None };
+                let away = if class == FailureClass::Lost { self.launcher.taken_away(greeting) } else { None };
                 // On other machines, workers vanish for many reasons; where the trial has come on, it is none of them.
                 let came_on = class == FailureClass::Lost && epochs > 0 && self.options.elsewhere.is_some();
                 match away.or_else(|| came_on.then_some(reason.clone())) {
@@ -497,7 +531,7 @@ impl Coordinator<'_> {
             match (differs, elsewhere.cluster.others) {
                 (Some(how), Others::Refuse) => {
                     if let Some(worker) = self.slots[worker].worker.take() {
-                        worker.link.reap(Duration::ZERO);
+                        self.retire(worker.link);
                     }
                     let hint = "name machines of one kind, or set `cluster.others = \"take\"`: results then differ by rounding";
                     return self.failed_to_start(worker, format!("{how}\nhint: {hint}"));
@@ -554,10 +588,19 @@ impl Coordinator<'_> {
         Some(rest)
     }
 
+    /// Ends a worker. On another machine that may take a while, for which nobody waits.
+    pub(super) fn retire(&self, link: Box<dyn Link>) {
+        if self.options.elsewhere.is_some() {
+            std::thread::spawn(move || link.reap(Duration::ZERO));
+        } else {
+            link.reap(Duration::ZERO);
+        }
+    }
+
     /// A worker leaves: its machine is wanted for other things. Its order is open again, and no failure is counted.
     fn left(&mut self, worker: usize, reason: &str) {
         let Some(Worker { link, greeting, epochs, .. }) = self.slots[worker].worker.take() else { return };
-        link.reap(REAPING);
+        std::thread::spawn(move || link.reap(REAPING));
         let hint = if epochs == 0 && self.rest(worker).is_some() && self.slots[worker].failures >= FAILED_STARTS {
             "\nhint: none of the last workers here could finish an epoch in its time: give them more"
         } else {
@@ -579,8 +622,12 @@ impl Coordinator<'_> {
 
     /// Kills a worker that broke the protocol or a limit; its attempt has failed.
     pub(super) fn end_worker(&mut self, worker: usize, class: FailureClass, reason: String) -> Result<(), RunError> {
-        if let Some(worker) = self.slots[worker].worker.take() {
-            worker.link.reap(Duration::ZERO);
+        if let Some(Worker { link, greeting, epochs, .. }) = self.slots[worker].worker.take() {
+            self.retire(link);
+            // A silent one on another machine may have lost its machine, or the way to it.
+            if let (FailureClass::Lost, Some(greeting), true) = (class, greeting, self.options.elsewhere.is_some()) {
+                return self.vanished(worker, &greeting, epochs, class, reason);
+            }
         }
         if let Some(trial) = self.slots[worker].job.take().and_then(|job| job.trial) {
             self.lost(worker, trial, class, reason)?;
@@ -603,10 +650,13 @@ impl Coordinator<'_> {
     fn dismiss_all(&mut self) {
         let mut left: Vec<Worker> = self.slots.iter_mut().filter_map(|slot| slot.worker.take()).collect();
         left.iter_mut().for_each(|worker| worker.link.close());
-        for worker in left {
-            // One that waits in a queue does not know that its input is closed.
-            worker.link.reap(if worker.greeting.is_some() { REAPING } else { Duration::ZERO });
-        }
+        std::thread::scope(|scope| {
+            for worker in left {
+                // One that waits in a queue does not know that its input is closed.
+                let patience = if worker.greeting.is_some() { REAPING } else { Duration::ZERO };
+                scope.spawn(move || worker.link.reap(patience));
+            }
+        });
     }
 
     /// How many trials are over so far.

@@ -2,7 +2,7 @@
 
 use super::coordinator::Coordinator;
 use super::options::RunError;
-use super::slot::Slot;
+use super::slot::{Slot, Worker};
 use crate::engine::FailureClass;
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,13 @@ impl Coordinator<'_> {
         }
         let limits = self.study.spec().limits.clone();
         for worker in 0..self.slots.len() {
-            // Elsewhere a worker may wait for its turn before it starts.
-            if self.slots[worker].is_starting()
-                && self.options.elsewhere.is_none()
-                && self.slots[worker].worker.as_ref().is_some_and(|busy| busy.heard.elapsed() > self.options.silence)
-            {
+            // Elsewhere a worker may wait for its turn before it starts; once it has, it says so.
+            let is_silent = |busy: &Worker| {
+                (busy.has_spoken || self.options.elsewhere.is_none()) && busy.heard.elapsed() > self.options.silence
+            };
+            if self.slots[worker].is_starting() && self.slots[worker].worker.as_ref().is_some_and(is_silent) {
                 if let Some(worker) = self.slots[worker].worker.take() {
-                    worker.link.reap(Duration::ZERO);
+                    self.retire(worker.link);
                 }
                 let seconds = self.options.silence.as_secs();
                 self.failed_to_start(worker, format!("the worker was silent for {seconds} s"))?;

@@ -6,6 +6,7 @@ use crate::engine::Greeting;
 use crate::fsx;
 use crate::runner::{DeviceSlot, device};
 use crate::spec::{Device, RunnerSpec, StudySpec};
+use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -64,10 +65,29 @@ pub(super) fn end_of_time() -> Option<Instant> {
         return Some(Instant::now() + Duration::from_millis(left));
     }
     // Slurm before 23.02 does not set it.
-    let mut ask = Command::new("squeue");
-    ask.args(["--noheader", "--format=%L", "--jobs", &id]).stdin(Stdio::null()).stderr(Stdio::null());
-    let text = String::from_utf8(ask.output().ok()?.stdout).ok()?;
+    let text = ask_slurm("squeue", &["--noheader", "--format=%L", "--jobs", &id])?;
     Some(Instant::now() + time_left(text.trim())?)
+}
+
+/// What a program of Slurm's answers, if it does within a few seconds.
+pub(super) fn ask_slurm(program: &str, arguments: &[&str]) -> Option<String> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let mut ask = Command::new(program);
+    let mut child =
+        ask.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let until = Instant::now() + PATIENCE;
+    while child.try_wait().ok()?.is_none() {
+        if Instant::now() >= until {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // A line or two, which the pipe has held.
+    let mut said = String::new();
+    child.stdout.take()?.read_to_string(&mut said).ok()?;
+    Some(said)
 }
 
 /// A time as Slurm writes it, `[days-]hours:minutes:seconds` or less; `None` where there is no end (`UNLIMITED`).

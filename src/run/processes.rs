@@ -5,10 +5,11 @@ use super::link::{Death, Launcher, Link, Mailbox};
 use super::protocol::{self, Request};
 use crate::crash;
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -35,13 +36,14 @@ pub(super) enum End {
 }
 
 /// How long a process has to end what it has begun elsewhere.
-const GENTLY: Duration = Duration::from_secs(1);
+const GENTLY: Duration = Duration::from_secs(10);
 
 /// A living worker process.
 #[derive(Debug)]
 struct Process {
     child: Child,
-    input: Option<ChildStdin>,
+    /// Lines for its input; a thread writes them, since a process that waits in a queue does not read.
+    input: Option<Sender<Vec<u8>>>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
     end: End,
 }
@@ -73,7 +75,18 @@ pub(super) fn start(mut command: Command, mailbox: Mailbox, end: End) -> io::Res
     if let Some(output) = child.stdout.take() {
         std::thread::spawn(move || read_output(output, &mailbox));
     }
-    let input = child.stdin.take();
+    let input = child.stdin.take().map(|mut input| {
+        let (sender, lines) = channel::<Vec<u8>>();
+        std::thread::spawn(move || {
+            // Ends, and closes the input, when the sender is dropped or the process has closed it.
+            for line in lines {
+                if input.write_all(&line).and_then(|()| input.flush()).is_err() {
+                    break;
+                }
+            }
+        });
+        sender
+    });
     Ok(Box::new(Process { child, input, last_lines, end }))
 }
 
@@ -93,8 +106,9 @@ impl Process {
 
 impl Link for Process {
     fn send(&mut self, request: &Request) {
-        if let Some(input) = &mut self.input {
-            let _ = protocol::send(input, request);
+        let mut line = Vec::new();
+        if let (Some(input), Ok(())) = (&self.input, protocol::send(&mut line, request)) {
+            let _ = input.send(line);
         }
     }
 

@@ -24,6 +24,8 @@ pub enum Request {
     Run { order: WorkOrder, start: Start },
     /// The epoch is on record; `go`: train the next one.
     Recorded { go: bool },
+    /// The coordinator lives.
+    Beat,
     /// Drop the running epoch and answer [`Reply::Ended`].
     Stop,
 }

@@ -16,8 +16,10 @@ pub(super) struct Worker {
     pub(super) greeting: Option<Greeting>,
     /// Epochs that it has reported.
     pub(super) epochs: u64,
-    /// When it last said anything.
+    /// When it last said anything, or was started.
     pub(super) heard: Instant,
+    /// It has said anything.
+    pub(super) has_spoken: bool,
 }
 
 /// What a worker is busy with.
@@ -59,7 +61,8 @@ impl Slot {
         let generation = self.generations;
         let link = launcher.launch(Mailbox::new(sender.clone(), place, generation))?;
         self.generations += 1;
-        self.worker = Some(Worker { link, generation, greeting: None, epochs: 0, heard: Instant::now() });
+        self.worker =
+            Some(Worker { link, generation, greeting: None, epochs: 0, heard: Instant::now(), has_spoken: false });
         self.idle_since = None;
         self.send(hello);
         Ok(())

@@ -13,7 +13,7 @@ use std::io::{BufRead, Stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,6 +23,15 @@ pub const BEAT: Duration = Duration::from_secs(2);
 
 /// The least time between two messages about progress within an epoch.
 const PROGRESS: Duration = Duration::from_millis(250);
+
+/// How often a coordinator says to workers on other machines that it is alive.
+pub const COORDINATOR_BEAT: Duration = Duration::from_secs(10);
+
+/// How long such a worker waits for a word of it.
+const COORDINATOR_SILENCE: Duration = Duration::from_secs(120);
+
+/// How much later than the programs of its trial a worker may be signalled.
+const SIGNALLED: Duration = Duration::from_millis(200);
 
 /// How long a runner may take to stop once the coordinator has gone, before the process exits.
 const ORPHANED: Duration = Duration::from_secs(2);
@@ -41,8 +50,14 @@ pub fn serve() -> ExitCode {
     let reader = interrupted.clone();
     std::thread::spawn(move || read_requests(sender, &reader));
 
-    let Ok(Some(Request::Hello { version, spec, base, slot, elsewhere })) = requests.recv() else {
-        return ExitCode::FAILURE;
+    let (version, spec, base, slot, elsewhere) = match requests.recv() {
+        Ok(Some(Request::Hello { version, spec, base, slot, elsewhere })) => (version, spec, base, slot, elsewhere),
+        _ => {
+            if let Some(reason) = reason_of(&eviction) {
+                out.send(&Reply::Leaving { reason });
+            }
+            return ExitCode::FAILURE;
+        }
     };
     if version != protocol::VERSION {
         eprintln!(
@@ -50,6 +65,16 @@ pub fn serve() -> ExitCode {
             protocol::VERSION
         );
         return ExitCode::FAILURE;
+    }
+    let beat = out.clone();
+    std::thread::spawn(move || {
+        while beat.send(&Reply::Beat) {
+            std::thread::sleep(BEAT);
+        }
+    });
+    let is_elsewhere = elsewhere.is_some();
+    if is_elsewhere {
+        std::thread::spawn(end_without_coordinator);
     }
     let slot = match elsewhere.map_or(Ok(slot.clone()), |elsewhere| place::settle(slot, &elsewhere, &spec)) {
         Ok(slot) => slot,
@@ -60,16 +85,11 @@ pub fn serve() -> ExitCode {
     };
     let Some(mut runner) = runner(&spec, &base) else { return ExitCode::FAILURE };
     let greeting = place::greeting(&spec, slot.device);
+    let end_of_time = if is_elsewhere { place::end_of_time() } else { None };
     if !out.send(&Reply::Ready { version: protocol::VERSION, greeting }) {
         return ExitCode::FAILURE;
     }
-    let end_of_time = place::end_of_time();
-    let beat = out.clone();
-    std::thread::spawn(move || {
-        while beat.send(&Reply::Beat) {
-            std::thread::sleep(BEAT);
-        }
-    });
+    let mut stay = Stay { end: end_of_time, epoch: None };
     loop {
         let order = match requests.recv() {
             Ok(Some(Request::Run { order, start })) => Some((order, start)),
@@ -77,19 +97,26 @@ pub fn serve() -> ExitCode {
             Ok(None) if is_evicted(&eviction) => None,
             Ok(None) | Err(_) => break,
         };
-        let failure = order.and_then(|(order, start)| {
+        // The last epoch tells how long the next one takes.
+        let order = order.filter(|_| !stay.is_over(&eviction));
+        let mut failure = order.and_then(|(order, start)| {
             let mut sink = PipeSink {
                 out: &out,
                 requests: &requests,
                 interrupted: &interrupted,
                 eviction: &eviction,
-                end_of_time,
+                stay: &mut stay,
                 epoch_began: Instant::now(),
                 last_progress: Instant::now(),
             };
             attempt(runner.as_mut(), &order, &start, &slot, &mut sink)
         });
-        if let (None, Some(reason)) = (&failure, eviction.lock().ok().and_then(|reason| reason.clone())) {
+        if is_elsewhere && failure.as_ref().is_some_and(|(failure, _)| may_be_eviction(failure.class)) {
+            // A batch system may signal the programs of a trial with their worker, or before it.
+            std::thread::sleep(SIGNALLED);
+            failure = failure.filter(|_| !is_evicted(&eviction));
+        }
+        if let (None, Some(reason)) = (&failure, reason_of(&eviction)) {
             out.send(&Reply::Leaving { reason });
             break;
         }
@@ -172,7 +199,56 @@ fn attempt(
 }
 
 fn is_evicted(eviction: &Mutex<Option<String>>) -> bool {
-    eviction.lock().is_ok_and(|reason| reason.is_some())
+    reason_of(eviction).is_some()
+}
+
+fn reason_of(eviction: &Mutex<Option<String>>) -> Option<String> {
+    eviction.lock().ok().and_then(|reason| reason.clone())
+}
+
+/// Whether a trial that failed so may have been ended by a signal to all of its worker's processes.
+fn may_be_eviction(class: FailureClass) -> bool {
+    matches!(class, FailureClass::Crashed | FailureClass::Lost)
+}
+
+/// When the coordinator was last heard, in milliseconds since 1970.
+static HEARD: AtomicU64 = AtomicU64::new(0);
+
+/// Ends this process once its coordinator, on another machine, has not been heard for long: if that machine has failed, nothing
+/// closes the input.
+fn end_without_coordinator() {
+    loop {
+        std::thread::sleep(COORDINATOR_BEAT);
+        let silent = crate::clock::unix_ms().saturating_sub(HEARD.load(Ordering::Relaxed));
+        if silent > COORDINATOR_SILENCE.as_millis() as u64 {
+            eprintln!("the run has not been heard for {} s", silent / 1000);
+            std::process::exit(1);
+        }
+    }
+}
+
+/// How long this process may stay where it is.
+struct Stay {
+    end: Option<Instant>,
+    /// How long the last epoch took.
+    epoch: Option<Duration>,
+}
+
+impl Stay {
+    /// Whether so little time is left that the next epoch would be cut off, as long as it takes what the last one took. If so,
+    /// `eviction` says it.
+    fn is_over(&self, eviction: &Mutex<Option<String>>) -> bool {
+        let (Some(end), Some(took)) = (self.end, self.epoch) else { return false };
+        let left = end.saturating_duration_since(Instant::now());
+        if left > took.mul_f64(1.2) {
+            return false;
+        }
+        if let Ok(mut reason) = eviction.lock() {
+            let (left, took) = (left.as_secs(), took.as_secs_f64());
+            reason.get_or_insert_with(|| format!("{left} s are left to it, and an epoch takes {took:.0} s"));
+        }
+        true
+    }
 }
 
 /// From now on, SIGTERM, SIGUSR1 and SIGUSR2, by which batch systems announce that a process must go, stop training at its next
@@ -204,7 +280,18 @@ fn listen(
 
 fn read_requests(sender: Sender<Option<Request>>, interrupted: &AtomicBool) {
     for line in std::io::stdin().lock().lines() {
-        let Ok(request) = line.map_err(drop).and_then(|line| serde_json::from_str(&line).map_err(drop)) else { break };
+        let Ok(line) = line else { break };
+        HEARD.store(crate::clock::unix_ms(), Ordering::Relaxed);
+        let request = match serde_json::from_str(&line) {
+            Ok(request) => request,
+            Err(error) => {
+                eprintln!("this hpsearch does not understand its run, which may be of another version: {error}");
+                break;
+            }
+        };
+        if request == Request::Beat {
+            continue;
+        }
         if request == Request::Stop {
             interrupted.store(true, Ordering::Relaxed);
         } else if sender.send(Some(request)).is_err() {
@@ -234,28 +321,9 @@ struct PipeSink<'a> {
     interrupted: &'a AtomicBool,
     /// Why the process is to end.
     eviction: &'a Mutex<Option<String>>,
-    end_of_time: Option<Instant>,
+    stay: &'a mut Stay,
     epoch_began: Instant,
     last_progress: Instant,
-}
-
-impl PipeSink<'_> {
-    /// Whether so little time is left that the next epoch would be cut off, as long as it takes what the last one took.
-    fn is_time_up(&mut self) -> bool {
-        let took = self.epoch_began.elapsed();
-        self.epoch_began = Instant::now();
-        let Some(left) = self.end_of_time.map(|end| end.saturating_duration_since(Instant::now())) else {
-            return false;
-        };
-        if left > took.mul_f64(1.2) {
-            return false;
-        }
-        if let Ok(mut reason) = self.eviction.lock() {
-            let (left, took) = (left.as_secs(), took.as_secs_f64());
-            reason.get_or_insert_with(|| format!("{left} s are left to it, and an epoch takes {took:.0} s"));
-        }
-        true
-    }
 }
 
 impl EpochSink for PipeSink<'_> {
@@ -271,7 +339,9 @@ impl EpochSink for PipeSink<'_> {
             match self.requests.recv() {
                 Ok(Some(Request::Recorded { go })) => {
                     crash::at(Point::EpochAcknowledged);
-                    let go = go && !self.interrupted() && !self.is_time_up();
+                    self.stay.epoch = Some(self.epoch_began.elapsed());
+                    self.epoch_began = Instant::now();
+                    let go = go && !self.interrupted() && !self.stay.is_over(self.eviction);
                     return Ok(if go { Continue::Go } else { Continue::Stop });
                 }
                 // Told to end while it waits: the answer still comes.
