@@ -97,16 +97,18 @@ fn script(name: &str, run: &[String]) -> String {
     format!(
         "#!/bin/sh\n\
          # The run of study {name}. Its workers are jobs of their own.\n\
-         again=\n\
+         again= told=\n\
          {} &\n\
          run=$!\n\
          trap 'again=1; kill -TERM $run' USR1 # its time is nearly up\n\
-         trap 'kill -TERM $run' TERM INT\n\
+         trap 'told=1; kill -TERM $run' TERM INT\n\
          while :; do\n\
          \x20 wait $run; code=$?\n\
          \x20 kill -0 $run 2>/dev/null || break\n\
          done\n\
          if [ -n \"$again\" ] && [ $code = 143 ]; then exec scontrol requeue \"$SLURM_JOB_ID\"; fi\n\
+         # A job that is preempted is queued again only if Slurm has to end it.\n\
+         if [ -n \"$told\" ]; then sleep 600; fi\n\
          exit $code\n",
         run.join(" ")
     )
@@ -160,7 +162,7 @@ mod tests {
         for (signal, code, again) in [("USR1", 0, true), ("TERM", 143, false)] {
             let begun = path(&format!("begun-{signal}"));
             let run = [path("a run"), begun.clone()].map(|p| p.display().to_string());
-            executable("job", &script("s", &run));
+            executable("job", &script("s", &run).replace("sleep 600", "sleep 0.1"));
             let paths = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
             let mut job = Command::new(path("job")).env("PATH", paths).env("SLURM_JOB_ID", "12").spawn().unwrap();
             while !begun.exists() {
