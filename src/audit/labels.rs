@@ -168,7 +168,7 @@ mod tests {
                 let p = 1.0 / (1.0 + (-3.0 * x * sureness).exp());
                 let flipped = rng.unit() < share;
                 scores.push(vec![1.0 - p as f32, p as f32]);
-                labels.push((truth ^ u32::from(flipped)) as u32);
+                labels.push(truth ^ u32::from(flipped));
                 wrong.push(flipped);
             }
             let found = wrongness(&scores, &labels, 2);
