@@ -3,17 +3,21 @@
 use super::exit::{CliError, Exit};
 use crate::config::{self, Loaded};
 use crate::fsx;
+use crate::run::shell_word;
 use crate::runner::DeviceSlot;
 use crate::spec::Device;
 use crate::store::{self, Backend};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+/// The usual folder of `--state`.
+const STATE: &str = ".hpsearch";
+
 /// Flags of every verb.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Global {
     /// Folder of databases, checkpoints and caches
-    #[arg(long, global = true, value_name = "DIR", env = "HPSEARCH_STATE", default_value = ".hpsearch")]
+    #[arg(long, global = true, value_name = "DIR", env = "HPSEARCH_STATE", default_value = STATE)]
     pub state: PathBuf,
     /// Machine-readable output: one JSON object per line
     #[arg(long, global = true)]
@@ -30,6 +34,14 @@ impl Global {
     /// The folder of a study's database, checkpoints and predictions.
     pub fn study_dir(&self, name: &str) -> PathBuf {
         self.state.join(name)
+    }
+
+    /// `--state DIR `, as a shell reads it, for a command that is shown to people; empty for the usual folder.
+    pub fn state_flag(&self) -> String {
+        if self.state == Path::new(STATE) {
+            return String::new();
+        }
+        format!("--state {} ", shell_word(&self.state.display().to_string()))
     }
 
     /// The folder of caches that studies share.

@@ -248,11 +248,7 @@ fn conclude(study: &Study, verdict: &Verdict, file: &Path, global: &Global) -> R
             }
         }
     }
-    let state = if global.state == Path::new(".hpsearch") {
-        String::new()
-    } else {
-        format!("--state {} ", global.state.display())
-    };
+    let state = global.state_flag();
     if verdict.signal.is_some() {
         writeln!(out, "next: hpsearch {state}run {}", file.display())?;
     } else if verdict.best.is_some() {

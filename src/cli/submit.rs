@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit};
 use crate::run::shell_word;
 use crate::spec::ClusterKind;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Send a run to Slurm: a job of one core that starts the workers, and goes on by itself when it was preempted or its time is up
@@ -77,11 +77,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     } else {
         writeln!(out, "job {job} runs study {name}; its words go to {}", log.display())?;
         if !global.quiet {
-            let state = if global.state == Path::new(".hpsearch") {
-                String::new()
-            } else {
-                format!("--state {} ", shell_word(&global.state.display().to_string()))
-            };
+            let state = global.state_flag();
             writeln!(
                 out,
                 "next: hpsearch {state}watch {name}, or squeue; scancel {job} ends it, submit again goes on"

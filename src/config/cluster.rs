@@ -1,7 +1,7 @@
 //! Compiling `[cluster]`.
 
-use super::reader::{Section, suggest};
-use crate::spec::{ClusterKind, ClusterSpec, CommandSpec, FillError, WORKER_FIELDS};
+use super::reader::{Section, check_braces};
+use crate::spec::{ClusterKind, ClusterSpec, WORKER_FIELDS};
 use std::path::PathBuf;
 
 pub(super) fn compile(section: &Section<'_>) -> Option<ClusterSpec> {
@@ -42,19 +42,7 @@ pub(super) fn compile(section: &Section<'_>) -> Option<ClusterSpec> {
         section.log.error(&section.place_of(key), title, "").help(format!("write `{example}`"));
     }
     for item in section.get("command").and_then(|item| item.elements(false)).unwrap_or_default() {
-        let Some(text) = item.text() else { continue };
-        let known = |name: &str| WORKER_FIELDS.contains(&name).then(String::new);
-        match CommandSpec::fill(text, known) {
-            Err(FillError::Unknown { name, .. }) => {
-                let title = format!("a worker has no `{{{name}}}`");
-                suggest(section.log.error(&item.place, title, "unknown"), Some(&name), WORKER_FIELDS);
-            }
-            Err(FillError::Open(_)) => {
-                let report = section.log.error(&item.place, "a brace is open", "`{name}` was expected");
-                report.help("write {{ and }} for braces of your own");
-            }
-            Ok(_) => {}
-        }
+        check_braces(&item, WORKER_FIELDS, "a worker");
     }
     for item in section.get("hosts").and_then(|item| item.elements(false)).unwrap_or_default() {
         if item.text().is_some_and(|host| host.is_empty() || host.starts_with('-')) {

@@ -1,7 +1,7 @@
 //! Whether a search space fits the runner: known settings, values within their bounds, stages that can be combined.
 
 use super::compiled::CompiledSpace;
-use super::reader::{Item, Log, Place, Section, nearest, scalar, suggest};
+use super::reader::{Item, Log, Place, Section, nearest, open_brace, scalar, suggest};
 use super::schema::PARAMETER;
 use crate::space::{Domain, SearchSpace, Value};
 use crate::spec::{
@@ -65,10 +65,7 @@ pub(super) fn arguments(section: &Section<'_>, runner: &RunnerSpec, space: &Sear
                 let report = section.log.error(&item.place, title, "unknown");
                 suggest(report, Some(&name), parameters.clone().chain(ORDER_FIELDS));
             }
-            Err(FillError::Open(_)) => {
-                let report = section.log.error(&item.place, "a brace is open", "`{name}` was expected");
-                report.help("write {{ and }} for braces of your own");
-            }
+            Err(FillError::Open(_)) => open_brace(&item),
             Ok(_) => {}
         }
         for name in conditional {

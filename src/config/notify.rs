@@ -1,7 +1,7 @@
 //! Compiling `[notify]`.
 
-use super::reader::{Section, suggest};
-use crate::spec::{CommandSpec, FillError, NOTICE_FIELDS, NotifySpec, NotifyUrl, Occasion};
+use super::reader::{Section, check_braces};
+use crate::spec::{NOTICE_FIELDS, NotifySpec, NotifyUrl, Occasion};
 use strum::VariantNames;
 
 pub(super) fn compile(section: &Section<'_>) -> NotifySpec {
@@ -34,19 +34,7 @@ pub(super) fn compile(section: &Section<'_>) -> NotifySpec {
                     .help("write `command = [\"notify-send\", \"{text}\"]`");
             }
             for argument in &arguments {
-                let Some(text) = argument.text() else { continue };
-                let known = |name: &str| NOTICE_FIELDS.contains(&name).then(String::new);
-                match CommandSpec::fill(text, known) {
-                    Err(FillError::Unknown { name, .. }) => {
-                        let title = format!("a notice has no `{{{name}}}`");
-                        suggest(section.log.error(&argument.place, title, "unknown"), Some(&name), NOTICE_FIELDS);
-                    }
-                    Err(FillError::Open(_)) => {
-                        let report = section.log.error(&argument.place, "a brace is open", "`{name}` was expected");
-                        report.help("write {{ and }} for braces of your own");
-                    }
-                    Ok(_) => {}
-                }
+                check_braces(argument, NOTICE_FIELDS, "a notice");
             }
             arguments.iter().filter_map(|argument| argument.value.as_str()).map(str::to_owned).collect()
         }

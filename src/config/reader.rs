@@ -7,7 +7,7 @@ use super::diagnostics::{Mistake, Severity, SourceFile};
 use super::schema::Table;
 use super::units;
 use crate::space::Value;
-use crate::spec::Bounds;
+use crate::spec::{Bounds, CommandSpec, FillError};
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::str::FromStr;
@@ -367,6 +367,26 @@ pub(super) fn entries<'a>(item: &Item<'a>) -> Option<Vec<Item<'a>>> {
             None
         }
     }
+}
+
+/// Records a mistake for an argument of a command in which a brace is open, or a name in braces is none of `names`. `whose`: what
+/// has them.
+pub(super) fn check_braces<const N: usize>(item: &Item<'_>, names: [&str; N], whose: &str) {
+    let Some(text) = item.text() else { return };
+    match CommandSpec::fill(text, |name| names.contains(&name).then(String::new)) {
+        Err(FillError::Unknown { name, .. }) => {
+            let title = format!("{whose} has no `{{{name}}}`");
+            suggest(item.log.error(&item.place, title, "unknown"), Some(&name), names);
+        }
+        Err(FillError::Open(_)) => open_brace(item),
+        Ok(_) => {}
+    }
+}
+
+/// Records that a brace is open in an argument of a command.
+pub(super) fn open_brace(item: &Item<'_>) {
+    let report = item.log.error(&item.place, "a brace is open", "`{name}` was expected");
+    report.help("write {{ and }} for braces of your own");
 }
 
 /// Adds the nearest known name as help, if one is near enough.

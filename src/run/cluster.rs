@@ -36,8 +36,13 @@ impl Cluster {
         }
     }
 
-    /// The command that starts a worker, and whether the environment of a Slurm job is kept from it.
-    fn command(&self, worker: usize) -> (Vec<String>, bool) {
+    /// Whether a worker is a job of its own, from which the environment of the job that this process may be in is kept.
+    fn is_own_job(&self) -> bool {
+        self.spec.kind == ClusterKind::Slurm && self.spec.allocation == Allocation::Each
+    }
+
+    /// The command that starts a worker.
+    fn command(&self, worker: usize) -> Vec<String> {
         let spec = &self.spec;
         let program = spec.program.as_ref().unwrap_or(&self.program).display().to_string();
         let given = spec.arguments.iter().cloned();
@@ -53,7 +58,7 @@ impl Cluster {
                 }
                 argv.extend(given);
                 argv.extend([program, "worker".to_owned()]);
-                (argv, spec.allocation == Allocation::Each)
+                argv
             }
             ClusterKind::Ssh => {
                 let options = [
@@ -72,7 +77,7 @@ impl Cluster {
                 argv.extend(given);
                 argv.push(spec.hosts[worker % spec.hosts.len()].clone());
                 argv.push(format!("exec {} worker", shell_word(&program)));
-                (argv, false)
+                argv
             }
             ClusterKind::Command => {
                 let value = |name: &str| match name {
@@ -84,7 +89,7 @@ impl Cluster {
                 let fill = |argument: &String| CommandSpec::fill(argument, value).unwrap_or_else(|_| argument.clone());
                 let mut argv: Vec<String> = spec.command.iter().map(fill).collect();
                 argv.extend([program, "worker".to_owned()]);
-                (argv, false)
+                argv
             }
         }
     }
@@ -101,12 +106,12 @@ pub fn shell_word(word: &str) -> String {
 
 impl Launcher for Cluster {
     fn launch(&mut self, mailbox: Mailbox) -> io::Result<Box<dyn Link>> {
-        let (argv, fresh) = self.command(mailbox.worker());
+        let argv = self.command(mailbox.worker());
         // Through this program, so that it ends with this process whatever happens to it: a job in a queue must not start
         // for nobody.
         let mut command = Command::new(&self.program);
         command.args(["worker", "--launch", "--gently", "--"]).args(&argv);
-        if fresh {
+        if self.is_own_job() {
             let of_slurm =
                 |name: &str| !KEPT.contains(&name) && (name.starts_with("SLURM_") || name.starts_with("SBATCH_"));
             for (name, _) in std::env::vars_os() {
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn workers_are_started_as_the_cluster_asks() {
-        let words = |kind, worker| cluster(kind).command(worker).0.join(" ");
+        let words = |kind, worker| cluster(kind).command(worker).join(" ");
         assert_eq!(
             words(ClusterKind::Slurm, 0),
             "srun --unbuffered --quiet --ntasks=1 --job-name=hpsearch-lungs --signal=USR2@90 --cpus-per-task=8 \
@@ -171,8 +176,8 @@ mod tests {
         assert_eq!(words(ClusterKind::Command, 3), "box --name=lungs-3 /opt/hp search/hpsearch worker");
         let mut shared = cluster(ClusterKind::Slurm);
         shared.spec.allocation = Allocation::Shared;
-        let (argv, fresh) = shared.command(0);
-        assert!(argv.contains(&"--exact".to_owned()) && !fresh && cluster(ClusterKind::Slurm).command(0).1);
+        assert!(shared.command(0).contains(&"--exact".to_owned()) && !shared.is_own_job());
+        assert!(cluster(ClusterKind::Slurm).is_own_job() && !cluster(ClusterKind::Ssh).is_own_job());
         assert_eq!(["it's", "", "a=b"].map(shell_word), [r"'it'\''s'", "''", "a=b"]);
     }
 }

@@ -37,8 +37,8 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often limits are checked while no message arrives.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Runs a study with worker processes, on this machine or as `options.elsewhere` says, until nothing is left to do, its time is spent, or a signal
-/// arrives.
+/// Runs a study with worker processes, on this machine or as `options.elsewhere` says, until nothing is left to do, its time
+/// is spent, or a signal arrives.
 ///
 /// # Errors
 /// If the store fails or workers cannot be started. What is on record stays, so the run may be started again.

@@ -4,6 +4,7 @@ use super::protocol::Elsewhere;
 use crate::digest::Digest;
 use crate::engine::Greeting;
 use crate::fsx;
+use crate::runner::command::ended_within;
 use crate::runner::{DeviceSlot, device};
 use crate::spec::{Device, RunnerSpec, StudySpec};
 use std::io::Read;
@@ -75,14 +76,10 @@ pub(super) fn ask_slurm(program: &str, arguments: &[&str]) -> Option<String> {
     let mut ask = Command::new(program);
     let mut child =
         ask.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
-    let until = Instant::now() + PATIENCE;
-    while child.try_wait().ok()?.is_none() {
-        if Instant::now() >= until {
-            let _ = child.kill();
-            let _ = child.wait();
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    if ended_within(&mut child, PATIENCE).is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+        return None;
     }
     // A line or two, which the pipe has held.
     let mut said = String::new();

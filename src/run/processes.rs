@@ -4,11 +4,12 @@ use super::faults;
 use super::link::{Death, Launcher, Link, Mailbox};
 use super::protocol::{self, Request};
 use crate::crash;
+use crate::runner::command::ended_within;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -90,20 +91,6 @@ pub(super) fn start(mut command: Command, mailbox: Mailbox, end: End) -> io::Res
     Ok(Box::new(Process { child, input, last_lines, end }))
 }
 
-impl Process {
-    /// Its status, if it ends within `patience`.
-    fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
-        let until = Instant::now() + patience;
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return Some(status),
-                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
-                _ => return None,
-            }
-        }
-    }
-}
-
 impl Link for Process {
     fn send(&mut self, request: &Request) {
         let mut line = Vec::new();
@@ -118,11 +105,11 @@ impl Link for Process {
 
     fn reap(mut self: Box<Self>, patience: Duration) -> Death {
         self.close();
-        let status = self.wait(patience);
+        let status = ended_within(&mut self.child, patience);
         if status.is_none() && matches!(self.end, End::Gentle) {
             let pid = rustix::process::Pid::from_child(&self.child);
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            self.wait(GENTLY);
+            ended_within(&mut self.child, GENTLY);
         }
         if status.is_none() {
             let _ = self.child.kill();

@@ -345,6 +345,15 @@ fn greeting_of(arithmetic: &str) -> Greeting {
     Greeting { arithmetic: Some(arithmetic.to_owned()), program: super::place::program(), ..Greeting::default() }
 }
 
+/// Runs a study elsewhere, with workers that all compute alike.
+fn play_elsewhere(
+    spec: &StudySpec,
+    starts: fn(u32) -> bool,
+    script: impl Fn(&Voice, &WorkOrder, u32) -> Then + Send + Sync + 'static,
+) -> (Result<Verdict, RunError>, Study, Vec<Progress>) {
+    play_on(elsewhere(Others::Refuse), |_| greeting_of("one"), spec, PATIENT, starts, script)
+}
+
 fn warnings(seen: &[Progress], part: &str) -> usize {
     seen.iter().filter(|p| matches!(p, Progress::Warning { text } if text.contains(part))).count()
 }
@@ -357,11 +366,8 @@ fn workers_elsewhere_that_leave_or_vanish_cost_no_failure() {
         let epoch = done[order.trial.0 as usize].fetch_add(1, Ordering::SeqCst) + 1;
         voice.epoch(epoch, f64::from(order.trial.0) + f64::from(epoch) / 10.0);
     };
-    let (verdict, study, seen) = play_on(
-        elsewhere(Others::Refuse),
-        |_| greeting_of("one"),
+    let (verdict, study, seen) = play_elsewhere(
         &spec(),
-        PATIENT,
         |_| true,
         move |voice, order, number| match number {
             // Is told to end before it has done anything; and after an epoch.
@@ -392,11 +398,8 @@ fn workers_elsewhere_that_leave_or_vanish_cost_no_failure() {
 #[test]
 fn a_worker_elsewhere_that_dies_without_an_epoch_costs_an_attempt() {
     let orders = AtomicU32::new(0);
-    let (verdict, _, seen) = play_on(
-        elsewhere(Others::Refuse),
-        |_| greeting_of("one"),
+    let (verdict, _, seen) = play_elsewhere(
         &spec(),
-        PATIENT,
         |_| true,
         move |voice, order, _| if orders.fetch_add(1, Ordering::SeqCst) == 0 { Then::Die } else { voice.train(order) },
     );
@@ -431,11 +434,8 @@ fn workers_that_compute_otherwise_are_refused_or_taken() {
 #[test]
 fn places_whose_workers_do_not_start_rest_and_the_run_goes_on() {
     // The second place fails four times; the first goes on meanwhile.
-    let (verdict, study, seen) = play_on(
-        elsewhere(Others::Refuse),
-        |_| greeting_of("one"),
+    let (verdict, study, seen) = play_elsewhere(
         &spec(),
-        PATIENT,
         |n| n == 0 || n > 4,
         |voice, order, _| {
             std::thread::sleep(Duration::from_millis(50));
@@ -446,14 +446,7 @@ fn places_whose_workers_do_not_start_rest_and_the_run_goes_on() {
     assert_eq!(record(&study), without_faults());
     assert!(warnings(&seen, "did not start") >= 1, "{seen:?}");
     // Where none ever starts, the run says so.
-    let (verdict, ..) = play_on(
-        elsewhere(Others::Refuse),
-        |_| greeting_of("one"),
-        &spec(),
-        PATIENT,
-        |_| false,
-        |voice, order, _| voice.train(order),
-    );
+    let (verdict, ..) = play_elsewhere(&spec(), |_| false, |voice, order, _| voice.train(order));
     assert!(matches!(verdict, Err(RunError::FailedStarts { tries: 6.., .. })));
     assert_eq!(elsewhere(Others::Take).map(|e| [1, 2, 5].map(|n| e.rest_after(n).as_millis())), Some([20, 40, 320]));
     let usual = Elsewhere { rest: Duration::from_secs(5), ..elsewhere(Others::Take).unwrap() };
@@ -465,11 +458,8 @@ fn idle_workers_elsewhere_are_dismissed() {
     // The first trial takes long, and what follows depends on it: meanwhile there is nothing to do for the other worker.
     let mut halving = spec();
     halving.scheduler = SchedulerSpec::Sha { min_resource: 1, reduction_factor: 2 };
-    let (verdict, study, seen) = play_on(
-        elsewhere(Others::Refuse),
-        |_| greeting_of("one"),
+    let (verdict, study, seen) = play_elsewhere(
         &halving,
-        PATIENT,
         |_| true,
         |voice, order, _| {
             if order.trial.0 == 0 && order.from.0 == 0 {

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How often a worker says that it is alive.
@@ -41,7 +41,7 @@ pub fn serve() -> ExitCode {
     die_with_parent(false);
     let out = Arc::new(Out(Mutex::new(std::io::stdout())));
     let interrupted = Arc::new(AtomicBool::new(false));
-    let eviction = Arc::new(Mutex::new(None));
+    let eviction = Arc::new(OnceLock::new());
     let (sender, requests) = channel();
     if let Err(error) = listen(sender.clone(), &interrupted, &eviction) {
         eprintln!("signals cannot be listened to: {error}");
@@ -53,7 +53,7 @@ pub fn serve() -> ExitCode {
     let (version, spec, base, slot, elsewhere) = match requests.recv() {
         Ok(Some(Request::Hello { version, spec, base, slot, elsewhere })) => (version, spec, base, slot, elsewhere),
         _ => {
-            if let Some(reason) = reason_of(&eviction) {
+            if let Some(reason) = eviction.get().cloned() {
                 out.send(&Reply::Leaving { reason });
             }
             return ExitCode::FAILURE;
@@ -76,7 +76,11 @@ pub fn serve() -> ExitCode {
     if is_elsewhere {
         std::thread::spawn(end_without_coordinator);
     }
-    let slot = match elsewhere.map_or(Ok(slot.clone()), |elsewhere| place::settle(slot, &elsewhere, &spec)) {
+    let settled = match elsewhere {
+        Some(elsewhere) => place::settle(slot, &elsewhere, &spec),
+        None => Ok(slot),
+    };
+    let slot = match settled {
         Ok(slot) => slot,
         Err(reason) => {
             eprintln!("{reason}");
@@ -94,7 +98,7 @@ pub fn serve() -> ExitCode {
         let order = match requests.recv() {
             Ok(Some(Request::Run { order, start })) => Some((order, start)),
             Ok(Some(_)) => continue,
-            Ok(None) if is_evicted(&eviction) => None,
+            Ok(None) if eviction.get().is_some() => None,
             Ok(None) | Err(_) => break,
         };
         // The last epoch tells how long the next one takes.
@@ -114,9 +118,9 @@ pub fn serve() -> ExitCode {
         if is_elsewhere && failure.as_ref().is_some_and(|(failure, _)| may_be_eviction(failure.class)) {
             // A batch system may signal the programs of a trial with their worker, or before it.
             std::thread::sleep(SIGNALLED);
-            failure = failure.filter(|_| !is_evicted(&eviction));
+            failure = failure.filter(|_| eviction.get().is_none());
         }
-        if let (None, Some(reason)) = (&failure, reason_of(&eviction)) {
+        if let (None, Some(reason)) = (&failure, eviction.get().cloned()) {
             out.send(&Reply::Leaving { reason });
             break;
         }
@@ -198,14 +202,6 @@ fn attempt(
     }
 }
 
-fn is_evicted(eviction: &Mutex<Option<String>>) -> bool {
-    reason_of(eviction).is_some()
-}
-
-fn reason_of(eviction: &Mutex<Option<String>>) -> Option<String> {
-    eviction.lock().ok().and_then(|reason| reason.clone())
-}
-
 /// Whether a trial that failed so may have been ended by a signal to all of its worker's processes.
 fn may_be_eviction(class: FailureClass) -> bool {
     matches!(class, FailureClass::Crashed | FailureClass::Lost)
@@ -237,16 +233,14 @@ struct Stay {
 impl Stay {
     /// Whether so little time is left that the next epoch would be cut off, as long as it takes what the last one took. If so,
     /// `eviction` says it.
-    fn is_over(&self, eviction: &Mutex<Option<String>>) -> bool {
+    fn is_over(&self, eviction: &OnceLock<String>) -> bool {
         let (Some(end), Some(took)) = (self.end, self.epoch) else { return false };
         let left = end.saturating_duration_since(Instant::now());
         if left > took.mul_f64(1.2) {
             return false;
         }
-        if let Ok(mut reason) = eviction.lock() {
-            let (left, took) = (left.as_secs(), took.as_secs_f64());
-            reason.get_or_insert_with(|| format!("{left} s are left to it, and an epoch takes {took:.0} s"));
-        }
+        let (left, took) = (left.as_secs(), took.as_secs_f64());
+        eviction.get_or_init(|| format!("{left} s are left to it, and an epoch takes {took:.0} s"));
         true
     }
 }
@@ -256,7 +250,7 @@ impl Stay {
 fn listen(
     requests: Sender<Option<Request>>,
     interrupted: &Arc<AtomicBool>,
-    eviction: &Arc<Mutex<Option<String>>>,
+    eviction: &Arc<OnceLock<String>>,
 ) -> std::io::Result<()> {
     use signal_hook::consts::{SIGTERM, SIGUSR1, SIGUSR2};
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGUSR1, SIGUSR2])?;
@@ -268,9 +262,7 @@ fn listen(
                 SIGUSR1 => "SIGUSR1",
                 _ => "SIGUSR2",
             };
-            if let Ok(mut reason) = eviction.lock() {
-                reason.get_or_insert_with(|| format!("it was told to end by {name}"));
-            }
+            eviction.get_or_init(|| format!("it was told to end by {name}"));
             interrupted.store(true, Ordering::Relaxed);
             let _ = requests.send(None);
         }
@@ -320,7 +312,7 @@ struct PipeSink<'a> {
     requests: &'a Receiver<Option<Request>>,
     interrupted: &'a AtomicBool,
     /// Why the process is to end.
-    eviction: &'a Mutex<Option<String>>,
+    eviction: &'a OnceLock<String>,
     stay: &'a mut Stay,
     epoch_began: Instant,
     last_progress: Instant,
@@ -345,7 +337,7 @@ impl EpochSink for PipeSink<'_> {
                     return Ok(if go { Continue::Go } else { Continue::Stop });
                 }
                 // Told to end while it waits: the answer still comes.
-                Ok(None) if is_evicted(self.eviction) => {}
+                Ok(None) if self.eviction.get().is_some() => {}
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return Err(SinkClosed),
             }

@@ -262,14 +262,7 @@ impl Running {
         if self.dismissed || result.is_err() {
             self.signal(Signal::TERM);
         }
-        let patience = Instant::now() + GRACE;
-        let status = loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => break Some(status),
-                Ok(None) if Instant::now() < patience => std::thread::sleep(Duration::from_millis(5)),
-                _ => break None,
-            }
-        };
+        let status = ended_within(&mut self.child, GRACE);
         // Also ends what the program has started.
         self.signal(Signal::KILL);
         let killed = status.is_none();
@@ -355,6 +348,18 @@ fn crashed(reason: String) -> TrialError {
 
 fn bad_input(reason: String) -> TrialError {
     TrialError::new(FailureClass::BadInput, reason)
+}
+
+/// The status of a process, if it ends within `patience`.
+pub fn ended_within(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    let until = Instant::now() + patience;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+            _ => return None,
+        }
+    }
 }
 
 #[cfg(test)]
