@@ -1,12 +1,14 @@
 //! What a trial costs the engine: 10,000 trials of 20 epochs through the real, durable write path, and resumed.
 //!
-//! `cargo bench --bench store [-- TRIALS]`. Suggestions are random, so that storage is what is measured. `in hand` is
-//! how many trials report at a time: reports that arrive together share a transaction, as with so many workers.
-//! Every epoch is on the disk (`synchronous = FULL`) before its trial goes on.
+//! `cargo bench --bench store [-- TRIALS [IN_HAND...]]`. Suggestions are random, so that storage is what is measured.
+//! `in hand` is how many trials report at a time: reports that arrive together share a transaction, as with so many workers.
+//! Every epoch is on the disk (`synchronous = FULL`) before its trial goes on. With the address of a PostgreSQL database
+//! in HPSEARCH_DATABASE (and `--features postgres`) studies are kept there; use an empty one.
 
 use hpsearch::engine::EpochReport;
 use hpsearch::ids::Epoch;
 use hpsearch::spec::StudySpec;
+use hpsearch::store::{in_folder, in_server};
 use hpsearch::study::{Ask, Study, Trial};
 use std::collections::VecDeque;
 use std::error::Error;
@@ -72,23 +74,30 @@ fn megabytes(path: &Path) -> f64 {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let trials = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(10_000);
+    let mut numbers = std::env::args().skip(1).filter_map(|a| a.parse::<u32>().ok());
+    let trials = numbers.next().unwrap_or(10_000);
+    let given: Vec<usize> = numbers.map(|n| n as usize).collect();
     let state = tempfile::tempdir_in(".")?; // a disk, not a memory file system
-    for in_hand in [1, 8, 64] {
+    let backend = match std::env::var("HPSEARCH_DATABASE") {
+        Ok(address) => in_server(&address, state.path())?,
+        Err(_) => in_folder(state.path()),
+    };
+    let open = |spec: &StudySpec| Study::open_in(&*backend, state.path(), spec, Path::new("."));
+    for in_hand in if given.is_empty() { vec![1, 8, 64] } else { given } {
         // One at a time commits every epoch for itself; a tenth shows the pace.
         let trials = if in_hand == 1 { trials / 10 } else { trials };
         let spec = spec(&format!("in-hand-{in_hand}"), trials)?;
-        let mut study = Study::open(state.path(), &spec)?;
+        let mut study = open(&spec)?;
         let (began, before) = (Instant::now(), resident());
         record(&mut study, in_hand)?;
         let seconds = began.elapsed().as_secs_f64();
         let grown = resident().zip(before).map_or(0.0, |(after, before)| after - before);
         drop(study);
         let began = Instant::now();
-        let study = Study::open(state.path(), &spec)?;
+        let study = open(&spec)?;
         let resume = began.elapsed().as_secs_f64();
         drop(study);
-        let reader = hpsearch::store::in_folder(state.path()).read(&spec.name)?;
+        let reader = backend.read(&spec.name)?;
         let began = Instant::now();
         let outline = reader.outline()?;
         let outlined = began.elapsed().as_secs_f64();
@@ -96,7 +105,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let tables = reader.tables()?;
         let whole = began.elapsed().as_secs_f64();
         assert_eq!(outline.epochs.len(), tables.epochs.len());
-        let study = Study::open(state.path(), &spec)?;
+        let study = open(&spec)?;
         assert!(study.engine().trials().all(|t| t.value.is_some()), "all is on record");
         println!(
             "{in_hand:>2} in hand: {trials} trials x {EPOCHS} epochs in {seconds:.2} s = {:.0} trials/s durable, \

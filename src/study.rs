@@ -61,7 +61,7 @@ use crate::engine::{Engine, Event, Greeting, Inconsistent};
 use crate::history::{History, Row};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::spec::{Change, Difference, StudySpec};
-use crate::store::{Claim, RunEnd, RunStart, Store, StoreError, in_folder, in_memory};
+use crate::store::{Backend, Claim, RunEnd, RunStart, Store, StoreError, in_folder, in_memory};
 use files::Files;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -126,7 +126,7 @@ pub struct Study {
     files: Files,
     broken: bool,
     store: Box<dyn Store>,
-    _claim: Box<dyn Claim>,
+    claim: Box<dyn Claim>,
 }
 
 impl Study {
@@ -155,10 +155,17 @@ impl Study {
     /// # Errors
     /// As [`Study::open`].
     pub fn open_at(state: &Path, spec: &StudySpec, base: &Path) -> Result<Self, StudyError> {
-        let backend = in_folder(state);
-        if !backend.exists(&spec.name) {
+        Self::open_in(&*in_folder(state), state, spec, base)
+    }
+
+    /// [`Study::open_at`] with the study in `backend`; its other files are in `STATE/<name>` still.
+    ///
+    /// # Errors
+    /// As [`Study::open`].
+    pub fn open_in(backend: &dyn Backend, state: &Path, spec: &StudySpec, base: &Path) -> Result<Self, StudyError> {
+        if !backend.exists(&spec.name)? {
             // Fails before anything is created. The results are read again below, under the claim.
-            warm_starts(state, base, spec)?;
+            warm_starts(backend, base, spec)?;
         }
         let dir = state.join(&spec.name);
         for folder in ["checkpoints", "predictions"] {
@@ -188,7 +195,7 @@ impl Study {
             None => claim.create(&spec)?,
         };
         let mut study = Self::resume(dir, &spec, store, claim)?;
-        study.start_warm(state, base)?;
+        study.start_warm(backend, base)?;
         Ok(study)
     }
 
@@ -197,9 +204,17 @@ impl Study {
     /// # Errors
     /// As [`Study::open`]; [`StoreError::Missing`] if there is none.
     pub fn open_existing(state: &Path, name: &str) -> Result<Self, StudyError> {
-        let (backend, dir) = (in_folder(state), state.join(name));
-        let missing = || StoreError::Missing(dir.display().to_string());
-        if !backend.exists(name) {
+        Self::open_existing_in(&*in_folder(state), state, name)
+    }
+
+    /// [`Study::open_existing`] with the study in `backend`; its other files are in `STATE/<name>` still.
+    ///
+    /// # Errors
+    /// As [`Study::open_existing`].
+    pub fn open_existing_in(backend: &dyn Backend, state: &Path, name: &str) -> Result<Self, StudyError> {
+        let dir = state.join(name);
+        let missing = || StoreError::Missing(backend.place(name));
+        if !backend.exists(name)? {
             return Err(missing().into());
         }
         let claim = backend.claim(name)?;
@@ -264,7 +279,7 @@ impl Study {
             files: Files::default(),
             broken: false,
             store,
-            _claim: claim,
+            claim,
         }
     }
 

@@ -19,6 +19,10 @@ pub struct Global {
     /// Folder of databases, checkpoints and caches
     #[arg(long, global = true, value_name = "DIR", env = "HPSEARCH_STATE", default_value = STATE)]
     pub state: PathBuf,
+    /// A PostgreSQL database that keeps the studies, instead of the state folder: postgresql://USER@HOST:PORT/DATABASE
+    // Without its value in the help: a password may be in it.
+    #[arg(long, global = true, value_name = "URL", env = "HPSEARCH_DATABASE", hide_env_values = true)]
+    pub database: Option<String>,
     /// Machine-readable output: one JSON object per line
     #[arg(long, global = true)]
     pub json: bool,
@@ -36,12 +40,17 @@ impl Global {
         self.state.join(name)
     }
 
-    /// `--state DIR `, as a shell reads it, for a command that is shown to people; empty for the usual folder.
+    /// `--state DIR ` and `--database URL `, as a shell reads them, for a command that is shown to people; empty for the usual
+    /// folder. The address itself may have a password in it, and is left out.
     pub fn state_flag(&self) -> String {
-        if self.state == Path::new(STATE) {
-            return String::new();
+        let mut flags = String::new();
+        if self.state != Path::new(STATE) {
+            flags += &format!("--state {} ", shell_word(&self.state.display().to_string()));
         }
-        format!("--state {} ", shell_word(&self.state.display().to_string()))
+        if self.database.is_some() && std::env::var("HPSEARCH_DATABASE").ok() != self.database {
+            flags += "--database URL ";
+        }
+        flags
     }
 
     /// The folder of caches that studies share.
@@ -84,37 +93,62 @@ impl Global {
     /// # Errors
     /// If there is no such study, or if several might be meant.
     pub fn find_study(&self, study: Option<&str>) -> Result<String, CliError> {
-        let known = self.studies();
+        let backend = self.backend()?;
+        let known = backend.names().map_err(|e| CliError::store("find the study", e))?;
         match study {
             Some(text) if text.ends_with(".toml") => Ok(self.load(Path::new(text))?.spec.name),
             Some(name) if known.iter().any(|k| k == name) => Ok(name.to_owned()),
-            Some(name) => Err(CliError::new(
-                "find the study",
-                NoStudy::Unknown { name: name.to_owned(), state: self.state.clone(), known: known.join(", ") },
-            )
-            .exit(Exit::Usage)),
+            Some(name) => {
+                // Says so if another kind of store has it.
+                backend.exists(name).map_err(|e| CliError::store("find the study", e))?;
+                let (name, place) = (name.to_owned(), self.place());
+                let unknown = NoStudy::Unknown { name, place, known: known.join(", ") };
+                Err(CliError::new("find the study", unknown).exit(Exit::Usage))
+            }
             None => match known.as_slice() {
                 [only] => Ok(only.clone()),
-                [] => {
-                    Err(CliError::new("find the study", NoStudy::None { state: self.state.clone() }).exit(Exit::Usage))
+                [] => Err(CliError::new("find the study", NoStudy::None { place: self.place() }).exit(Exit::Usage)),
+                _ => {
+                    let several = NoStudy::Several { place: self.place(), known: known.join(", ") };
+                    Err(CliError::new("find the study", several).exit(Exit::Usage))
                 }
-                _ => Err(CliError::new(
-                    "find the study",
-                    NoStudy::Several { state: self.state.clone(), known: known.join(", ") },
-                )
-                .exit(Exit::Usage)),
             },
         }
     }
 
-    /// Names of the studies in the state folder, in order.
-    pub fn studies(&self) -> Vec<String> {
-        self.backend().names()
+    /// Names of the studies, in order.
+    ///
+    /// # Errors
+    /// As [`Global::backend`].
+    pub fn studies(&self) -> Result<Vec<String>, CliError> {
+        self.backend()?.names().map_err(|e| CliError::store("list the studies", e))
     }
 
-    /// The store of the state folder's studies.
-    pub fn backend(&self) -> Box<dyn Backend> {
-        store::in_folder(&self.state)
+    /// The store of the studies: the state folder, or a server.
+    ///
+    /// # Errors
+    /// If the server's address makes no sense, or this program knows no such servers.
+    pub fn backend(&self) -> Result<Box<dyn Backend>, CliError> {
+        self.backend_in(&self.state)
+    }
+
+    /// [`Global::backend`] with another name of the state folder.
+    ///
+    /// # Errors
+    /// As [`Global::backend`].
+    pub fn backend_in(&self, state: &Path) -> Result<Box<dyn Backend>, CliError> {
+        match self.database.as_deref().filter(|address| !address.is_empty()) {
+            Some(address) => store::in_server(address, state).map_err(|e| CliError::store("use `--database`", e)),
+            None => Ok(store::in_folder(state)),
+        }
+    }
+
+    /// Where the studies are, for people.
+    fn place(&self) -> String {
+        if self.database.as_deref().is_some_and(|address| !address.is_empty()) {
+            return "the database".to_owned();
+        }
+        self.state.display().to_string()
     }
 }
 
@@ -143,12 +177,14 @@ pub fn colors(terminal: bool) -> bool {
 /// Why a study could not be found.
 #[derive(Debug, thiserror::Error)]
 enum NoStudy {
-    #[error("there is no study `{name}` in {}\nhint: {}", state.display(), known_or(known))]
-    Unknown { name: String, state: PathBuf, known: String },
-    #[error("there is no study in {}\nhint: run one with `hpsearch run STUDY.toml`, or name its folder with --state", state.display())]
-    None { state: PathBuf },
-    #[error("{} holds several studies: {known}\nhint: name one of them", state.display())]
-    Several { state: PathBuf, known: String },
+    #[error("there is no study `{name}` in {place}\nhint: {}", known_or(known))]
+    Unknown { name: String, place: String, known: String },
+    #[error(
+        "there is no study in {place}\nhint: run one with `hpsearch run STUDY.toml`, or say where it is with --state or --database"
+    )]
+    None { place: String },
+    #[error("{place} holds several studies: {known}\nhint: name one of them")]
+    Several { place: String, known: String },
 }
 
 fn known_or(known: &str) -> String {

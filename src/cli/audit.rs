@@ -96,8 +96,8 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
 /// What the leading trials of the study say of images that they were not trained on, if it was run.
 fn verdicts(name: &str, global: &Global) -> Result<Option<Verdicts>, CliError> {
     let doing = || format!("read the trials of study `{name}`");
-    let backend = global.backend();
-    if !backend.exists(name) {
+    let backend = global.backend()?;
+    if !backend.exists(name).map_err(|e| CliError::store(doing(), e))? {
         return Ok(None);
     }
     let reader = backend.read(name).map_err(|e| CliError::store(doing(), e))?;

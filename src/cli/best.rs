@@ -31,8 +31,9 @@ pub struct Args {
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let name = global.find_study(args.study.as_deref())?;
     let doing = || format!("find the best trial of study `{name}`");
+    let backend = global.backend()?;
     let read = || -> Result<_, StoreError> {
-        let reader = global.backend().read(&name)?;
+        let reader = backend.read(&name)?;
         Ok((reader.spec()?, reader.tables()?, reader.images()?))
     };
     let (spec, tables, images) = read().map_err(|e| CliError::store(doing(), e))?;

@@ -61,7 +61,7 @@ fn images(loaded: &Loaded) -> Result<Option<Survey>, CliError> {
 /// # Errors
 /// If an earlier study is missing or cannot be used.
 pub fn warm_starts(loaded: &Loaded, global: &Global) -> Result<Vec<WarmStart>, CliError> {
-    study::warm_starts(&global.state, &loaded.base, &loaded.spec).map_err(|e| {
+    study::warm_starts(&*global.backend()?, &loaded.base, &loaded.spec).map_err(|e| {
         let exit = super::run::warm_start_exit(&e);
         CliError::new(format!("begin study `{}`", loaded.spec.name), e).exit(exit)
     })

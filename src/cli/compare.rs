@@ -30,7 +30,7 @@ struct Twice(String);
 /// # Errors
 /// If a study cannot be found or read, or the page cannot be written.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
-    let mut sides: Vec<(Side, PathBuf)> = Vec::new();
+    let mut sides: Vec<(Side, String)> = Vec::new();
     for study in &args.studies {
         let (side, database) = read(study, global)?;
         if sides.iter().any(|(_, other)| *other == database) {
@@ -64,24 +64,25 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// A study with its best trial's predictions, and where its database is.
-fn read(given: &str, global: &Global) -> Result<(Side, PathBuf), CliError> {
+/// A study with its best trial's predictions, and where it is kept.
+fn read(given: &str, global: &Global) -> Result<(Side, String), CliError> {
     let path = Path::new(given);
     let database = if path.is_dir() { path.join("study.db") } else { path.to_owned() };
     let by_path = given.contains('/') || given.ends_with(".db");
-    let (reader, database): (Box<dyn Reader>, PathBuf) = if by_path && !given.ends_with(".toml") {
-        (read_file(&database).map_err(|e| CliError::store(format!("read study `{given}`"), e))?, database)
-    } else {
-        let name = global.find_study(Some(given))?;
-        let reader = global.backend().read(&name).map_err(|e| CliError::store(format!("read study `{name}`"), e))?;
-        (reader, global.study_dir(&name).join("study.db"))
-    };
     let doing = || format!("read study `{given}`");
-    let dir = database.parent().unwrap_or(Path::new("."));
-    let record = study::record(&*reader, dir, 1).map_err(|e| CliError::record(doing(), e))?;
+    let (reader, dir, place): (Box<dyn Reader>, PathBuf, String) = if by_path && !given.ends_with(".toml") {
+        let reader = read_file(&database).map_err(|e| CliError::store(doing(), e))?;
+        let dir = database.parent().unwrap_or(Path::new(".")).to_owned();
+        (reader, dir, database.display().to_string())
+    } else {
+        let (name, backend) = (global.find_study(Some(given))?, global.backend()?);
+        let reader = backend.read(&name).map_err(|e| CliError::store(doing(), e))?;
+        (reader, global.study_dir(&name), backend.place(&name))
+    };
+    let record = study::record(&*reader, &dir, 1).map_err(|e| CliError::record(doing(), e))?;
     let images = reader.images().map_err(|e| CliError::store(doing(), e))?.map(|images| images.digest);
     let label = record.spec.name.clone();
-    let place = std::fs::canonicalize(&database).unwrap_or(database);
+    let place = std::fs::canonicalize(&place).map_or(place, |path| path.display().to_string());
     Ok((Side { label, record, images }, place))
 }
 

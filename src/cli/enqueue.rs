@@ -28,7 +28,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// If it is not one of the study's space, or a run holds the study.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let name = global.find_study(Some(&args.study))?;
-    let mut study = Study::open_existing(&global.state, &name).map_err(|e| open_error(&name, e))?;
+    let mut study =
+        Study::open_existing_in(&*global.backend()?, &global.state, &name).map_err(|e| open_error(&name, e))?;
     let params = configuration(&study.spec().space, &args.params)
         .map_err(|e| CliError::new("enqueue the configuration", e).exit(Exit::Usage))?;
     let used = study.engine().trials().find(|t| *t.params == params).map(|t| t.number);

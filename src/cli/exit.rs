@@ -56,8 +56,10 @@ impl From<Exit> for ExitCode {
 /// The exit code of a store's failure: a study that is missing or damaged counts as missing data.
 pub fn store_exit(error: &StoreError) -> Exit {
     match error {
-        StoreError::Locked { .. } => Exit::Locked,
+        StoreError::Locked { .. } | StoreError::TakenOver { .. } => Exit::Locked,
+        StoreError::Address(_) | StoreError::Elsewhere { .. } | StoreError::NotBuilt => Exit::Usage,
         StoreError::Missing(_)
+        | StoreError::Unreachable { .. }
         | StoreError::NotAStudy(_)
         | StoreError::Newer { .. }
         | StoreError::Corrupt { .. }

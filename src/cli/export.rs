@@ -62,7 +62,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let files = [&args.csv, &args.parquet, &args.jsonl, &args.optuna];
     let Some(file) = files.into_iter().find_map(Option::as_ref) else { return model(&args, &name, global) };
     let doing = || format!("read study `{name}`");
-    let reader = global.backend().read(&name).map_err(|e| CliError::store(doing(), e))?;
+    let reader = global.backend()?.read(&name).map_err(|e| CliError::store(doing(), e))?;
     let tables = reader.tables().map_err(|e| CliError::store(doing(), e))?;
     let bytes = if args.optuna.is_some() {
         may_become_a_journal(file)?;
@@ -120,7 +120,7 @@ pub(super) fn write_model(
     global: &Global,
 ) -> Result<Exported, CliError> {
     let doing = || format!("export a model of study `{name}`");
-    let reader = global.backend().read(name).map_err(|e| CliError::store(doing(), e))?;
+    let reader = global.backend()?.read(name).map_err(|e| CliError::store(doing(), e))?;
     let base = match study {
         Some(file) if file.ends_with(".toml") => Some(global.load(Path::new(file))?.base),
         _ => None,

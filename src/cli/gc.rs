@@ -25,11 +25,13 @@ pub struct Args {
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let names = match args.study {
         Some(study) => vec![global.find_study(Some(&study))?],
-        None => global.studies(),
+        // A server may have the studies of others, whose files are elsewhere.
+        None => global.studies()?.into_iter().filter(|name| global.study_dir(name).is_dir()).collect(),
     };
     let mut out = std::io::stdout().lock();
     for name in names {
-        let mut study = Study::open_existing(&global.state, &name).map_err(|e| open_error(&name, e))?;
+        let mut study =
+            Study::open_existing_in(&*global.backend()?, &global.state, &name).map_err(|e| open_error(&name, e))?;
         let swept = study.tidy().map_err(|e| CliError::new(format!("tidy study `{name}`"), e))?;
         report(&mut out, &name, swept, study.remains(), global)?;
     }

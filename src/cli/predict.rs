@@ -110,8 +110,11 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
 fn load(from: &Path, chosen: Option<Choice>, device: Device, global: &Global) -> Result<Model, CliError> {
     let doing = || format!("use the model in `{}`", from.display());
     let load = |folder: &Path| Model::load(folder, device).map_err(|e| CliError::new(doing(), e).exit(Exit::Missing));
-    let text = from.to_str().filter(|text| text.ends_with(".toml") || global.studies().iter().any(|name| name == text));
-    let Some(text) = text.filter(|_| !from.join(CARD).exists()) else {
+    let text = match from.to_str().filter(|_| !from.join(CARD).exists()) {
+        Some(text) if text.ends_with(".toml") || global.studies()?.iter().any(|name| name == text) => Some(text),
+        _ => None,
+    };
+    let Some(text) = text else {
         if chosen.is_some() {
             let why = "`--trial` chooses among the trials of a study, and this is no study";
             return Err(CliError::new(doing(), why).exit(Exit::Usage));

@@ -28,7 +28,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let name = global.find_study(args.study.as_deref())?;
     let doing = || format!("report on study `{name}`");
     let dir = global.study_dir(&name);
-    let reader = global.backend().read(&name).map_err(|e| CliError::store(doing(), e))?;
+    let reader = global.backend()?.read(&name).map_err(|e| CliError::store(doing(), e))?;
     let mut record =
         study::record(&*reader, &dir, args.finalists as usize).map_err(|e| CliError::record(doing(), e))?;
     study::illustrate(&mut record, &*reader, &global.cache_dir()).map_err(|e| CliError::record(doing(), e))?;

@@ -10,6 +10,7 @@ use crate::run::{self, Elsewhere, Notifier, RunError, RunOptions, Verdict};
 use crate::runner::device;
 use crate::runner::image::{measured_pace, usable};
 use crate::spec::{Device, Devices, RunnerSpec, StudySpec};
+use crate::store::StoreError;
 use crate::study::{ImagesError, Study, StudyError, WarmStartError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,9 @@ pub struct Args {
     /// The seed, instead of the study's: this makes it another study, which needs another --state or name
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// While another run has the study, or its database cannot be reached: wait, and go on then
+    #[arg(long)]
+    pub wait: bool,
 }
 
 /// Runs the study to its end, and prints the best trial.
@@ -76,7 +80,13 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let mut observer = progress::observer(global);
     let mut notifier = Notifier::new(&spec, &options.base, observer.as_mut())
         .map_err(|e| CliError::new(format!("run study `{}`", spec.name), e).exit(Exit::Missing))?;
-    let mut study = Study::open_at(&state, &spec, &options.base).map_err(|e| open_error(&spec.name, e))?;
+    let backend = global.backend_in(&state)?;
+    let mut study = if args.wait {
+        when_free(&spec.name, global, || Study::open_in(&*backend, &state, &spec, &options.base))
+    } else {
+        Study::open_in(&*backend, &state, &spec, &options.base)
+    }
+    .map_err(|e| open_error(&spec.name, e))?;
     if study.engine().orders().is_empty() && !global.quiet && !global.json {
         for warm in study.engine().warm_starts() {
             writeln!(std::io::stdout(), "note: {warm}")?;
@@ -106,6 +116,31 @@ fn devices(spec: &StudySpec) -> Result<(Vec<Device>, Option<String>), CliError> 
             device::found(devices).map_err(|e| CliError::new("find the device", e).exit(Exit::Missing))
         }
         (_, devices) => Ok((devices.each(), None)),
+    }
+}
+
+/// Opens the study as soon as no other run has it and, if a server keeps it, that can be reached.
+fn when_free(name: &str, global: &Global, open: impl Fn() -> Result<Study, StudyError>) -> Result<Study, StudyError> {
+    /// Between two looks.
+    const PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+    let mut told = String::new();
+    loop {
+        let why = match open() {
+            Err(StudyError::Store(StoreError::Locked { holder, .. })) => {
+                let who = holder.map_or_else(|| "another run".to_owned(), |holder| holder.to_string());
+                format!("for the end of study {name}'s run: {who}")
+            }
+            Err(
+                StudyError::Store(StoreError::Unreachable { place, .. })
+                | StudyError::WarmStart(WarmStartError::Store { source: StoreError::Unreachable { place, .. }, .. }),
+            ) => format!("for {place}"),
+            opened => return opened,
+        };
+        if why != told && !global.quiet {
+            complain(&format!("waiting {why}\n"));
+        }
+        told = why;
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -186,7 +221,10 @@ pub fn warm_start_exit(error: &WarmStartError) -> Exit {
 
 fn run_error(name: &str, error: RunError) -> CliError {
     match error {
-        RunError::Study(error) => CliError::new(format!("run study `{name}`"), error),
+        RunError::Study(error) => {
+            let exit = study_exit(&error);
+            CliError::new(format!("run study `{name}`"), error).exit(exit)
+        }
         RunError::External => CliError::new(format!("run study `{name}`"), error).exit(Exit::Usage),
         error => CliError::new(format!("run study `{name}`"), error),
     }

@@ -28,18 +28,18 @@ pub struct Args {
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let name = global.find_study(args.study.as_deref())?;
     let doing = || format!("read study `{name}`");
-    let backend = global.backend();
+    let backend = global.backend()?;
     let read = || -> Result<_, StoreError> {
+        let holder = backend.holder(&name)?;
         let reader = backend.read(&name)?;
         let starts = warm_starts(&*reader)?;
-        Ok((reader.spec()?, reader.tables()?, reader.runs()?, reader.images()?, reader.opening()?, starts))
+        Ok((holder, reader.spec()?, reader.tables()?, reader.runs()?, reader.images()?, reader.opening()?, starts))
     };
-    let (spec, tables, runs, images, opened, starts) = read().map_err(|e| CliError::store(doing(), e))?;
+    let (holder, spec, tables, runs, images, opened, starts) = read().map_err(|e| CliError::store(doing(), e))?;
     let images: Option<DataSummary> = images.and_then(|i| serde_json::from_str(&i.summary).ok());
     let cache = (images.is_some() && global.cache_dir().join("features").is_dir())
         .then(|| FeatureCache::open(&global.cache_dir(), None).and_then(|cache| cache.stats()).ok())
         .flatten();
-    let holder = backend.holder(&name);
     let workers: Vec<Worker> = workers(&tables, holder.as_ref());
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
     tables.trials.values().for_each(|t| *states.entry(t.state.as_ref()).or_default() += 1);

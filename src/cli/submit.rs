@@ -48,6 +48,14 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         vec![program.display().to_string(), "--state".to_owned(), state.display().to_string(), "run".to_owned()];
     run.push(here.join(&args.study).display().to_string());
     run.extend(args.workers.map(|n| format!("--workers={n}")));
+    if global.database.is_some() {
+        // A job that is queued again while the server is away goes on when it is back.
+        run.push("--wait".to_owned());
+        if args.sbatch.iter().any(|word| word.starts_with("--export")) {
+            let why = "`--export` could keep the database's address from the job\nhint: leave it out: the whole environment is passed on";
+            return Err(CliError::new(doing(), why).exit(Exit::Usage));
+        }
+    }
     let script = script(name, &run);
     let mut argv: Vec<String> = [
         "--parsable",
@@ -60,6 +68,9 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     ]
     .map(str::to_owned)
     .into();
+    if global.database.is_some() {
+        argv.push("--export=ALL".to_owned()); // some sites pass on nothing
+    }
     argv.push(format!("--job-name=hpsearch-run-{name}"));
     argv.push(format!("--signal=B:USR1@{NOTICE_SECONDS}"));
     argv.push(format!("--output={}", log.display().to_string().replace('%', "%%")));
@@ -67,11 +78,14 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let mut out = std::io::stdout().lock();
     if args.dry_run {
         let words: Vec<String> = argv.iter().map(|word| shell_word(word)).collect();
+        if global.database.is_some() {
+            writeln!(out, "# with HPSEARCH_DATABASE set to the database's address")?;
+        }
         write!(out, "sbatch {} <<'SCRIPT'\n{script}SCRIPT\n", words.join(" "))?;
         return Ok(Exit::Done);
     }
     std::fs::create_dir_all(&state).map_err(|e| CliError::new(doing(), e))?;
-    let job = send(&argv, &script).map_err(|e| CliError::new(doing(), e))?;
+    let job = send(&argv, &script, global.database.as_deref()).map_err(|e| CliError::new(doing(), e))?;
     if global.json {
         writeln!(out, "{}", serde_json::json!({ "job": job, "log": log }))?;
     } else {
@@ -110,9 +124,13 @@ fn script(name: &str, run: &[String]) -> String {
     )
 }
 
-/// Gives the script to `sbatch`; its answer is the job's number.
-fn send(argv: &[String], script: &str) -> std::io::Result<String> {
+/// Gives the script to `sbatch`; its answer is the job's number. The database is passed in the environment, which others
+/// cannot see: a password may be in it.
+fn send(argv: &[String], script: &str, database: Option<&str>) -> std::io::Result<String> {
     let mut command = Command::new("sbatch");
+    if let Some(database) = database {
+        command.env("HPSEARCH_DATABASE", database);
+    }
     command.args(argv).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| {
         std::io::Error::new(

@@ -44,8 +44,8 @@ pub struct Args {
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let name = global.find_study(args.study.as_deref())?;
     let doing = || format!("test study `{name}`");
-    let backend = global.backend();
-    if !backend.exists(&name) {
+    let backend = global.backend()?;
+    if !backend.exists(&name).map_err(|e| CliError::store(doing(), e))? {
         let why = "it has not been run\nhint: `hpsearch run` comes first";
         return Err(CliError::new(doing(), why).exit(Exit::Missing));
     }
@@ -70,7 +70,7 @@ fn open(args: &Args, name: &str, global: &Global) -> Result<(), CliError> {
         let exit = exit_of(&e);
         CliError::new(doing(), e).exit(exit)
     };
-    let mut study = Study::open_existing(&global.state, name).map_err(|e| failed(e.into()))?;
+    let mut study = Study::open_existing_in(&*global.backend()?, &global.state, name).map_err(|e| failed(e.into()))?;
     let base = match &args.study {
         Some(file) if file.ends_with(".toml") => {
             let loaded = global.load(Path::new(file))?;

@@ -286,6 +286,7 @@ impl Coordinator<'_> {
 
     /// Makes durable what was applied, deletes unneeded files, then informs workers and the observer.
     fn commit(&mut self, observer: &mut dyn Observer) -> Result<(), RunError> {
+        let began = Instant::now();
         self.study.flush()?;
         let swept = self.study.sweep()?;
         if swept.over_quota > 0 {
@@ -305,6 +306,7 @@ impl Coordinator<'_> {
             self.noted = Instant::now();
             self.study.note_run(self.began.elapsed().as_secs_f64(), None)?;
         }
+        self.excuse(began.elapsed());
         for (worker, request) in self.outbox.drain(..) {
             self.slots[worker].send(&request);
         }
@@ -312,6 +314,21 @@ impl Coordinator<'_> {
             observer.see(&progress);
         }
         Ok(())
+    }
+
+    /// Time for which this process was held up is nobody else's: a database may be away for a while.
+    fn excuse(&mut self, held: Duration) {
+        if held < Duration::from_secs(1) {
+            return;
+        }
+        for slot in &mut self.slots {
+            if let Some(job) = &mut slot.job {
+                job.since += held;
+            }
+            if let Some(worker) = &mut slot.worker {
+                worker.heard += held;
+            }
+        }
     }
 
     fn take(&mut self, message: Message) -> Result<(), RunError> {

@@ -14,6 +14,25 @@ pub enum StoreError {
     /// Another process writes it.
     #[error("open study `{name}`: {}\nhint: wait for it or stop it; `hpsearch status` shows how far it is", held(.holder.as_ref()))]
     Locked { name: String, holder: Option<Holder> },
+    /// Another process has taken over what this one was writing.
+    #[error("go on with study `{name}`: another run has taken it over; {}\nhint: nothing is lost; `hpsearch status` shows how far it is", held(.holder.as_ref()))]
+    TakenOver { name: String, holder: Option<Holder> },
+    /// Another kind of store has it.
+    #[error("open study `{name}`: it is kept in {place}\nhint: {hint}")]
+    Elsewhere { name: String, place: String, hint: &'static str },
+    /// The address of a database makes no sense.
+    #[error(
+        "understand the address of the database\nhint: as in `postgresql://user@host:5432/database`; the password is better kept in ~/.pgpass"
+    )]
+    Address(#[source] Cause),
+    /// No PostgreSQL in this program.
+    #[error(
+        "use a PostgreSQL database: this program was built without it\nhint: build it with `cargo build --release --features postgres`"
+    )]
+    NotBuilt,
+    /// A server does not answer.
+    #[error("reach {place}\nhint: what is on record is safe; the same command goes on when the server is back")]
+    Unreachable { place: String, source: Cause },
     /// Another writer has appended events.
     #[error("append at event {expected}: the store holds {found}")]
     Conflict { expected: u64, found: u64 },
@@ -22,7 +41,7 @@ pub enum StoreError {
     Exists(String),
     /// No study there.
     #[error(
-        "open study database `{0}`: there is none\nhint: `hpsearch run STUDY.toml` makes it; `--state DIR` says where studies are kept"
+        "open study database `{0}`: there is none\nhint: `hpsearch run STUDY.toml` makes it; `--state DIR` or `--database URL` says where studies are kept"
     )]
     Missing(String),
     /// The file is not a study database.
@@ -50,7 +69,7 @@ pub enum StoreError {
     )]
     Corrupt { place: String, source: Cause },
     /// Another error of the backend.
-    #[error("use study database `{place}`")]
+    #[error("use the study database, {place}")]
     Backend { place: String, source: Cause },
     /// An event or specification cannot be parsed, or cannot be written as text.
     #[error("understand {what} in the study database")]

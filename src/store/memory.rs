@@ -49,12 +49,16 @@ fn write(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
 }
 
 impl Backend for Memory {
-    fn names(&self) -> Vec<String> {
-        lock(&self.shared).studies.keys().cloned().collect()
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        Ok(lock(&self.shared).studies.keys().cloned().collect())
     }
 
-    fn exists(&self, name: &str) -> bool {
-        lock(&self.shared).studies.contains_key(name)
+    fn exists(&self, name: &str) -> Result<bool, StoreError> {
+        Ok(lock(&self.shared).studies.contains_key(name))
+    }
+
+    fn place(&self, name: &str) -> String {
+        format!("{name} in memory")
     }
 
     fn claim(&self, name: &str) -> Result<Box<dyn Claim>, StoreError> {
@@ -64,9 +68,9 @@ impl Backend for Memory {
         Ok(Box::new(MemoryClaim { memory: self.clone(), name: name.to_owned() }))
     }
 
-    fn holder(&self, name: &str) -> Option<Holder> {
+    fn holder(&self, name: &str) -> Result<Option<Holder>, StoreError> {
         let claimed = lock(&self.shared).claimed.contains(name);
-        claimed.then(|| Holder { pid: std::process::id(), host: crate::fsx::host(), since_ms: 0 })
+        Ok(claimed.then(|| Holder { pid: std::process::id(), host: crate::fsx::host(), since_ms: 0 }))
     }
 
     fn read(&self, name: &str) -> Result<Box<dyn Reader>, StoreError> {
@@ -119,6 +123,10 @@ impl Claim for MemoryClaim {
     fn remove(&self) -> Result<(), StoreError> {
         lock(&self.memory.shared).studies.remove(&self.name);
         Ok(())
+    }
+
+    fn read(&self) -> Result<Box<dyn Reader>, StoreError> {
+        self.memory.read(&self.name)
     }
 }
 

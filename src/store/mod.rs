@@ -5,10 +5,15 @@
 //! writer out, and then opens a [`Store`]: an append-only log with atomic transactions, each of which states at which
 //! position it expects the log to end. A [`Reader`] sees a consistent snapshot; readers and writer never wait for each
 //! other. Nothing outside this module depends on the kind of backend: [`in_folder`] keeps each study in its own SQLite
-//! database, which people can query in plain SQL (`docs/database.md`); [`in_memory`] loses them when dropped.
+//! database, which people can query in plain SQL (`docs/database.md`); [`in_server`] keeps them in PostgreSQL;
+//! [`in_memory`] loses them when dropped.
 
+mod codec;
+mod elsewhere;
 mod error;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod record;
 mod sqlite;
 
@@ -28,6 +33,24 @@ use std::path::Path;
 /// Studies in the folder `state`: `STATE/<name>/study.db`.
 pub fn in_folder(state: &Path) -> Box<dyn Backend> {
     Box::new(sqlite::Folder::new(state))
+}
+
+/// Studies in a PostgreSQL database, whose files are in the folder `state`. `address`: a URL
+/// (`postgresql://user@host:5432/database`) or key-value pairs, as for libpq; without a password in it, that comes from
+/// `PGPASSWORD`, `PGPASSFILE` or `~/.pgpass`. Does not connect yet.
+///
+/// # Errors
+/// If the address cannot be understood, or this program was built without the feature `postgres`.
+pub fn in_server(address: &str, state: &Path) -> Result<Box<dyn Backend>, StoreError> {
+    #[cfg(feature = "postgres")]
+    {
+        Ok(Box::new(postgres::Server::new(address, state)?))
+    }
+    #[cfg(not(feature = "postgres"))]
+    {
+        let (_, _) = (address, state);
+        Err(StoreError::NotBuilt)
+    }
 }
 
 /// The study in one database file, for reading.
@@ -54,10 +77,19 @@ pub fn in_memory() -> Box<dyn Backend> {
 /// A collection of studies by name.
 pub trait Backend: Send + Sync {
     /// Names of the studies here, in order.
-    fn names(&self) -> Vec<String>;
+    ///
+    /// # Errors
+    /// If a server cannot be asked.
+    fn names(&self) -> Result<Vec<String>, StoreError>;
 
     /// Whether there is a study of this name.
-    fn exists(&self, name: &str) -> bool;
+    ///
+    /// # Errors
+    /// If a server cannot be asked.
+    fn exists(&self, name: &str) -> Result<bool, StoreError>;
+
+    /// Where the study of this name is, or would be, for people: in a folder, the path of its database.
+    fn place(&self, name: &str) -> String;
 
     /// The exclusive right to write a study, whether it exists yet or not; held until it is dropped or this process
     /// ends in any way.
@@ -67,7 +99,10 @@ pub trait Backend: Send + Sync {
     fn claim(&self, name: &str) -> Result<Box<dyn Claim>, StoreError>;
 
     /// Who has the right to write a study now, if anyone has.
-    fn holder(&self, name: &str) -> Option<Holder>;
+    ///
+    /// # Errors
+    /// If a server cannot be asked.
+    fn holder(&self, name: &str) -> Result<Option<Holder>, StoreError>;
 
     /// A study for reading, also while somebody writes it.
     ///
@@ -95,6 +130,12 @@ pub trait Claim: Send {
     /// # Errors
     /// If that fails.
     fn remove(&self) -> Result<(), StoreError>;
+
+    /// The study for reading.
+    ///
+    /// # Errors
+    /// As [`Backend::read`].
+    fn read(&self) -> Result<Box<dyn Reader>, StoreError>;
 }
 
 /// A study for writing.

@@ -13,9 +13,9 @@ use crate::runner::image::{ImageError, ImageRunner};
 use crate::runner::{DeviceSlot, Silent};
 use crate::space::Params;
 use crate::spec::{OperatingPoint, RunnerSpec};
-use crate::store::{OpenedMean, OpenedTrial, StoreError, in_folder};
+use crate::store::{OpenedMean, OpenedTrial, StoreError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Why the test images stay locked, or could not be evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -170,8 +170,7 @@ impl Study {
     }
 
     fn candidates(&self, most: usize) -> Result<Candidates, OpeningError> {
-        let state = self.dir().parent().unwrap_or(Path::new("."));
-        let reader = in_folder(state).read(&self.spec().name)?;
+        let reader = self.claim.read()?;
         let mut record = record::record(&*reader, self.dir(), usize::MAX)?;
         let needed = self.engine().needed_checkpoints();
         let (mut candidates, mut left_out) = (Vec::new(), Vec::new());

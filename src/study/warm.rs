@@ -13,7 +13,7 @@ use crate::ids::Epoch;
 use crate::ledger::EarlierResult;
 use crate::space::{NotInSpace, Params, SearchSpace};
 use crate::spec::StudySpec;
-use crate::store::{StoreError, read_file};
+use crate::store::{Backend, Reader, StoreError, read_file};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -23,9 +23,9 @@ pub enum WarmStartError {
     /// No such study.
     #[error(
         "start warm from `{source_name}`: there is no such study\nhint: sought as {}; `sampler.warm_start` takes a study's name in the state folder, or the path of its `study.db` relative to the study file",
-        list(sought)
+        sought.join(" and ")
     )]
-    Missing { source_name: String, sought: Vec<PathBuf> },
+    Missing { source_name: String, sought: Vec<String> },
     /// No such file of Optuna.
     #[error(
         "start warm from `{source_name}`: there is no such file\nhint: sought as {}; `optuna:FILE` takes a journal file or a SQLite database of Optuna, relative to the study file",
@@ -68,11 +68,11 @@ pub enum WarmStartError {
     #[error("start warm from study {}: none of its trials can be used{}\nhint: its parameters must be those of this study, their values within this study's domains", .0.study, reasons(.0))]
     NothingFits(Box<WarmStart>),
     /// The earlier study cannot be read.
-    #[error("read study `{}`", path.display())]
-    Store { path: PathBuf, source: StoreError },
+    #[error("read study `{place}`")]
+    Store { place: String, source: StoreError },
     /// The earlier study's events are inconsistent with its specification.
-    #[error("read study `{}`", path.display())]
-    Inconsistent { path: PathBuf, source: Inconsistent },
+    #[error("read study `{place}`")]
+    Inconsistent { place: String, source: Inconsistent },
     /// Asked for a trial before the results were copied.
     #[error(
         "start warm\nhint: open the study with `Study::open` or `Study::open_at`, which copies the earlier results"
@@ -93,42 +93,42 @@ fn reasons(warm: &WarmStart) -> String {
 ///
 /// # Errors
 /// If an earlier study is missing, cannot be read, has another objective, or holds nothing that fits.
-pub fn warm_starts(state: &Path, base: &Path, spec: &StudySpec) -> Result<Vec<WarmStart>, WarmStartError> {
-    let own = state.join(&spec.name).join("study.db");
-    if !spec.sampler.warm_start().is_empty() && own.exists() {
-        let mut recorded = Vec::new();
-        read_file(&own)
-            .and_then(|reader| {
-                reader.events(0, &mut |event| {
-                    if let Event::EarlierResults { warm, .. } = event {
-                        recorded.push(warm);
-                    }
-                })
-            })
-            .map_err(|source| WarmStartError::Store { path: own, source })?;
-        if !recorded.is_empty() {
-            return Ok(recorded);
-        }
+pub fn warm_starts(backend: &dyn Backend, base: &Path, spec: &StudySpec) -> Result<Vec<WarmStart>, WarmStartError> {
+    if spec.sampler.warm_start().is_empty() {
+        return Ok(Vec::new());
+    }
+    let recorded = recorded(backend, &spec.name)
+        .map_err(|source| WarmStartError::Store { place: backend.place(&spec.name), source })?;
+    if !recorded.is_empty() {
+        return Ok(recorded);
     }
     let found = |source: &String| {
         let warm = if source.starts_with(optuna::PREFIX) {
             optuna::read(source, base, spec)?
         } else {
-            read(source, state, base, spec)?
+            read(source, backend, base, spec)?
         };
         if warm.results.is_empty() { Err(WarmStartError::NothingFits(Box::new(warm))) } else { Ok(warm) }
     };
     spec.sampler.warm_start().iter().map(found).collect()
 }
 
-fn read(source_name: &str, state: &Path, base: &Path, spec: &StudySpec) -> Result<WarmStart, WarmStartError> {
-    let path = find(source_name, state, base)?;
-    let own = std::fs::canonicalize(state.join(&spec.name).join("study.db"));
-    if own.is_ok_and(|own| std::fs::canonicalize(&path).is_ok_and(|path| path == own)) {
-        return Err(WarmStartError::Itself(source_name.to_owned()));
+/// The earlier results that a study has on record; none where there is no study.
+fn recorded(backend: &dyn Backend, name: &str) -> Result<Vec<WarmStart>, StoreError> {
+    let mut recorded = Vec::new();
+    if backend.exists(name)? {
+        backend.read(name)?.events(0, &mut |event| {
+            if let Event::EarlierResults { warm, .. } = event {
+                recorded.push(warm);
+            }
+        })?;
     }
-    let store = |source| WarmStartError::Store { path: path.clone(), source };
-    let reader = read_file(&path).map_err(store)?;
+    Ok(recorded)
+}
+
+fn read(source_name: &str, backend: &dyn Backend, base: &Path, spec: &StudySpec) -> Result<WarmStart, WarmStartError> {
+    let (place, reader) = find(source_name, backend, base, spec)?;
+    let store = |source| WarmStartError::Store { place: place.clone(), source };
     let earlier = reader.spec().map_err(store)?;
     same_objective(&earlier, spec)?;
     let mut engine = Engine::new(&earlier);
@@ -141,22 +141,45 @@ fn read(source_name: &str, state: &Path, base: &Path, spec: &StudySpec) -> Resul
         })
         .map_err(store)?;
     if let Some(source) = fault {
-        return Err(WarmStartError::Inconsistent { path, source });
+        return Err(WarmStartError::Inconsistent { place, source });
     }
     Ok(fitting(source_name, &engine, spec))
 }
 
-/// The database that a name or path refers to.
-fn find(source: &str, state: &Path, base: &Path) -> Result<PathBuf, WarmStartError> {
+/// The study that a name or path refers to, and where it is: one of the backend, or else a database file.
+fn find(
+    source: &str,
+    backend: &dyn Backend,
+    base: &Path,
+    spec: &StudySpec,
+) -> Result<(String, Box<dyn Reader>), WarmStartError> {
+    let itself = || WarmStartError::Itself(source.to_owned());
     let is_name = !source.contains('/') && !Path::new(source).is_absolute();
-    let named = is_name.then(|| state.join(source).join("study.db"));
+    if is_name {
+        let place = backend.place(source);
+        let store = |source| WarmStartError::Store { place: place.clone(), source };
+        if backend.exists(source).map_err(store)? {
+            if source == spec.name {
+                return Err(itself());
+            }
+            let reader = backend.read(source).map_err(store)?;
+            return Ok((place, reader));
+        }
+    }
     let given = base.join(source);
     let given = if given.is_dir() { given.join("study.db") } else { given };
-    let sought: Vec<PathBuf> = named.into_iter().chain([given]).collect();
-    match sought.iter().find(|path| path.is_file()) {
-        Some(path) => Ok(path.clone()),
-        None => Err(WarmStartError::Missing { source_name: source.to_owned(), sought }),
+    let place = given.display().to_string();
+    if !given.is_file() {
+        let named = is_name.then(|| backend.place(source));
+        let sought = named.into_iter().chain([place]).map(|place| format!("`{place}`")).collect();
+        return Err(WarmStartError::Missing { source_name: source.to_owned(), sought });
     }
+    let own = std::fs::canonicalize(backend.place(&spec.name));
+    if own.is_ok_and(|own| std::fs::canonicalize(&given).is_ok_and(|given| given == own)) {
+        return Err(itself());
+    }
+    let reader = read_file(&given).map_err(|source| WarmStartError::Store { place: place.clone(), source })?;
+    Ok((place, reader))
 }
 
 fn same_objective(earlier: &StudySpec, spec: &StudySpec) -> Result<(), WarmStartError> {
@@ -218,11 +241,11 @@ fn scaled(epoch: Epoch, theirs: u32, ours: u32) -> Epoch {
 
 impl Study {
     /// Copies the results of earlier studies, unless they are on record.
-    pub(super) fn start_warm(&mut self, state: &Path, base: &Path) -> Result<(), StudyError> {
+    pub(super) fn start_warm(&mut self, backend: &dyn Backend, base: &Path) -> Result<(), StudyError> {
         if !self.is_cold() {
             return Ok(());
         }
-        for warm in warm_starts(state, base, self.spec())? {
+        for warm in warm_starts(backend, base, self.spec())? {
             self.apply(Event::EarlierResults { warm, unix_ms: unix_ms() })?;
         }
         self.flush() // all of them in one transaction

@@ -28,7 +28,7 @@ const FLOORS: [&[&str]; 17] = [
 ];
 
 /// The modules in which each third-party crate may be used; `*`: anywhere. Every dependency must be listed.
-const ROOMS: [(&str, &[&str]); 48] = [
+const ROOMS: [(&str, &[&str]); 52] = [
     ("annotate_snippets", &["config"]),
     ("base64", &["report"]),
     ("blake3", &["digest", "rng"]),
@@ -58,7 +58,10 @@ const ROOMS: [(&str, &[&str]); 48] = [
     ("rayon", &["audit", "nn", "data", "metrics", "model", "report", "runner", "stats"]),
     ("regex", &["config", "data"]),
     ("rustfft", &["audit"]),
+    ("postgres", &["store::postgres"]),
     ("rusqlite", &["store::sqlite"]),
+    ("rustls", &["store::postgres"]),
+    ("rustls_native_certs", &["store::postgres"]),
     ("rustix", &["data", "fsx", "nn", "run", "runner", "shared", "store::sqlite"]),
     ("safetensors", &["nn"]),
     ("serde", &["*"]),
@@ -68,6 +71,7 @@ const ROOMS: [(&str, &[&str]); 48] = [
     ("strsim", &["config"]),
     ("strum", &["*"]),
     ("tempfile", &["fsx", "shared"]),
+    ("tokio_postgres_rustls", &["store::postgres"]),
     ("thiserror", &["*"]),
     ("toml", &["config"]),
     ("ureq", &["run"]),
@@ -278,7 +282,7 @@ impl Tree {
 
     /// Store backends named outside `store`.
     fn concrete_stores(&self) -> Vec<String> {
-        let kinds = [["store", "sqlite"], ["store", "memory"]];
+        let kinds = [["store", "sqlite"], ["store", "memory"], ["store", "postgres"]];
         let inside = |module: &Module| kinds.iter().any(|kind| module.len() >= 2 && module[..2] == *kind);
         let wrong =
             self.edges().into_iter().filter(|(from, to)| inside(to) && from.first().is_none_or(|m| m != "store"));
@@ -375,7 +379,11 @@ fn third_party_crates_are_used_in_their_modules_only() {
 #[test]
 fn store_backends_are_named_inside_store_only() {
     let wrong = Tree::with(&[]).concrete_stores();
-    assert!(wrong.is_empty(), "stores are opened by `store::in_folder` and `in_memory`:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "stores are opened by `store::in_folder`, `in_server` and `in_memory`:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]

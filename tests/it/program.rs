@@ -52,7 +52,11 @@ impl Bench {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hpsearch"));
         command.arg("--state").arg(self.folder.path().join("state")).args(arguments);
-        command.env_remove("HPSEARCH_CRASH_AT").env_remove("HPSEARCH_STATE").stdin(Stdio::null());
+        command
+            .env_remove("HPSEARCH_DATABASE")
+            .env_remove("HPSEARCH_CRASH_AT")
+            .env_remove("HPSEARCH_STATE")
+            .stdin(Stdio::null());
         command
     }
 

@@ -58,7 +58,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         return Err(CliError::new("watch a study", NotForPrograms).exit(Exit::Usage));
     }
     let name = global.find_study(args.study.as_deref())?;
-    let mut source = Source::open(global.backend(), &name).map_err(|e| CliError::store(reading(&name), e))?;
+    let mut source = Source::open(global.backend()?, &name).map_err(|e| CliError::store(reading(&name), e))?;
     let terminal = std::io::stdout().is_terminal();
     let mut look = Look::new(args::colors(terminal));
     if args.once || !terminal {
@@ -128,7 +128,7 @@ impl Source {
         if last.elapsed() < PAUSE.max(took * SHARE) {
             return Ok(false);
         }
-        let (version, running) = (self.reader.version()?, self.backend.holder(&self.name).is_some());
+        let (version, running) = (self.reader.version()?, self.backend.holder(&self.name)?.is_some());
         if (version, running) == (self.version, self.running) {
             return Ok(false);
         }
@@ -140,7 +140,7 @@ impl Source {
 }
 
 fn view(backend: &dyn Backend, reader: &dyn Reader, name: &str) -> Result<View, StoreError> {
-    Ok(View::new(&reader.spec()?, reader.outline()?, &reader.runs()?, backend.holder(name)))
+    Ok(View::new(&reader.spec()?, reader.outline()?, &reader.runs()?, backend.holder(name)?))
 }
 
 /// Shows the study until the user quits or a signal asks for it. The outer error is the terminal's.
@@ -187,6 +187,8 @@ fn live(
                 }
                 drawn = None;
             }
+            // A server that is restarted: what was seen last stays, and it is asked again.
+            Err(StoreError::Unreachable { .. }) => source.read.0 = Instant::now(),
             Err(e) => return Ok(Err(e)),
         }
     }

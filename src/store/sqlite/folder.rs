@@ -3,10 +3,10 @@
 use super::{SqliteReader, SqliteStore};
 use crate::fsx::{FileLock, Holder, LockError};
 use crate::spec::StudySpec;
+use crate::store::elsewhere::{self, DATABASE};
 use crate::store::{Backend, Claim, Reader, Store, StoreError};
 use std::path::{Path, PathBuf};
 
-const DATABASE: &str = "study.db";
 const LOCK: &str = "study.lock";
 
 /// A state folder.
@@ -26,19 +26,25 @@ impl Folder {
 }
 
 impl Backend for Folder {
-    fn names(&self) -> Vec<String> {
+    fn names(&self) -> Result<Vec<String>, StoreError> {
         let entries = std::fs::read_dir(&self.state).into_iter().flatten().flatten();
         let studies = entries.filter(|entry| entry.path().join(DATABASE).is_file());
         let mut names: Vec<String> = studies.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort_unstable();
-        names
+        Ok(names)
     }
 
-    fn exists(&self, name: &str) -> bool {
-        self.database(name).exists()
+    fn exists(&self, name: &str) -> Result<bool, StoreError> {
+        elsewhere::refuse_server(&self.state, name)?;
+        Ok(self.database(name).exists())
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.database(name).display().to_string()
     }
 
     fn claim(&self, name: &str) -> Result<Box<dyn Claim>, StoreError> {
+        elsewhere::refuse_server(&self.state, name)?;
         let folder = self.state.join(name);
         std::fs::create_dir_all(&folder).map_err(|source| StoreError::Io { path: folder.clone(), source })?;
         let lock = FileLock::acquire(&folder.join(LOCK)).map_err(|error| match error {
@@ -48,11 +54,12 @@ impl Backend for Folder {
         Ok(Box::new(FolderClaim { database: self.database(name), _lock: lock }))
     }
 
-    fn holder(&self, name: &str) -> Option<Holder> {
-        FileLock::holder(&self.state.join(name).join(LOCK))
+    fn holder(&self, name: &str) -> Result<Option<Holder>, StoreError> {
+        Ok(FileLock::holder(&self.state.join(name).join(LOCK)))
     }
 
     fn read(&self, name: &str) -> Result<Box<dyn Reader>, StoreError> {
+        elsewhere::refuse_server(&self.state, name)?;
         Ok(Box::new(SqliteReader::open(&self.database(name))?))
     }
 }
@@ -91,5 +98,9 @@ impl Claim for FolderClaim {
             }
         }
         Ok(())
+    }
+
+    fn read(&self) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(SqliteReader::open(&self.database)?))
     }
 }

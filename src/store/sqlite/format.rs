@@ -3,7 +3,7 @@
 use super::{Fault, read, write};
 use crate::history::History;
 use crate::spec::{Direction, StudySpec};
-use crate::store::{RunEnd, StoreError};
+use crate::store::{RunEnd, StoreError, codec};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::path::Path;
 
@@ -43,7 +43,7 @@ pub(super) fn draft(path: &Path, spec: &StudySpec) -> Result<(), Fault> {
             spec.objective.metric.to_string(),
             direction,
             spec.runner.epochs(),
-            spec_text(spec)?,
+            codec::spec_text(spec)?,
             env!("CARGO_PKG_VERSION"),
             crate::clock::unix_ms() as i64
         ],
@@ -53,13 +53,9 @@ pub(super) fn draft(path: &Path, spec: &StudySpec) -> Result<(), Fault> {
     Ok(())
 }
 
-pub(super) fn spec_text(spec: &StudySpec) -> Result<String, StoreError> {
-    serde_json::to_string(spec).map_err(|source| StoreError::Codec { what: "the study".to_owned(), source })
-}
-
 pub(super) fn stored_spec(connection: &Connection) -> Result<StudySpec, Fault> {
     let text: String = connection.query_row("SELECT spec FROM study", [], |row| row.get(0))?;
-    Ok(serde_json::from_str(&text).map_err(|source| StoreError::Codec { what: "the study".to_owned(), source })?)
+    Ok(codec::spec(&text)?)
 }
 
 /// The format of a database; an error if it is not a study database, or of a later format.

@@ -3,7 +3,6 @@
 //! WAL mode, so that readers and writer never wait for each other; `BEGIN IMMEDIATE` and `synchronous=FULL`, so that a
 //! returned append is on the disk. The rows of a history are written in the transaction of their events.
 
-mod codec;
 mod folder;
 mod format;
 mod once;
@@ -16,7 +15,7 @@ pub(super) use folder::Folder;
 pub(super) use optuna::optuna_studies;
 pub(super) use reader::SqliteReader;
 
-use super::{ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError};
+use super::{ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError, codec};
 use crate::crash::{self, Point};
 use crate::engine::Event;
 use crate::history::Row;
@@ -111,7 +110,7 @@ impl Store for SqliteStore {
     }
 
     fn replace_spec(&mut self, spec: &StudySpec, rows: &[Row]) -> Result<(), StoreError> {
-        let text = format::spec_text(spec)?;
+        let text = codec::spec_text(spec)?;
         self.transact(|t| {
             t.execute("UPDATE study SET spec = ?", [&text])?;
             write::put_all(t, rows)

@@ -1,6 +1,6 @@
 //! Reading rows from SQL.
 
-use super::{Fault, codec};
+use super::Fault;
 use crate::digest::Digest;
 use crate::engine::{Event, FileRef, Greeting};
 use crate::history::{
@@ -9,7 +9,7 @@ use crate::history::{
 };
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::space::Params;
-use crate::store::RunRow;
+use crate::store::{RunRow, codec};
 use rusqlite::types::Type;
 use rusqlite::{Connection, Error, OptionalExtension, Row as SqlRow};
 use std::collections::BTreeMap;

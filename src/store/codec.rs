@@ -1,9 +1,10 @@
-//! Events as text. The names of kinds and fields are part of the database format and never change.
+//! Events and specifications as text, the same in every backend that stores text. The names of kinds and fields are part of the database format and never change.
 
-use super::super::StoreError;
+use super::StoreError;
 use crate::engine::{EpochReport, Event, FailureClass, Greeting, Outcome, WarmStart, WorkOrder};
 use crate::ids::OrderId;
 use crate::space::Params;
+use crate::spec::StudySpec;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::borrow::Cow;
 
@@ -62,6 +63,16 @@ struct OrderFinished<'a> {
     order: OrderId,
     outcome: Cow<'a, Outcome>,
     unix_ms: u64,
+}
+
+/// A specification as text.
+pub(super) fn spec_text(spec: &StudySpec) -> Result<String, StoreError> {
+    serde_json::to_string(spec).map_err(|source| StoreError::Codec { what: "the study".to_owned(), source })
+}
+
+/// The specification of a text.
+pub(super) fn spec(text: &str) -> Result<StudySpec, StoreError> {
+    serde_json::from_str(text).map_err(|source| StoreError::Codec { what: "the study".to_owned(), source })
 }
 
 /// Kind and body of an event. Bodies carry no tag of their own, which makes reading a long study twice as fast.
