@@ -5,7 +5,7 @@ use super::row::{
     AttemptRow, ConfigurationRow, EarlierRow, EnqueuedRow, EpochRow, FailureRow, FileKind, FileRow, OrderRow, Row,
     TrialRow, WorkerRow,
 };
-use crate::engine::{Event, FileRef, Inconsistent};
+use crate::engine::{Event, FileRef, Inconsistent, TrialState};
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::Place;
 use crate::space::Params;
@@ -73,18 +73,22 @@ impl Tables {
         self.files.values().find(own).map(|row| &row.file)
     }
 
-    /// The newest predictions among a trial's epochs on record.
-    pub fn predictions_of(&self, trial: TrialNumber) -> Option<&FileRef> {
-        let epochs = self.trials.get(&trial)?.epochs;
-        let own = self
-            .files
-            .values()
-            .filter(|row| row.trial == trial && row.kind == FileKind::Predictions && row.epoch.0 <= epochs);
-        own.max_by_key(|row| row.epoch).map(|row| &row.file)
+    /// The newest predictions among each trial's epochs on record.
+    pub fn predictions(&self) -> BTreeMap<TrialNumber, &FileRef> {
+        let mut newest: BTreeMap<TrialNumber, &FileRow> = BTreeMap::new();
+        for row in self.files.values().filter(|row| row.kind == FileKind::Predictions) {
+            let on_record = self.trials.get(&row.trial).is_some_and(|trial| row.epoch.0 <= trial.epochs);
+            if on_record && newest.get(&row.trial).is_none_or(|known| known.epoch <= row.epoch) {
+                newest.insert(row.trial, row);
+            }
+        }
+        newest.into_iter().map(|(trial, row)| (trial, &row.file)).collect()
     }
 
     /// Why a trial failed for good, if it did.
     pub fn failure_of(&self, trial: TrialNumber) -> Option<&FailureRow> {
+        // Most have not: only for the others are all failures looked at.
+        self.trials.get(&trial).filter(|row| row.state == TrialState::Failed)?;
         self.failures.values().rev().find(|row| row.trial == trial && row.is_final)
     }
 

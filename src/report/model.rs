@@ -234,7 +234,7 @@ impl From<&DataSummary> for DataRecord {
 impl StudyRecord {
     /// A trial by its number.
     pub fn trial(&self, number: TrialNumber) -> Option<&TrialRecord> {
-        self.trials.iter().find(|t| t.number == number)
+        self.trials.binary_search_by_key(&number, |t| t.number).ok().map(|at| &self.trials[at])
     }
 
     /// Whether `a` is better than `b` in the study's direction.

@@ -19,7 +19,7 @@ pub(super) struct Files {
     predictions: BTreeMap<TrialNumber, String>,
     bytes: u64,
     /// No longer needed, not yet deleted.
-    stale: Vec<String>,
+    stale: BTreeSet<String>,
     /// Orders finished since unneeded checkpoints were last dropped.
     finished: usize,
 }
@@ -33,7 +33,7 @@ impl Files {
                     // Only a trial's newest predictions are kept; an epoch trained again writes to the same name.
                     let previous = self.predictions.insert(*trial, file.path.clone());
                     self.stale.extend(previous);
-                    self.stale.retain(|path| *path != file.path);
+                    self.stale.remove(&file.path);
                 }
                 Row::File(FileRow { kind: FileKind::Checkpoint, file, trial, .. }) => {
                     self.add_checkpoint(engine, *trial, file);
@@ -46,7 +46,7 @@ impl Files {
 
     /// The engine remembers the newest two checkpoints of a trial; older ones are stale.
     fn add_checkpoint(&mut self, engine: &Engine, trial: TrialNumber, file: &FileRef) {
-        self.stale.retain(|path| *path != file.path);
+        self.stale.remove(&file.path);
         let newest: BTreeSet<&str> = engine
             .trial(trial)
             .map(|trial| trial.checkpoints().map(|files| files.checkpoint.path.as_str()).collect())
@@ -58,7 +58,7 @@ impl Files {
             let keep = newest.contains(path.as_str());
             if !keep {
                 self.bytes -= *bytes;
-                self.stale.push(path.clone());
+                self.stale.insert(path.clone());
             }
             keep
         });
@@ -69,12 +69,13 @@ impl Files {
             && let Some(bytes) = own.remove(path)
         {
             self.bytes -= bytes;
-            self.stale.push(path.to_owned());
+            self.stale.insert(path.to_owned());
         }
     }
 
-    fn is_kept(&self, path: &str) -> bool {
-        self.checkpoints.values().any(|own| own.contains_key(path)) || self.predictions.values().any(|p| p == path)
+    /// Paths of all files that are kept.
+    fn kept(&self) -> BTreeSet<String> {
+        self.checkpoints.values().flat_map(BTreeMap::keys).chain(self.predictions.values()).cloned().collect()
     }
 
     /// Drops checkpoints that no trial needs.
@@ -241,7 +242,7 @@ impl Study {
             self.files.drop_unneeded(self.history.engine());
             over_quota = self.files.enforce_quota(self.history.engine(), quota);
         }
-        let stale = std::mem::take(&mut self.files.stale);
+        let stale: Vec<String> = std::mem::take(&mut self.files.stale).into_iter().collect();
         let mut swept = Swept { over_quota, ..Swept::default() };
         if stale.is_empty() {
             return Ok(swept);
@@ -264,15 +265,15 @@ impl Study {
         self.flush()?;
         self.files.drop_unneeded(self.history.engine());
         self.files.stale.clear(); // found below, with everything else
-        let forgotten: Vec<String> =
-            self.store.kept_files()?.into_iter().filter(|path| !self.files.is_kept(path)).collect();
+        let kept = self.files.kept();
+        let forgotten: Vec<String> = self.store.kept_files()?.into_iter().filter(|path| !kept.contains(path)).collect();
         self.store.forget_files(&forgotten)?;
         let mut swept = self.sweep()?;
         if self.dir.as_os_str().is_empty() {
             return Ok(swept);
         }
         for folder in ["checkpoints", "predictions"] {
-            self.tidy_folder(Path::new(folder), &mut swept)?;
+            self.tidy_folder(Path::new(folder), &kept, &mut swept)?;
         }
         let commands = self.tidy_commands()?;
         swept.files += commands.files;
@@ -318,15 +319,15 @@ impl Study {
         remains
     }
 
-    fn tidy_folder(&self, relative: &Path, swept: &mut Swept) -> Result<(), StudyError> {
+    fn tidy_folder(&self, relative: &Path, kept: &BTreeSet<String>, swept: &mut Swept) -> Result<(), StudyError> {
         let path = self.dir.join(relative);
         let fault = |source| StudyError::Folder { path: path.clone(), source };
         for entry in std::fs::read_dir(&path).map_err(fault)? {
             let entry = entry.map_err(fault)?;
             let relative = relative.join(entry.file_name());
             if entry.file_type().map_err(fault)?.is_dir() {
-                self.tidy_folder(&relative, swept)?;
-            } else if !self.files.is_kept(&relative.to_string_lossy()) {
+                self.tidy_folder(&relative, kept, swept)?;
+            } else if !kept.contains(&*relative.to_string_lossy()) {
                 delete(&entry.path(), swept);
             }
         }

@@ -45,11 +45,12 @@ pub enum RecordError {
 pub fn record(reader: &dyn Reader, dir: &Path, finalists: usize) -> Result<StudyRecord, RecordError> {
     let tables = reader.tables()?;
     let mut record = arranged(reader.spec()?, &tables);
+    let predictions = tables.predictions();
     for number in record.ranking().into_iter().map(|t| t.number).collect::<Vec<_>>() {
         if record.finalists.len() == finalists {
             break;
         }
-        let Some(file) = tables.predictions_of(number) else { continue };
+        let Some(file) = predictions.get(&number) else { continue };
         let path = dir.join(&file.path);
         if !path.exists() {
             continue;
@@ -217,7 +218,9 @@ fn trial(spec: &StudySpec, tables: &Tables, row: &TrialRow) -> TrialRecord {
 fn order(tables: &Tables, row: &OrderRow) -> OrderRecord {
     let attempts = tables.attempts.range((row.order, 0)..=(row.order, u32::MAX)).map(|(_, attempt)| {
         let own = |order, number| order == row.order && number == attempt.attempt;
-        let lost = tables.failures.values().find(|f| !f.is_final && f.attempt.is_some_and(|n| own(f.order, n)));
+        let failed = matches!(attempt.ended, Some(AttemptEnd::Failed(_)));
+        let mut failures = tables.failures.values().filter(|_| failed);
+        let lost = failures.find(|f| !f.is_final && f.attempt.is_some_and(|n| own(f.order, n)));
         // An interrupted attempt ends with its last report: when the interruption was recorded says nothing about it.
         let ended = attempt.ended_ms.filter(|_| attempt.ended != Some(AttemptEnd::Interrupted)).unwrap_or_else(|| {
             let reports = tables.epochs_of(row.trial).filter(|e| own(e.order, e.attempt)).map(|e| e.reported_ms);

@@ -309,7 +309,8 @@ fn trials(record: &StudyRecord) -> Exhibit {
         head.into_iter().chain(hyperparameters.iter().copied()).chain(metrics.iter().copied()).chain(["failure"]),
     );
     let ranked = record.ranking();
-    let rest = record.trials.iter().filter(|t| !ranked.iter().any(|r| r.number == t.number));
+    let known: std::collections::HashSet<u32> = ranked.iter().map(|trial| trial.number.0).collect();
+    let rest = record.trials.iter().filter(|t| !known.contains(&t.number.0));
     for t in ranked.iter().copied().chain(rest) {
         let mut row = vec![
             t.number.0.into(),
