@@ -168,13 +168,13 @@ impl Study {
             warm_starts(backend, base, spec)?;
         }
         let dir = state.join(&spec.name);
+        let claim = backend.claim(&spec.name)?;
+        let mut stored = claim.open()?;
         for folder in ["checkpoints", "predictions"] {
             let path = dir.join(folder);
             std::fs::create_dir_all(&path).map_err(|source| StudyError::Folder { path, source })?;
         }
         crash::at(Point::FoldersMade);
-        let claim = backend.claim(&spec.name)?;
-        let mut stored = claim.open()?;
         let mut spec = spec.clone();
         if let Some(store) = &stored {
             let with_earlier = spec.clone().with_defaults_of(store.spec());

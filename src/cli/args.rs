@@ -47,7 +47,7 @@ impl Global {
         if self.state != Path::new(STATE) {
             flags += &format!("--state {} ", shell_word(&self.state.display().to_string()));
         }
-        if self.database.is_some() && std::env::var("HPSEARCH_DATABASE").ok() != self.database {
+        if self.server().is_some() && std::env::var("HPSEARCH_DATABASE").ok() != self.database {
             flags += "--database URL ";
         }
         flags
@@ -137,15 +137,20 @@ impl Global {
     /// # Errors
     /// As [`Global::backend`].
     pub fn backend_in(&self, state: &Path) -> Result<Box<dyn Backend>, CliError> {
-        match self.database.as_deref().filter(|address| !address.is_empty()) {
+        match self.server() {
             Some(address) => store::in_server(address, state).map_err(|e| CliError::store("use `--database`", e)),
             None => Ok(store::in_folder(state)),
         }
     }
 
+    /// The address of the server that keeps the studies, if one does.
+    pub fn server(&self) -> Option<&str> {
+        self.database.as_deref().filter(|address| !address.is_empty())
+    }
+
     /// Where the studies are, for people.
     fn place(&self) -> String {
-        if self.database.as_deref().is_some_and(|address| !address.is_empty()) {
+        if self.server().is_some() {
             return "the database".to_owned();
         }
         self.state.display().to_string()

@@ -1,6 +1,6 @@
 //! `hpsearch gc`: deletes what no trial needs.
 
-use super::args::Global;
+use super::args::{Global, complain};
 use super::exit::{CliError, Exit};
 use super::run::open_error;
 use crate::data::features::FeatureCache;
@@ -23,17 +23,23 @@ pub struct Args {
 /// # Errors
 /// If a study cannot be opened, for example because it is running.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
+    let one = args.study.is_some();
     let names = match args.study {
         Some(study) => vec![global.find_study(Some(&study))?],
         // A server may have the studies of others, whose files are elsewhere.
         None => global.studies()?.into_iter().filter(|name| global.study_dir(name).is_dir()).collect(),
     };
     let mut out = std::io::stdout().lock();
+    let mut exit = Exit::Done;
     for name in names {
-        let mut study =
-            Study::open_existing_in(&*global.backend()?, &global.state, &name).map_err(|e| open_error(&name, e))?;
-        let swept = study.tidy().map_err(|e| CliError::new(format!("tidy study `{name}`"), e))?;
-        report(&mut out, &name, swept, study.remains(), global)?;
+        match tidy(&name, global, &mut out) {
+            // Of all studies, one that runs or whose files are elsewhere is told and left alone.
+            Err(error) if !one && !error.is_broken_pipe() => {
+                complain(&error.render(global.color()));
+                exit = error.code();
+            }
+            tidied => tidied?,
+        }
     }
     if global.cache_dir().is_dir() {
         let limit = args.features.then_some(0);
@@ -51,7 +57,14 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
             writeln!(out, "cached features: {gone} deleted, {kept} kept")?;
         }
     }
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+fn tidy(name: &str, global: &Global, out: &mut impl Write) -> Result<(), CliError> {
+    let mut study =
+        Study::open_existing_in(&*global.backend()?, &global.state, name).map_err(|e| open_error(name, e))?;
+    let swept = study.tidy().map_err(|e| CliError::new(format!("tidy study `{name}`"), e))?;
+    report(out, name, swept, study.remains(), global)
 }
 
 fn report(out: &mut impl Write, name: &str, swept: Swept, kept: Remains, global: &Global) -> Result<(), CliError> {

@@ -131,9 +131,14 @@ fn when_free(name: &str, global: &Global, open: impl Fn() -> Result<Study, Study
                 format!("for the end of study {name}'s run: {who}")
             }
             Err(
-                StudyError::Store(StoreError::Unreachable { place, .. })
-                | StudyError::WarmStart(WarmStartError::Store { source: StoreError::Unreachable { place, .. }, .. }),
-            ) => format!("for {place}"),
+                StudyError::Store(StoreError::Unreachable { place, source })
+                | StudyError::WarmStart(WarmStartError::Store {
+                    source: StoreError::Unreachable { place, source }, ..
+                }),
+            ) => {
+                let cause = source.source().map_or_else(String::new, |cause| format!(": {cause}"));
+                format!("for {place}: {source}{cause}")
+            }
             opened => return opened,
         };
         if why != told && !global.quiet {
@@ -209,6 +214,7 @@ pub fn study_exit(error: &StudyError) -> Exit {
 /// The exit code of a study that cannot start warm.
 pub fn warm_start_exit(error: &WarmStartError) -> Exit {
     match error {
+        WarmStartError::Store { source, .. } => store_exit(source),
         WarmStartError::Missing { .. } | WarmStartError::NoFile { .. } => Exit::Missing,
         WarmStartError::Itself(_)
         | WarmStartError::Objective { .. }

@@ -40,6 +40,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         return Err(CliError::new(format!("submit study `{name}`"), std::io::Error::other(text)).exit(Exit::Usage));
     }
     let doing = || format!("submit study `{name}`");
+    global.backend()?; // an address that makes no sense would be waited for
     let here = std::env::current_dir().map_err(|e| CliError::new("find the working directory", e))?;
     let state = here.join(&global.state);
     let log = state.join(format!("{name}.slurm.log"));
@@ -48,7 +49,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         vec![program.display().to_string(), "--state".to_owned(), state.display().to_string(), "run".to_owned()];
     run.push(here.join(&args.study).display().to_string());
     run.extend(args.workers.map(|n| format!("--workers={n}")));
-    if global.database.is_some() {
+    if global.server().is_some() {
         // A job that is queued again while the server is away goes on when it is back.
         run.push("--wait".to_owned());
         if args.sbatch.iter().any(|word| word.starts_with("--export")) {
@@ -68,7 +69,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     ]
     .map(str::to_owned)
     .into();
-    if global.database.is_some() {
+    if global.server().is_some() {
         argv.push("--export=ALL".to_owned()); // some sites pass on nothing
     }
     argv.push(format!("--job-name=hpsearch-run-{name}"));
@@ -78,14 +79,14 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let mut out = std::io::stdout().lock();
     if args.dry_run {
         let words: Vec<String> = argv.iter().map(|word| shell_word(word)).collect();
-        if global.database.is_some() {
+        if global.server().is_some() {
             writeln!(out, "# with HPSEARCH_DATABASE set to the database's address")?;
         }
         write!(out, "sbatch {} <<'SCRIPT'\n{script}SCRIPT\n", words.join(" "))?;
         return Ok(Exit::Done);
     }
     std::fs::create_dir_all(&state).map_err(|e| CliError::new(doing(), e))?;
-    let job = send(&argv, &script, global.database.as_deref()).map_err(|e| CliError::new(doing(), e))?;
+    let job = send(&argv, &script, global.server()).map_err(|e| CliError::new(doing(), e))?;
     if global.json {
         writeln!(out, "{}", serde_json::json!({ "job": job, "log": log }))?;
     } else {

@@ -321,7 +321,13 @@ impl Coordinator<'_> {
         if held < Duration::from_secs(1) {
             return;
         }
+        if let Some(until) = &mut self.stopping {
+            *until += held;
+        }
         for slot in &mut self.slots {
+            if let Some(since) = &mut slot.idle_since {
+                *since += held;
+            }
             if let Some(job) = &mut slot.job {
                 job.since += held;
             }

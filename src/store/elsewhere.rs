@@ -79,6 +79,19 @@ pub(super) fn refuse_folder(state: &Path, name: &str) -> Result<(), StoreError> 
     Err(elsewhere(name, format!("`{}`", own.display()), hint))
 }
 
+/// Takes the mark away.
+///
+/// # Errors
+/// If the folder cannot be written.
+#[cfg(feature = "postgres")]
+pub(super) fn unmark(state: &Path, name: &str) -> Result<(), StoreError> {
+    let path = mark_of(state, name);
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Io { path, source }),
+        _ => Ok(()),
+    }
+}
+
 /// Marks a study of the state folder as the server's.
 ///
 /// # Errors

@@ -15,7 +15,10 @@ pub enum StoreError {
     #[error("open study `{name}`: {}\nhint: wait for it or stop it; `hpsearch status` shows how far it is", held(.holder.as_ref()))]
     Locked { name: String, holder: Option<Holder> },
     /// Another process has taken over what this one was writing.
-    #[error("go on with study `{name}`: another run has taken it over; {}\nhint: nothing is lost; `hpsearch status` shows how far it is", held(.holder.as_ref()))]
+    #[error(
+        "go on with study `{name}`: {}\nhint: nothing on record is lost; the same command goes on when no other has it",
+        .holder.as_ref().map_or_else(|| "another `hpsearch` took it over, and has let go of it".to_owned(), |h| format!("it was taken over by {h}"))
+    )]
     TakenOver { name: String, holder: Option<Holder> },
     /// Another kind of store has it.
     #[error("open study `{name}`: it is kept in {place}\nhint: {hint}")]

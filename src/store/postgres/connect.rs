@@ -61,6 +61,10 @@ impl Address {
             Some(Host::Unix(folder)) => folder.display().to_string(),
             None => String::new(),
         };
+        if host.contains('@') {
+            let why = "special characters of user and password must be written as %XX: `@` as %40";
+            return Err(StoreError::Address(why.into()));
+        }
         let port = config.get_ports().first().copied().unwrap_or(5432);
         if config.get_password().is_none()
             && let Some(password) = password([&host, &port.to_string(), &database, &user])
@@ -166,9 +170,12 @@ mod tests {
             Address::new("host=/run/pg dbname=x user=ann").unwrap().place,
             "PostgreSQL at /run/pg:5432, database x"
         );
-        for wrong in
-            ["mysql://ann:secret@db", "postgressql://ann:secret@db/x?sslmode=require", "postgresql://ann:secret@db:x"]
-        {
+        for wrong in [
+            "mysql://ann:secret@db",
+            "postgressql://ann:secret@db/x?sslmode=require",
+            "postgresql://ann:secret@db:x",
+            "postgresql://ann:x@secret@db",
+        ] {
             let Err(error) = Address::new(wrong) else { panic!("{wrong} is understood") };
             assert!(!format!("{error:?} {error}").contains("secret"), "{error:?}");
         }

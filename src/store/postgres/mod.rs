@@ -125,7 +125,11 @@ impl Backend for Server {
         let claimed = || -> Result<(Session, String), Fault> {
             let mut client = self.reach_or_make()?;
             let id: String = client.query_one("SELECT id::text FROM hpsearch.format", &[])?.try_get(0)?;
+            // Before the claim is taken, which ends whatever held it.
             elsewhere::refuse_other_server(&self.state, name, &id)?;
+            if read::study(&mut client, name)?.is_some() {
+                elsewhere::refuse_unmarked(&self.state, name, &self.address.place)?;
+            }
             if let Some(session) = Session::claim(&self.address, client, name)? {
                 return Ok((session, id));
             }
@@ -171,11 +175,7 @@ impl Drop for ServerClaim {
 
 impl Claim for ServerClaim {
     fn open(&self) -> Result<Option<Box<dyn Store>>, StoreError> {
-        let Some(store) = PostgresStore::open(&self.session)? else { return Ok(None) };
-        // The files of the study are in the folder in which it was begun.
-        let name = lock(&self.session).name.clone();
-        elsewhere::refuse_unmarked(&self.mark.state, &name, &self.mark.place)?;
-        Ok(Some(Box::new(store)))
+        Ok(PostgresStore::open(&self.session)?.map(|store| Box::new(store) as Box<dyn Store>))
     }
 
     fn create(&self, spec: &StudySpec) -> Result<Box<dyn Store>, StoreError> {
@@ -188,7 +188,7 @@ impl Claim for ServerClaim {
             let session = lock(&self.session);
             (session.name.clone(), format!("{}, study {}", session.address.place, session.name))
         };
-        // Before the study, which would be refused without it; a mark without a study is in nobody's way.
+        // Before the study, which would be refused without it.
         elsewhere::mark(&self.mark.state, &name, &self.mark.place, &self.mark.id)?;
         lock(&self.session).transact(&mut |t| {
             let rows = t.execute(
@@ -216,7 +216,8 @@ impl Claim for ServerClaim {
         session.transact(&mut |t| {
             t.execute("SELECT set_config('hpsearch.removing', 'on', true)", &[])?;
             t.execute("DELETE FROM hpsearch.study WHERE name = $1", &[&name]).map(drop)
-        })
+        })?;
+        elsewhere::unmark(&self.mark.state, &name)
     }
 
     fn read(&self) -> Result<Box<dyn Reader>, StoreError> {

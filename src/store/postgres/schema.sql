@@ -14,9 +14,10 @@ CREATE TABLE hpsearch.claim (
     name     text   PRIMARY KEY,
     number   bigint NOT NULL,                  -- how often it was taken
     writes   bigint NOT NULL,                  -- transactions that wrote
-    pid      bigint NOT NULL,                  -- who took it last
+    pid      bigint NOT NULL,                  -- who took it last; 0: given back
     host     text   NOT NULL,
-    since_ms bigint NOT NULL
+    since_ms bigint NOT NULL,
+    seen     timestamptz NOT NULL              -- when its holder wrote last
 );
 
 -- The studies, as last agreed on.

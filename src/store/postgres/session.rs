@@ -14,6 +14,7 @@ use crate::store::StoreError;
 use postgres::types::ToSql;
 use postgres::{Client, IsolationLevel, Row, Statement, Transaction};
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a server that went away may take to come back, and to notice that an earlier session has ended. With the time of
@@ -21,9 +22,9 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(80);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A server that was started so many seconds ago may not have heard yet from all who held a claim before: a run writes at
-/// least every five seconds.
-const YOUNG: f64 = 15.0;
+/// Who has not been heard of for so many seconds, while the server was there, has lost the right: a run writes at least every
+/// five.
+const SILENCE: f64 = 15.0;
 
 /// A parameter of a statement.
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
@@ -113,13 +114,17 @@ fn unlock(client: &mut Client, key: i64) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether the server was started so recently that a run which held the study then may still be about to take its lock again.
+/// Whether a run whose connection broke may still be about to take its lock again.
 fn may_return(client: &mut Client, name: &str) -> Result<bool, Fault> {
     let row = client.query_opt(
-        "SELECT pid <> 0 AND extract(epoch FROM now() - pg_postmaster_start_time())::float8 < $2 FROM hpsearch.claim WHERE name = $1",
-        &[&name, &YOUNG],
+        "SELECT pid, host, extract(epoch FROM now() - greatest(seen, pg_postmaster_start_time()))::float8 < $2 \
+         FROM hpsearch.claim WHERE name = $1",
+        &[&name, &SILENCE],
     )?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?.unwrap_or(false))
+    let Some(row) = row else { return Ok(false) };
+    let (pid, host, recent): (i64, String, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let is_dead = host == fsx::host() && cfg!(target_os = "linux") && !Path::new(&format!("/proc/{pid}")).exists();
+    Ok(recent && pid != 0 && !is_dead)
 }
 
 impl Session {
@@ -143,8 +148,8 @@ impl Session {
             }
         }
         let row = client.query_one(
-            "INSERT INTO hpsearch.claim AS c (name, number, writes, pid, host, since_ms) VALUES ($1, 1, 0, $2, $3, $4) \
-             ON CONFLICT (name) DO UPDATE SET number = c.number + 1, pid = $2, host = $3, since_ms = $4 \
+            "INSERT INTO hpsearch.claim AS c (name, number, writes, pid, host, since_ms, seen) VALUES ($1, 1, 0, $2, $3, $4, now()) \
+             ON CONFLICT (name) DO UPDATE SET number = c.number + 1, pid = $2, host = $3, since_ms = $4, seen = now() \
              RETURNING number, writes",
             &[&name, &i64::from(std::process::id()), &fsx::host(), &(crate::clock::unix_ms() as i64)],
         )?;
@@ -217,7 +222,7 @@ impl Session {
         let mut open = Work { transaction, prepared };
         let value = open
             .execute(
-                "UPDATE hpsearch.claim SET writes = writes + 1 WHERE name = $1 AND number = $2 AND writes = $3",
+                "UPDATE hpsearch.claim SET writes = writes + 1, seen = now() WHERE name = $1 AND number = $2 AND writes = $3",
                 &[&self.name, &self.number, &self.writes],
             )
             .and_then(|rows| if rows == 1 { work(&mut open) } else { Err(Fault::Behind) })

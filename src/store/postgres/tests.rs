@@ -263,7 +263,16 @@ fn a_writer_that_lost_its_right_unnoticed_changes_nothing() {
     let first = own.backend().claim("fenced").unwrap();
     let mut stalled = first.create(&conformance::study("fenced")).unwrap();
     let history = conformance::history();
+    // Commands that are refused end nobody's run, nor do those that come while its connection is broken.
+    let (folder, backend) = (tempfile::tempdir().unwrap(), own.backend());
+    own.break_sessions();
+    let refused = in_server(&own.address, folder.path()).unwrap().claim("fenced").map(drop);
+    assert!(matches!(refused, Err(StoreError::Elsewhere { .. })), "{refused:?}");
+    let refused = std::thread::spawn(move || backend.claim("fenced").map(drop));
+    std::thread::sleep(std::time::Duration::from_secs(1));
     stalled.append(0, &history[..3], &[]).unwrap();
+    assert!(matches!(refused.join().unwrap(), Err(StoreError::Locked { .. })));
+    // One that is not heard of for a while has lost it.
     own.break_sessions();
     let second = own.backend().claim("fenced").unwrap();
     let mut store = second.open().unwrap().unwrap();
@@ -310,7 +319,7 @@ fn a_study_is_not_begun_again_in_another_kind_of_store() {
     }
     // Nor in another folder, or in another database.
     let (other_folder, other) = (tempfile::tempdir().unwrap(), Own::new());
-    let refused = in_server(&own.address, other_folder.path()).unwrap().claim("theirs").unwrap().open().map(drop);
+    let refused = in_server(&own.address, other_folder.path()).unwrap().claim("theirs").map(drop);
     assert!(matches!(refused, Err(StoreError::Elsewhere { .. })), "{refused:?}");
     let refused = in_server(&other.address, own.state.path()).unwrap().claim("theirs").map(drop);
     assert!(matches!(refused, Err(StoreError::Elsewhere { .. })), "{refused:?}");
