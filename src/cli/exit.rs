@@ -60,6 +60,7 @@ pub fn store_exit(error: &StoreError) -> Exit {
         StoreError::Address(_) | StoreError::Elsewhere { .. } | StoreError::NotBuilt => Exit::Usage,
         StoreError::Missing(_)
         | StoreError::Unreachable { .. }
+        | StoreError::Denied { .. }
         | StoreError::NotAStudy(_)
         | StoreError::Newer { .. }
         | StoreError::Corrupt { .. }

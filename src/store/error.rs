@@ -33,6 +33,9 @@ pub enum StoreError {
         "use a PostgreSQL database: this program was built without it\nhint: build it with `cargo build --release --features postgres`"
     )]
     NotBuilt,
+    /// A server refuses this user, or has no such database.
+    #[error("use {place}\nhint: check user, password and database; which rights are needed is in docs/cluster.md")]
+    Denied { place: String, source: Cause },
     /// A server does not answer.
     #[error("reach {place}\nhint: what is on record is safe; the same command goes on when the server is back")]
     Unreachable { place: String, source: Cause },

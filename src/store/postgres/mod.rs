@@ -286,6 +286,10 @@ impl Fault {
         };
         match source.code() {
             _ if unreachable => StoreError::Unreachable { place, source: source.into() },
+            // Authorization, no such database, no right.
+            Some(code) if ["28", "3D000", "42501"].iter().any(|start| code.code().starts_with(start)) => {
+                StoreError::Denied { place, source: source.into() }
+            }
             Some(&SqlState::DISK_FULL) => StoreError::DiskFull { place, source: source.into() },
             _ => StoreError::Backend { place, source: source.into() },
         }

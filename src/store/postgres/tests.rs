@@ -62,6 +62,22 @@ fn a_server_that_cannot_be_reached_is_named() {
 
 #[test]
 #[ignore = "needs a server"]
+fn a_server_that_refuses_is_named() {
+    let own = Own::new();
+    own.backend().claim("s").unwrap().create(&conformance::study("s")).unwrap();
+    let user = format!("{}_reader", own.name);
+    own.client().batch_execute(&format!("CREATE ROLE {user} LOGIN")).unwrap();
+    for (wrong, what) in [("dbname=nowhere", "does not exist"), (&*format!("user={user}"), "permission denied")] {
+        let answer = in_server(&format!("{} {wrong}", own.address), own.state.path()).unwrap().names();
+        let Err(StoreError::Denied { source, .. }) = answer else { panic!("{wrong}: {answer:?}") };
+        let text = format!("{source} {:?}", source.source());
+        assert!(text.contains(what), "{text}");
+    }
+    own.client().batch_execute(&format!("DROP ROLE {user}")).unwrap();
+}
+
+#[test]
+#[ignore = "needs a server"]
 fn a_server_meets_the_contract() {
     let own = Own::new();
     assert_eq!(own.backend().names().unwrap(), [""; 0], "there are no tables yet");
