@@ -2,14 +2,14 @@
 
 use super::{
     Backend, Claim, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, Reader, RunEnd, RunRow, RunStart, Store,
-    StoreError,
+    StoreError, lock,
 };
 use crate::engine::Event;
 use crate::fsx::Holder;
 use crate::history::{FileRow, Row, Tables};
 use crate::spec::StudySpec;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A backend in memory.
 #[derive(Clone, Debug, Default)]
@@ -35,11 +35,6 @@ struct Kept {
     opening: Option<Opening>,
     /// How often it was locked for writing.
     writes: u64,
-}
-
-/// Ignores poisoning: a thread that panicked with the lock had made a whole change or none.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {

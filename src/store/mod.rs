@@ -29,6 +29,13 @@ use crate::fsx::Holder;
 use crate::history::{FileRow, Row, Tables};
 use crate::spec::StudySpec;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Ignores poisoning: a thread that panicked with the lock had made a whole change or none, and a session with a server knows
+/// by itself what it has written.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Studies in the folder `state`: `STATE/<name>/study.db`.
 pub fn in_folder(state: &Path) -> Box<dyn Backend> {

@@ -74,6 +74,11 @@ impl Address {
         Ok(Self { config, place: format!("PostgreSQL at {host}:{port}, database {database}") })
     }
 
+    /// A study of the database, for people.
+    pub(super) fn study(&self, name: &str) -> String {
+        format!("{}, study {name}", self.place)
+    }
+
     /// Opens a connection, whose time limits are set. `sslmode=require` encrypts it, and the server's certificate is
     /// checked: against `PGSSLROOTCERT` if that names a file, else against the system's authorities.
     pub(super) fn connect(&self) -> Result<Client, Fault> {

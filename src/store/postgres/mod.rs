@@ -11,17 +11,17 @@ mod session;
 mod write;
 mod writer;
 
-use super::{Backend, Claim, Reader, Store, StoreError, codec, elsewhere};
+use super::{Backend, Claim, Reader, Store, StoreError, codec, elsewhere, lock};
 use crate::fsx::Holder;
-use crate::spec::{Direction, StudySpec};
+use crate::spec::StudySpec;
 use connect::Address;
-use postgres::Client;
 use postgres::error::SqlState;
+use postgres::{Client, GenericClient};
 use reader::PostgresReader;
 use session::Session;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use write::int;
 use writer::PostgresStore;
 
@@ -38,9 +38,8 @@ pub(super) struct Server {
     client: Mutex<Option<Client>>,
 }
 
-/// Ignores poisoning: a session knows by itself what it has written.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn has_tables(client: &mut impl GenericClient) -> Result<bool, Fault> {
+    Ok(client.query_one("SELECT to_regclass('hpsearch.format') IS NOT NULL", &[])?.try_get(0)?)
 }
 
 impl Server {
@@ -55,8 +54,7 @@ impl Server {
     /// Connects; `None` where no study was ever written.
     fn reach(&self) -> Result<Option<Client>, Fault> {
         let mut client = self.address.connect()?;
-        let there = client.query_one("SELECT to_regclass('hpsearch.format') IS NOT NULL", &[])?;
-        if !there.try_get::<_, bool>(0)? {
+        if !has_tables(&mut client)? {
             return Ok(None);
         }
         let found: i64 = client.query_one("SELECT version FROM hpsearch.format", &[])?.try_get(0)?;
@@ -75,8 +73,7 @@ impl Server {
         let mut transaction = client.transaction()?;
         // One at a time: of two that find no tables, the second then finds them.
         transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&session::key("")])?;
-        let there = transaction.query_one("SELECT to_regclass('hpsearch.format') IS NOT NULL", &[])?;
-        if !there.try_get::<_, bool>(0)? {
+        if !has_tables(&mut transaction)? {
             transaction.batch_execute(SCHEMA)?;
             transaction.execute("INSERT INTO hpsearch.format (version) VALUES ($1)", &[&FORMAT_VERSION])?;
         }
@@ -117,7 +114,7 @@ impl Backend for Server {
     }
 
     fn place(&self, name: &str) -> String {
-        format!("{}, study {name}", self.address.place)
+        self.address.study(name)
     }
 
     fn claim(&self, name: &str) -> Result<Box<dyn Claim>, StoreError> {
@@ -180,13 +177,9 @@ impl Claim for ServerClaim {
 
     fn create(&self, spec: &StudySpec) -> Result<Box<dyn Store>, StoreError> {
         let text = codec::spec_text(spec)?;
-        let direction = match spec.objective.direction {
-            Direction::Maximize => "maximize",
-            Direction::Minimize => "minimize",
-        };
         let (name, place) = {
             let session = lock(&self.session);
-            (session.name.clone(), format!("{}, study {}", session.address.place, session.name))
+            (session.name.clone(), session.address.study(&session.name))
         };
         // Before the study, which would be refused without it.
         elsewhere::mark(&self.mark.state, &name, &self.mark.place, &self.mark.id)?;
@@ -198,7 +191,7 @@ impl Claim for ServerClaim {
                     &name,
                     &spec.seed.to_string(),
                     &spec.objective.metric.to_string(),
-                    &direction,
+                    &spec.objective.direction.to_string(),
                     &i64::from(spec.runner.epochs()),
                     &text,
                     &env!("CARGO_PKG_VERSION"),

@@ -1,11 +1,11 @@
 //! Reading a study from wherever the server can be reached.
 
 use super::connect::Address;
-use super::{Fault, lock, read};
+use super::{Fault, read};
 use crate::engine::Event;
 use crate::history::{FileRow, Tables};
 use crate::spec::StudySpec;
-use crate::store::{ImagesOnRecord, Opening, Reader, RunRow, StoreError};
+use crate::store::{ImagesOnRecord, Opening, Reader, RunRow, StoreError, lock};
 use postgres::{Client, IsolationLevel, Transaction};
 use std::sync::Mutex;
 
@@ -22,7 +22,7 @@ impl PostgresReader {
     }
 
     fn missing(&self) -> StoreError {
-        StoreError::Missing(format!("{}, study {}", self.address.place, self.name))
+        StoreError::Missing(self.address.study(&self.name))
     }
 
     /// Reads in one transaction, so from one snapshot. `read` gets the study's number.

@@ -2,13 +2,13 @@
 
 use super::session::Session;
 use super::write::{int, put_all, text};
-use super::{Fault, lock, read};
+use super::{Fault, read};
 use crate::crash::{self, Point};
 use crate::engine::Event;
 use crate::history::Row;
 use crate::spec::StudySpec;
 use crate::store::{
-    ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError, codec,
+    ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError, codec, lock,
 };
 use std::sync::{Arc, Mutex};
 

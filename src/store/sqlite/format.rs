@@ -2,7 +2,7 @@
 
 use super::{Fault, read, write};
 use crate::history::History;
-use crate::spec::{Direction, StudySpec};
+use crate::spec::StudySpec;
 use crate::store::{RunEnd, StoreError, codec};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::path::Path;
@@ -31,17 +31,13 @@ pub(super) fn draft(path: &Path, spec: &StudySpec) -> Result<(), Fault> {
     transaction.execute_batch(ROWS)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
-    let direction = match spec.objective.direction {
-        Direction::Maximize => "maximize",
-        Direction::Minimize => "minimize",
-    };
     transaction.execute(
         "INSERT INTO study (name, seed, metric, direction, epochs, spec, program, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             spec.name,
             spec.seed.to_string(),
             spec.objective.metric.to_string(),
-            direction,
+            spec.objective.direction.to_string(),
             spec.runner.epochs(),
             codec::spec_text(spec)?,
             env!("CARGO_PKG_VERSION"),
