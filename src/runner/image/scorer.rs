@@ -20,8 +20,12 @@ pub const AT_ONCE: usize = 16;
 /// Values a side from which on a map counts as fine enough: a choice made before docs/explain.md was measured.
 pub const FINE_ENOUGH: usize = 16;
 
-/// The stage from which on Grad-CAM pointed better than HiResCAM, in the measurements of docs/explain.md.
+/// The stage from which on Grad-CAM pointed best, in the measurements of docs/explain.md.
 pub const SPOKEN: &str = "Mixed_6d";
+
+/// The stage at which LayerCAM pointed best where those from [`SPOKEN`] on are too coarse; the one after it is read with a
+/// stride, so that its places take part in unequally many sums.
+pub const EARLY: &str = "Mixed_5c";
 
 /// The name of a head's tensor in an exported file. timm's ConvNeXt has tensors of its own under `head`.
 pub(super) fn exported(name: &str) -> String {
@@ -123,19 +127,24 @@ impl Scorer {
         &self.network
     }
 
-    /// The stage at which [`Scorer::explainer`] takes maps by default: the deepest at or below the tap whose map has at least
-    /// 16 values a side, else the one with the most values a side, the deepest of equals. `None`: the network
-    /// gives no maps.
+    /// The stage at which [`Scorer::explainer`] takes maps by default: the deepest from [`SPOKEN`] to the tap whose map has at
+    /// least 16 values a side; else [`EARLY`], if stages with a coarser map lie between it and the tap; else the deepest
+    /// with the most values a side, 16 being enough. `None`: the network gives no maps.
     pub fn explained_stage(&self) -> Option<&'static str> {
         let Loaded { backbone, .. } = self.models.first()?;
-        let sides = (1..=self.network.tap_position())
-            .filter(|&position| backbone.lattice(position).is_some())
-            .filter_map(|position| Some((backbone.side_at(position, self.size)?, position)));
-        let (_, position) = sides.max_by_key(|&(side, position)| (side.min(FINE_ENOUGH), position))?;
-        Some(self.network.backbone.stages()[position - 1])
+        let (kind, tap) = (self.network.backbone, self.network.tap_position());
+        let side = |position: usize| backbone.lattice(position).and_then(|_| backbone.side_at(position, self.size));
+        let sides = (1..=tap).filter_map(|position| Some((side(position)?, position)));
+        let (most, deepest) = sides.max_by_key(|&(side, position)| (side.min(FINE_ENOUGH), position))?;
+        let late = most >= FINE_ENOUGH && kind.position(SPOKEN).is_some_and(|late| deepest >= late);
+        let coarser = |early: &usize| side(*early).zip(side(tap)).is_some_and(|(early, tap)| tap < early);
+        let early = kind.position(EARLY).filter(|early| *early < tap).filter(coarser);
+        let position = early.filter(|_| !late).unwrap_or(deepest);
+        Some(kind.stages()[position - 1])
     }
 
-    /// What makes heat maps at `stage`, weighed by `weighing`; `None`: by Grad-CAM from `SPOKEN` on, else by HiResCAM.
+    /// What makes heat maps at `stage`, weighed by `weighing`; `None`: by Grad-CAM from [`SPOKEN`] on, else by LayerCAM, and at
+    /// the tap, whose activations the head reads, by HiResCAM.
     ///
     /// # Errors
     /// If the network has no such stage, or none whose values have places in the image, or the stage lies beyond the tap.
@@ -160,8 +169,12 @@ impl Scorer {
         }
         let lattice = self.models.first().and_then(|model| model.backbone.lattice(from));
         let lattice = lattice.ok_or(ImageError::NoMaps { network: *kind })?;
-        let late = kind.position(SPOKEN).is_some_and(|late| from >= late);
-        let weighing = weighing.unwrap_or(if late { Weighing::GradCam } else { Weighing::HiResCam });
+        let fitting = || match kind.position(SPOKEN) {
+            Some(late) if from >= late => Weighing::GradCam,
+            _ if from < to => Weighing::LayerCam,
+            _ => Weighing::HiResCam,
+        };
+        let weighing = weighing.unwrap_or_else(fitting);
         Ok(Explainer { scorer: self, parts, from, lattice, weighing })
     }
 }
