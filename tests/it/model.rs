@@ -214,6 +214,27 @@ fn heat_maps_peak_where_the_spot_is_and_not_so_without_training() {
 }
 
 #[test]
+fn the_stage_and_method_of_a_heat_map_fit_the_network_and_the_size() {
+    for (size, tap, expected) in [
+        (75, "Mixed_5b", ["Mixed_5b", "hirescam"]),
+        (75, "Mixed_6a", ["Mixed_5c", "layercam"]),
+        (288, "Mixed_6d", ["Mixed_6d", "gradcam"]),
+    ] {
+        let study = STUDY
+            .replace("epochs = 2", "epochs = 1")
+            .replace("size = 75", &format!("size = {size}"))
+            .replace("\"Mixed_5b\"", &format!("\"{tap}\""))
+            .replace("\"maxpool2\"", "\"all\"");
+        let exported = Exported::of(&study, paint);
+        let maps = exported.folder.with_file_name("maps").display().to_string();
+        let image = format!("{}/spot/3.png", exported.images());
+        let done = exported.predict(&[&image, "--explain", &maps, "--json"]);
+        let line: serde_json::Value = serde_json::from_str(&text(&done.stdout)).unwrap();
+        assert_eq!(["stage", "method"].map(|key| line["map"][key].as_str().unwrap()), expected);
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_named_and_nothing_else_is_lost() {
     let exported = Exported::new();
     let images = PathBuf::from(exported.images());

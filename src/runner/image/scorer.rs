@@ -17,7 +17,7 @@ use std::path::PathBuf;
 /// Images that are scored at once.
 pub const AT_ONCE: usize = 16;
 
-/// Values a side from which on a map counts as fine enough: a choice made before docs/explain.md was measured.
+/// Values a side from which on a map of a late stage counts as fine enough: a choice made before docs/explain.md was measured.
 pub const FINE_ENOUGH: usize = 16;
 
 /// The stage from which on Grad-CAM pointed best, in the measurements of docs/explain.md.
@@ -128,19 +128,17 @@ impl Scorer {
     }
 
     /// The stage at which [`Scorer::explainer`] takes maps by default: the deepest from [`SPOKEN`] to the tap whose map has at
-    /// least 16 values a side; else [`EARLY`], if stages with a coarser map lie between it and the tap; else the deepest
-    /// with the most values a side, 16 being enough. `None`: the network gives no maps.
+    /// least 16 values a side; else [`EARLY`], if the tap's map is coarser than its; else the tap. `None`: the network
+    /// gives no maps.
     pub fn explained_stage(&self) -> Option<&'static str> {
         let Loaded { backbone, .. } = self.models.first()?;
         let (kind, tap) = (self.network.backbone, self.network.tap_position());
         let side = |position: usize| backbone.lattice(position).and_then(|_| backbone.side_at(position, self.size));
-        let sides = (1..=tap).filter_map(|position| Some((side(position)?, position)));
-        let (most, deepest) = sides.max_by_key(|&(side, position)| (side.min(FINE_ENOUGH), position))?;
-        let late = most >= FINE_ENOUGH && kind.position(SPOKEN).is_some_and(|late| deepest >= late);
-        let coarser = |early: &usize| side(*early).zip(side(tap)).is_some_and(|(early, tap)| tap < early);
-        let early = kind.position(EARLY).filter(|early| *early < tap).filter(coarser);
-        let position = early.filter(|_| !late).unwrap_or(deepest);
-        Some(kind.stages()[position - 1])
+        let coarsest = side(tap)?;
+        let fine = |position: &usize| side(*position).is_some_and(|side| side >= FINE_ENOUGH);
+        let late = kind.position(SPOKEN).and_then(|spoken| (spoken..=tap).rev().find(fine));
+        let early = || kind.position(EARLY).filter(|&early| early < tap && side(early) > Some(coarsest));
+        Some(kind.stages()[late.or_else(early).unwrap_or(tap) - 1])
     }
 
     /// What makes heat maps at `stage`, weighed by `weighing`; `None`: by Grad-CAM from [`SPOKEN`] on, else by LayerCAM, and at
