@@ -3,12 +3,13 @@
 
     cargo build --release --bin hpsearch
     python3 benches/race/race.py --data FOLDER --positive CLASS --weights FILE --scaling unit --work DIR \\
-        [--size 150 --epochs 8 --minutes 60 --seeds 1 2 3 --sides hpsearch peer] [--chart race.svg]
+        [--size 150 --epochs 8 --minutes 60 --seeds 1 2 3 --sides hpsearch peer] [--record RECORD.json] [--chart race.svg]
 
 FOLDER has {train,test}/CLASS/*. A fifth of train is the validation set of both sides (every fifth image of each class in the
 order of a digest of its name); test is scored once, at the end, with the trial that each side holds for best, at the threshold
-that is Youden's on its validation scores. Runs that are finished are not run again, so a race can be run in pieces; the table
-says what there is. The peer is benches/race/peer.py. Needs optuna, torch, torchvision, scikit-learn, safetensors, pillow; the
+that is Youden's on its validation scores. Runs that are finished are not run again, so a race can be run in pieces; --record adds
+their figures (no scores, no images) to those of earlier pieces, and table and chart are of all that it holds of this size and
+these minutes. hpsearch's mean of its five leading trials is scored too. The peer is benches/race/peer.py. Needs optuna, torch, torchvision, scikit-learn, safetensors, pillow; the
 chart needs matplotlib.
 """
 import argparse, csv, json, sqlite3, subprocess, sys, time
@@ -82,18 +83,22 @@ def ours(a, seed, folder):
         ended = subprocess.run([a.binary, "--state", state, "run", study], stdout=log, stderr=log).returncode
     if ended not in (0, 3):  # 3: the time is up
         sys.exit(f"hpsearch ended with {ended}: see {folder / 'run.log'}")
-    told("test", "race", "--finalists", "1", "--unfinished")
+    told("test", "race", "--unfinished")
+    shown = [json.loads(line) for line in told("--json", "test", "race").splitlines()]
+    mean = next((line["metrics"] for line in shown if line["mean_of"]), {})
     database = sqlite3.connect(f"file:{state / 'race' / 'study.db'}?mode=ro", uri=True)
     start = database.execute("SELECT min(started_ms) FROM run").fetchone()[0]
     full = database.execute("SELECT reported_ms, value, trial FROM epoch WHERE epoch = ? ORDER BY reported_ms", (a.epochs,))
     course = [((ms - start) / 60000, value) for ms, value, _ in full]
     trials, epochs = (database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("trial", "epoch"))
-    test = next((state / "race" / "test").glob("*.csv"))
-    trial = int(test.stem)
+    best = json.loads(told("--json", "best", "race"))
+    trial = best["trial"]
+    test = state / "race" / "test" / f"{trial:05}.csv"
     validation = sorted((state / "race" / "predictions").glob(f"{trial:05}-*.csv"))[-1]
-    params = json.loads(told("--json", "best", "race"))["params"]
-    return dict(course=course, trials=trials, epochs=epochs, params=params, validation=scores(validation, a.positive),
-                test=scores(test, a.positive))
+    of_mean = {name: [mean[key]["value"], *mean[key]["interval"]]
+               for name, key in (("AUC", "roc_auc"), ("recall", "recall"), ("F1", "f1")) if key in mean}
+    return dict(course=course, trials=trials, epochs=epochs, params=best["params"], mean=of_mean,
+                validation=scores(validation, a.positive), test=scores(test, a.positive))
 
 
 def peer(a, seed, folder):
@@ -124,6 +129,19 @@ def figures(found):
     return told
 
 
+def recorded(a, runs):
+    """Adds runs to the record; all runs in it of this race."""
+    rows = json.loads(a.record.read_text()) if a.record.exists() else []
+    race = dict(images=a.data.resolve().name, size=a.size, given=a.minutes, epochs_a_trial=a.epochs, training=a.training)
+    for (side, seed), found in runs.items():
+        who = dict(race, side=side, seed=seed)
+        rows = [row for row in rows if any(row[key] != value for key, value in who.items())]
+        rows.append(dict(who, **{key: value for key, value in found.items() if key not in ("validation", "test")}))
+    rows.sort(key=lambda row: (row["images"], row["size"], row["given"], row["seed"], row["side"]))
+    a.record.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    return {(row["side"], row["seed"]): row for row in rows if all(row[key] == value for key, value in race.items())}
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     folders.arguments(p)
@@ -135,6 +153,7 @@ def main():
     p.add_argument("--sides", nargs="*", default=["hpsearch", "peer"], choices=["hpsearch", "peer"])
     p.add_argument("--training", nargs="*", default=[], metavar="LINE", help="further lines of our [training]")
     p.add_argument("--binary", type=Path, default=ROOT / "target/release/hpsearch")
+    p.add_argument("--record", type=Path)
     p.add_argument("--chart", type=Path)
     a = p.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
@@ -150,13 +169,18 @@ def main():
                 began = time.monotonic()
                 found = (ours if side == "hpsearch" else peer)(a, seed, folder)
                 kept.write_text(json.dumps(dict(found, minutes=(time.monotonic() - began) / 60)))
-            runs[side, seed] = json.loads(kept.read_text())
+            found = json.loads(kept.read_text())
+            runs[side, seed] = dict(found, figures=figures(found), best=roc_auc_score(*found["validation"]))
+    if a.record:
+        runs = recorded(a, runs)
     print("| side | seed | minutes | trials | epochs | best validation AUC | test AUC | recall | F1 |")
     print("|---|---|---|---|---|---|---|---|---|")
     for (side, seed), found in runs.items():
-        told = " | ".join(f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in figures(found).values())
-        best = roc_auc_score(*found["validation"])
-        print(f"| {side} | {seed} | {found['minutes']:.1f} | {found['trials']} | {found['epochs']} | {best:.4f} | {told} |")
+        told = lambda figures: " | ".join(f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in figures.values())
+        counts = f"{found['minutes']:.1f} | {found['trials']} | {found['epochs']}"
+        print(f"| {side} | {seed} | {counts} | {found['best']:.4f} | {told(found['figures'])} |")
+        if found.get("mean"):
+            print(f"| {side}, mean of five | {seed} | | | | | {told(found['mean'])} |")
     if a.chart:
         import matplotlib
         matplotlib.use("Agg")
@@ -166,8 +190,9 @@ def main():
             if not found["course"]:  # no trial came to its end
                 continue
             minutes, values = zip(*found["course"])
+            label = side if side not in axes.get_legend_handles_labels()[1] else None
             axes.step([*minutes, found["minutes"]], [*np.maximum.accumulate(values), max(values)], where="post",
-                      color={"hpsearch": "C0", "peer": "C1"}[side], label=side if seed == a.seeds[0] else None)
+                      color={"hpsearch": "C0", "peer": "C1"}[side], label=label)
         axes.set(xlabel="minutes", ylabel="best validation AUC of a trial trained to the end")
         axes.legend()
         figure.tight_layout()
