@@ -3,7 +3,8 @@
 
 InceptionV3 in channels_last, frozen layers in eval mode under no_grad, nothing computed beyond the tap, decoded images kept in
 memory, augmentation in worker processes ahead of the step, a class-weighted loss, AdamW with warm-up and a cosine, the statistics
-of pretrained batch norm kept, the best trial's weights kept for the test. Writes one JSON file.
+of pretrained batch norm kept, the best trial's weights kept for the test. It answers with the best of the trials trained to their
+end, as `study.best_trial` does; trials that were pruned stand in only while there is none. Writes one JSON file.
 """
 import argparse, csv, json, math, time
 from pathlib import Path
@@ -54,9 +55,9 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--loaders", type=int, default=1)
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--first", type=Path, help="a JSON file of configurations to try first")
     p.add_argument("--out", type=Path, required=True)
     a = p.parse_args()
-    began = time.monotonic()
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
 
@@ -66,6 +67,7 @@ def main():
         sets[row["split"]][0].append(np.asarray(image))
         sets[row["split"]][1].append(int(row["label"] == a.positive))
     data = {k: (torch.from_numpy(np.stack(x))[:, None], torch.tensor(y)) for k, (x, y) in sets.items()}
+    began = time.monotonic()  # as hpsearch's wall time does, once images are decoded
     pretrained = {k: v.float() for k, v in load_file(a.weights).items()}
     if a.preset == "keras":  # average pools that do not count the padding
         torch.nn.functional.avg_pool2d = lambda x, kernel_size, stride, padding, **_: torch._C._nn.avg_pool2d(
@@ -151,9 +153,13 @@ def main():
         return value
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=a.seed),
-                                pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=a.epochs, reduction_factor=3))
-    study.optimize(objective, timeout=60 * a.minutes, catch=())
+    # One rung at a quarter of the epochs, as in the study of race.py. The brackets of trials follow from the study's name.
+    pruner = optuna.pruners.HyperbandPruner(min_resource=max(1, a.epochs // 4), max_resource=a.epochs, reduction_factor=4)
+    study = optuna.create_study(study_name=f"race-{a.seed}", direction="maximize",
+                                sampler=optuna.samplers.TPESampler(seed=a.seed), pruner=pruner)
+    for params in json.loads(a.first.read_text()) if a.first else []:
+        study.enqueue_trial(params)
+    study.optimize(objective, timeout=60 * a.minutes - (time.monotonic() - began), catch=())
     model = build(best["params"])
     for part, state in zip(model[1:], best["state"]):
         part.load_state_dict(state)

@@ -3,14 +3,16 @@
 
     cargo build --release --bin hpsearch
     python3 benches/race/race.py --data FOLDER --positive CLASS --weights FILE --scaling unit --work DIR \\
-        [--size 150 --epochs 8 --minutes 60 --seeds 1 2 3 --sides hpsearch peer] [--record RECORD.json] [--chart race.svg]
+        [--size 150 --epochs 8 --minutes 60 --seeds 1 2 3 --first 20 --sides hpsearch peer] [--record RECORD.json] \\
+        [--chart race.svg]
 
 FOLDER has {train,test}/CLASS/*. A fifth of train is the validation set of both sides (every fifth image of each class in the
 order of a digest of its name); test is scored once, at the end, with the trial that each side holds for best, at the threshold
-that is Youden's on its validation scores. Runs that are finished are not run again, so a race can be run in pieces; --record adds
-their figures (no scores, no images) to those of earlier pieces, and table and chart are of all that it holds of this size and
-these minutes. hpsearch's mean of its five leading trials is scored too. The peer is benches/race/peer.py. Needs optuna, torch, torchvision, scikit-learn, safetensors, pillow; the
-chart needs matplotlib.
+that is Youden's on its validation scores. Both sides try the same --first configurations, drawn from the space by the seed,
+before their samplers are asked, and stop trials at the same rung, a quarter of the epochs. Runs that are finished are not run
+again, so a race can be run in pieces; --record adds their figures (no scores, no images) to those of earlier pieces, and table
+and chart are of all that it holds of this race. hpsearch's mean of its five leading trials is scored too. The peer is
+benches/race/peer.py. Needs optuna, torch, torchvision, scikit-learn, safetensors, pillow; the chart needs matplotlib.
 """
 import argparse, csv, json, sqlite3, subprocess, sys, time
 from pathlib import Path
@@ -50,8 +52,8 @@ learning_rate = {{ type = "float", low = 1e-4, high = 3e-3, log = true }}
 backbone_rate = {{ type = "float", low = 0.03, high = 1.0, log = true }}
 weight_decay = {{ type = "float", low = 1e-5, high = 1e-2, log = true }}
 dropout = {{ type = "float", low = 0.0, high = 0.6 }}
-tap = {{ type = "ordinal", choices = ["Mixed_5d", "Mixed_6b", "Mixed_6e", "Mixed_7a", "Mixed_7c"] }}
-freeze = {{ type = "ordinal", choices = ["none", "Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6e", "all"] }}
+tap = {{ type = "ordinal", choices = {taps} }}
+freeze = {{ type = "ordinal", choices = {depths} }}
 strength = {{ type = "float", low = 0.0, high = 1.0, step = 0.5 }}
 head = {{ choices = ["linear", "hidden"] }}
 [objective]
@@ -61,10 +63,24 @@ operating_point = "youden"
 kind = "tpe"
 [scheduler]
 kind = "hyperband"
+min_resource = {rung}
+reduction_factor = 4
 [budget]
 wall_time = "{seconds}s"
 n_trials = 100000
 """
+TAPS = ["Mixed_5d", "Mixed_6b", "Mixed_6e", "Mixed_7a", "Mixed_7c"]
+DEPTHS = ["none", "Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6e", "all"]
+
+
+def first(a, seed):
+    """The configurations with which both sides begin, drawn from the space: so neither is luckier in its first draws."""
+    rng = np.random.default_rng(seed)
+    log = lambda low, high: float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    return [dict(learning_rate=log(1e-4, 3e-3), backbone_rate=log(0.03, 1.0), weight_decay=log(1e-5, 1e-2),
+                 dropout=float(rng.uniform(0.0, 0.6)), tap=str(rng.choice(TAPS)), freeze=str(rng.choice(DEPTHS)),
+                 strength=float(rng.choice([0.0, 0.5, 1.0])), head=str(rng.choice(["linear", "hidden"])))
+            for _ in range(a.first)]
 
 
 def scores(path, positive):
@@ -75,9 +91,12 @@ def scores(path, positive):
 
 def ours(a, seed, folder):
     study, state = folder / "race.toml", folder / "state"
+    enqueued = ["\n".join(["[[enqueue]]", *(f"{name} = {json.dumps(value)}" for name, value in params.items()), ""])
+                for params in first(a, seed)]
     study.write_text(STUDY.format(seed=seed, manifest=a.manifest, positive=a.positive, size=a.size, weights=a.weights.resolve(),
                                   preset=a.preset, scaling=a.scaling, epochs=a.epochs, training="\n".join(a.training),
-                                  seconds=int(60 * a.minutes)))
+                                  taps=json.dumps(TAPS), depths=json.dumps(DEPTHS), rung=a.epochs // 4,
+                                  seconds=int(60 * a.minutes)) + "".join(enqueued))
     told = lambda *words: subprocess.run([a.binary, "--state", state, *words], check=True, capture_output=True, text=True).stdout
     with open(folder / "run.log", "w") as log:
         ended = subprocess.run([a.binary, "--state", state, "run", study], stdout=log, stderr=log).returncode
@@ -102,10 +121,11 @@ def ours(a, seed, folder):
 
 
 def peer(a, seed, folder):
-    out = folder / "result.json"
+    out, enqueued = folder / "result.json", folder / "first.json"
+    enqueued.write_text(json.dumps(first(a, seed)))
     command = [sys.executable, ROOT / "benches/race/peer.py", "--manifest", a.manifest, "--positive", a.positive, "--weights",
                a.weights.resolve(), "--preset", a.preset, "--scaling", a.scaling, "--size", a.size, "--epochs", a.epochs,
-               "--minutes", a.minutes, "--seed", seed, "--out", out]
+               "--minutes", a.minutes, "--seed", seed, "--first", enqueued, "--out", out]
     with open(folder / "run.log", "w") as log:
         subprocess.run([str(word) for word in command], stdout=log, stderr=log, check=True)
     return json.loads(out.read_text())
@@ -132,14 +152,15 @@ def figures(found):
 def recorded(a, runs):
     """Adds runs to the record; all runs in it of this race."""
     rows = json.loads(a.record.read_text()) if a.record.exists() else []
-    race = dict(images=a.data.resolve().name, size=a.size, given=a.minutes, epochs_a_trial=a.epochs, training=a.training)
+    race = dict(images=a.data.resolve().name, size=a.size, given=a.minutes, epochs_a_trial=a.epochs, training=a.training,
+                first=a.first, rungs=[a.epochs // 4, a.epochs])  # earlier rows lack these: they are of another race
     for (side, seed), found in runs.items():
         who = dict(race, side=side, seed=seed)
-        rows = [row for row in rows if any(row[key] != value for key, value in who.items())]
+        rows = [row for row in rows if any(row.get(key) != value for key, value in who.items())]
         rows.append(dict(who, **{key: value for key, value in found.items() if key not in ("validation", "test")}))
     rows.sort(key=lambda row: (row["images"], row["size"], row["given"], row["seed"], row["side"]))
     a.record.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-    return {(row["side"], row["seed"]): row for row in rows if all(row[key] == value for key, value in race.items())}
+    return {(row["side"], row["seed"]): row for row in rows if all(row.get(key) == value for key, value in race.items())}
 
 
 def main():
@@ -150,19 +171,22 @@ def main():
     p.add_argument("--epochs", type=int, default=8)
     p.add_argument("--minutes", type=float, default=60)
     p.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
+    p.add_argument("--first", type=int, default=20, help="configurations with which both sides begin")
     p.add_argument("--sides", nargs="*", default=["hpsearch", "peer"], choices=["hpsearch", "peer"])
     p.add_argument("--training", nargs="*", default=[], metavar="LINE", help="further lines of our [training]")
     p.add_argument("--binary", type=Path, default=ROOT / "target/release/hpsearch")
     p.add_argument("--record", type=Path)
     p.add_argument("--chart", type=Path)
     a = p.parse_args()
+    if a.epochs % 4:
+        p.error("--epochs must be a multiple of 4: only then do both sides have the same rungs")
     a.work.mkdir(parents=True, exist_ok=True)
     a.work = a.work.resolve()
     a.manifest = folders.manifest(a.data, a.work, "test")
     runs = {}
     for seed in a.seeds:
         for side in a.sides:
-            folder = a.work / f"{side}-{a.size}-{a.minutes:g}-{seed}"
+            folder = a.work / f"{side}-{a.size}-{a.minutes:g}-first{a.first}-{seed}"
             folder.mkdir(exist_ok=True)
             kept = folder / "found.json"
             if not kept.exists():

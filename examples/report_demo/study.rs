@@ -1,5 +1,6 @@
 //! An invented study: synchronous halving over transfer-learning settings, with plausible values and predictions.
 
+use hpsearch::data::GivenValidation;
 use hpsearch::engine::{FailureClass, TrialState};
 use hpsearch::history::OutcomeKind;
 use hpsearch::ids::{Epoch, OrderId, TrialNumber};
@@ -256,6 +257,8 @@ pub fn invented(trials: u32, opened: bool) -> StudyRecord {
                 .to_vec(),
             patients: Some(982),
             notes: Vec::new(),
+            given_validation: GivenValidation::Absent,
+            dropped: 0,
             skipped: vec![("train/NORMAL/broken.jpeg".into(), "not a JPEG file".into())],
             synthetic: true,
         }),

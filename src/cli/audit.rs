@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// The study file
     pub study: PathBuf,
-    /// Write all findings to this file as a table; `-`: standard output
+    /// Write all findings to this file as a table: duplicates, doubtful labels, shortcuts; `-`: standard output
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// Where to compute: cpu, cuda, cuda:N or auto
@@ -53,6 +53,10 @@ impl EpochSink for Shown {
 /// # Errors
 /// If the study file is bad, images or network are missing, or a file cannot be written.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
+    if global.json && args.csv.as_deref() == Some(Path::new("-")) {
+        let why = "`--csv -` and `--json` both write to standard output\nhint: name a file for the table";
+        return Err(CliError::new("audit the images", why).exit(Exit::Usage));
+    }
     let loaded = global.load(&args.study)?;
     let name = &loaded.spec.name;
     let doing = || format!("audit study `{name}`");
@@ -83,6 +87,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         }
     }
     if global.json {
+        let folder = folder.display().to_string();
         writeln!(std::io::stdout(), "{}", serde_json::json!({ "folder": folder, "audit": found }))?;
     } else {
         print(&found)?;
@@ -158,10 +163,11 @@ fn print(audit: &Audit) -> std::io::Result<()> {
     Ok(())
 }
 
-/// All pairs and suspects, a row each.
+/// All pairs, suspects and possible shortcuts, a row each. Only shortcuts fill the last three columns.
 fn table(audit: &Audit) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let mut csv = csv::Writer::from_writer(Vec::new());
-    csv.write_record(["finding", "image", "set", "label", "other", "other_set", "other_label", "measure"])?;
+    let head = ["finding", "image", "set", "label", "other", "other_set", "other_label", "measure"];
+    csv.write_record(head.into_iter().chain(["low", "high", "most"]))?;
     for d in &audit.duplicates {
         let class = |place: &Place| place.class.clone().unwrap_or_default();
         let finding = if d.across { "duplicate across sets" } else { "duplicate" };
@@ -174,11 +180,25 @@ fn table(audit: &Audit) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sy
             &d.second.set,
             &class(&d.second),
             &d.similarity.to_string(),
+            "",
+            "",
+            "",
         ])?;
     }
     for s in &audit.labels.suspects {
         let by = s.by.to_string();
-        csv.write_record(["label", &s.image, "", &s.label, &by, "", &s.instead, &s.score.to_string()])?;
+        let score = s.score.to_string();
+        csv.write_record(["label", &s.image, "", &s.label, &by, "", &s.instead, &score, "", "", ""])?;
+    }
+    for (i, s) in audit.shortcuts.iter().enumerate() {
+        let finding = match i {
+            0 => "picture", // as the network sees it, for comparison
+            _ if s.better_than_chance() => "shortcut",
+            _ => "no shortcut",
+        };
+        let [low, high] = [0, 1].map(|end| s.interval.map_or_else(String::new, |interval| interval[end].to_string()));
+        let most = s.most.as_ref().map_or("", |(most, _)| most.as_str());
+        csv.write_record([finding, "", "", "", &s.by, "", "", &s.roc_auc.to_string(), &low, &high, most])?;
     }
     Ok(csv.into_inner()?)
 }

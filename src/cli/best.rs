@@ -1,12 +1,12 @@
 //! `hpsearch best`: the best configuration, for people, for programs, or as a study of its own.
 
-use super::args::Global;
+use super::args::{Global, complain};
 use super::exit::{CliError, Exit};
 use super::status::trial_json;
 use crate::history::{Tables, TrialRow};
 use crate::ids::TrialNumber;
 use crate::space::{Domain, Params};
-use crate::spec::{DataSource, RunnerSpec, SamplerSpec, SchedulerSpec, StudySpec, WeightSource};
+use crate::spec::{CommandSpec, DataSource, RunnerSpec, SamplerSpec, SchedulerSpec, StudySpec, WeightSource};
 use crate::store::StoreError;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,13 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     if global.json {
         writeln!(out, "{}", trial_json(&tables, row))?;
     } else if args.toml {
-        let folder = images.map(|on_record| on_record.folder);
+        let folder = images.map(|on_record| on_record.folder).or_else(|| folder_of(args.study.as_deref()?));
+        if folder.is_none() && depends_on_folder(&spec) && !global.quiet {
+            complain(
+                "note: its command starts in the folder of the study file, or relative to it, which is not on record; name \
+                 the study file instead of the study, or keep the new file beside it\n",
+            );
+        }
         write!(
             out,
             "# Trial {} of study {name}, to be trained alone.\n{}",
@@ -95,6 +101,20 @@ fn print(
     last.metrics.iter().try_for_each(|(name, value)| writeln!(out, "  {name:<width$}  {value:.4}"))
 }
 
+/// The folder of a study that is given as a file, as it is named from everywhere.
+fn folder_of(study: &str) -> Option<PathBuf> {
+    let file = std::path::absolute(study).ok().filter(|_| study.ends_with(".toml"))?;
+    file.parent().map(Path::to_owned)
+}
+
+/// Whether the trials of a study are commands that start in a folder given relative to the study file.
+fn depends_on_folder(spec: &StudySpec) -> bool {
+    match &spec.runner {
+        RunnerSpec::Command(command) => command.directory.as_deref().is_none_or(Path::is_relative),
+        _ => false,
+    }
+}
+
 /// A study file with this configuration as its only one. `folder`: where relative paths of the study start.
 fn alone(spec: &StudySpec, row: &TrialRow, params: &Params, folder: Option<PathBuf>) -> String {
     let mut spec = spec.clone();
@@ -107,15 +127,21 @@ fn alone(spec: &StudySpec, row: &TrialRow, params: &Params, folder: Option<PathB
     (spec.sampler, spec.scheduler) = (SamplerSpec::Random, SchedulerSpec::None);
     spec.enqueue.clear();
     spec.budget = crate::spec::Budget { n_trials: Some(1), ..Default::default() };
-    if let (RunnerSpec::Image { data, network, .. }, Some(folder)) = (&mut spec.runner, folder) {
-        let absolute = |path: &mut PathBuf| *path = folder.join(Path::new(path));
-        match &mut data.source {
-            DataSource::Folder(path) | DataSource::Manifest(path) => absolute(path),
-            DataSource::Synthetic(_) => {}
+    match (&mut spec.runner, folder) {
+        (RunnerSpec::Image { data, network, .. }, Some(folder)) => {
+            let absolute = |path: &mut PathBuf| *path = folder.join(Path::new(path));
+            match &mut data.source {
+                DataSource::Folder(path) | DataSource::Manifest(path) => absolute(path),
+                DataSource::Synthetic(_) => {}
+            }
+            if let WeightSource::File(path) = &mut network.weights {
+                absolute(path);
+            }
         }
-        if let WeightSource::File(path) = &mut network.weights {
-            absolute(path);
+        (RunnerSpec::Command(CommandSpec { directory, .. }), Some(folder)) => {
+            *directory = Some(directory.as_ref().map_or(folder.clone(), |own| folder.join(own)));
         }
+        _ => {}
     }
     spec.to_toml()
 }

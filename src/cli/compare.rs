@@ -53,7 +53,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     };
     let mut stdout = io::stdout().lock();
     if global.json {
-        let page = written.map(|written| written.index);
+        let page = written.map(|written| written.index.display().to_string());
         writeln!(stdout, "{}", serde_json::json!({ "comparison": comparison, "page": page }))?;
         return Ok(Exit::Done);
     }

@@ -150,7 +150,9 @@ fn model(args: &Args, name: &str, global: &Global) -> Result<Exit, CliError> {
     let exported = write_model((args.study.as_deref(), name), args.trial, args.onnx, out, global)?;
     let mut stdout = std::io::stdout().lock();
     if global.json {
-        writeln!(stdout, "{}", serde_json::json!({ "folder": out, "files": exported.files, "card": exported.card }))?;
+        let shown = |path: &Path| path.display().to_string();
+        let files: Vec<String> = exported.files.iter().map(|file| shown(file)).collect();
+        writeln!(stdout, "{}", serde_json::json!({ "folder": shown(out), "files": files, "card": exported.card }))?;
     } else if !global.quiet {
         let card = &exported.card;
         write!(stdout, "{} in {}", card.whose(), out.display())?;

@@ -5,10 +5,10 @@ use super::exit::{CliError, Exit};
 use crate::clock::span;
 use crate::data::{DataSet, DataSummary};
 use crate::engine::WarmStart;
-use crate::engine::{Certainty, RungTable, rung_table};
+use crate::engine::{Certainty, PlannedBracket, RungTable, rung_table};
 use crate::runner::device;
 use crate::runner::image::{ImageError, StudyCost, study_cost};
-use crate::spec::{Device, RunnerSpec, StudySpec};
+use crate::spec::{Budget, Device, RunnerSpec, StudySpec, WorkBudget};
 use crate::wording::bytes;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -96,6 +96,7 @@ fn print(out: &mut impl Write, plan: &StudyPlan, spec: &StudySpec) -> io::Result
         None => writeln!(out, "\nThe number of trials has no bound but the rest of the budget.")?,
         Some(table) => rung_lines(out, table)?,
     }
+    bound_lines(out, &spec.budget)?;
     for warm in &plan.warm_start {
         writeln!(out, "\nThe search {warm}")?;
     }
@@ -108,6 +109,9 @@ fn print(out: &mut impl Write, plan: &StudyPlan, spec: &StudySpec) -> io::Result
     Ok(())
 }
 
+/// Columns of a terminal.
+const WIDTH: usize = 80;
+
 fn rung_lines(out: &mut impl Write, table: &RungTable) -> io::Result<()> {
     let word = match table.certainty {
         Certainty::Exact => "",
@@ -115,15 +119,65 @@ fn rung_lines(out: &mut impl Write, table: &RungTable) -> io::Result<()> {
         Certainty::AtMost => "at most ",
     };
     writeln!(out, "\nRungs (trials@epochs)")?;
-    for (i, bracket) in table.brackets.iter().enumerate() {
-        let rungs: Vec<String> = bracket.rungs.iter().map(ToString::to_string).collect();
-        writeln!(out, "  bracket {i}: {}", rungs.join("  "))?;
+    for (numbers, bracket) in folded(&table.brackets) {
+        let mut line = format!("  {}:", named(&numbers));
+        for rung in bracket.rungs.iter().map(ToString::to_string) {
+            if line.len() + 2 + rung.len() > WIDTH {
+                writeln!(out, "{line}")?;
+                line = String::from("   ");
+            }
+            line.push_str("  ");
+            line.push_str(&rung);
+        }
+        writeln!(out, "{line}")?;
     }
     writeln!(
         out,
         "  {} trials, {word}{} epochs ({} if promotion trained anew)",
         table.trials, table.epochs_resuming, table.epochs_retraining
     )
+}
+
+/// Brackets that are alike, with their numbers, in the order of the first: many rounds of Hyperband are a few lines.
+fn folded(brackets: &[PlannedBracket]) -> Vec<(Vec<usize>, &PlannedBracket)> {
+    let mut kinds: Vec<(Vec<usize>, &PlannedBracket)> = Vec::new();
+    for (number, bracket) in brackets.iter().enumerate() {
+        match kinds.iter_mut().find(|(_, kind)| *kind == bracket) {
+            Some((numbers, _)) => numbers.push(number),
+            None => kinds.push((vec![number], bracket)),
+        }
+    }
+    kinds
+}
+
+/// `bracket 4`, `brackets 0, 2`, `brackets 0, 2, 4, ... (40 in all)`
+fn named(numbers: &[usize]) -> String {
+    let first: Vec<String> = numbers.iter().take(3).map(ToString::to_string).collect();
+    let first = first.join(", ");
+    match numbers.len() {
+        1 => format!("bracket {first}"),
+        2 | 3 => format!("brackets {first}"),
+        n => format!("brackets {first}, ... ({n} in all)"),
+    }
+}
+
+/// The bounds beside the number of trials, by their names in the study file.
+fn bound_lines(out: &mut impl Write, budget: &Budget) -> io::Result<()> {
+    let work = budget.work.map(|work| match work {
+        WorkBudget::GigaOperations(n) => format!("{n} giga-operations"),
+        WorkBudget::Seconds(seconds) => span(seconds),
+    });
+    let epochs = budget.epochs.map(|n| n.to_string());
+    let bounds = [("wall_time", budget.wall_seconds.map(span)), ("epochs", epochs), ("work", work)];
+    let set: Vec<_> = bounds.into_iter().filter_map(|(name, bound)| Some((name, bound?))).collect();
+    if set.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nAlso in the budget: what is reached first ends the study")?;
+    for (name, bound) in set {
+        writeln!(out, "  {name:<21}{bound}")?;
+    }
+    writeln!(out, "  (all figures here are of the whole plan, as if none of these were reached)")
 }
 
 fn data_lines(out: &mut impl Write, data: &DataSummary) -> io::Result<()> {
@@ -180,4 +234,61 @@ fn cost_lines(out: &mut impl Write, costs: &StudyCost, spec: &StudySpec) -> io::
     writeln!(out, "  cached features      {} in {} sets{limited}", bytes(costs.feature_bytes), costs.feature_sets)?;
     writeln!(out, "  decoded images       {}", bytes(costs.pixel_bytes))?;
     writeln!(out, "  a checkpoint         {}", bytes(costs.checkpoint_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::space::{Domain, Parameter, SearchSpace};
+    use crate::spec::SchedulerSpec;
+
+    fn printed(epochs: u32, n_trials: u32, reduction_factor: u32, budget: Budget) -> String {
+        let domain = Domain::Float { low: 0.0, high: 1.0, step: None, log: false };
+        let space = SearchSpace { parameters: vec![Parameter { name: "x".to_owned(), domain, when: None }] };
+        let mut spec = StudySpec::external("many", space, epochs, n_trials);
+        spec.scheduler = SchedulerSpec::Hyperband { min_resource: 1, reduction_factor, algorithm1: false };
+        spec.budget = Budget { n_trials: Some(n_trials), ..budget };
+        let plan = StudyPlan {
+            study: spec.name.clone(),
+            summary: "study many".to_owned(),
+            rungs: rung_table(&spec),
+            warm_start: Vec::new(),
+            data: None,
+            costs: None,
+        };
+        let mut out = Vec::new();
+        print(&mut out, &plan, &spec).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn equal_brackets_share_a_line_and_the_other_bounds_of_the_budget_are_named() {
+        let work = Some(WorkBudget::GigaOperations(500));
+        let bounds = Budget { wall_seconds: Some(1800.0), epochs: Some(300), work, ..Budget::default() };
+        let text = printed(9, 100, 3, bounds);
+        let expected = [
+            "study many",
+            "",
+            "Rungs (trials@epochs)",
+            "  brackets 0, 3, 6, ... (7 in all):  9@1  3@3  1@9",
+            "  brackets 1, 4, 7, ... (6 in all):  3@3  1@9",
+            "  brackets 2, 5, 8, ... (6 in all):  3@9",
+            "  bracket 19:  1@3  1@9",
+            "  100 trials, 408 epochs (471 if promotion trained anew)",
+            "",
+            "Also in the budget: what is reached first ends the study",
+            "  wall_time            30 min 00 s",
+            "  epochs               300",
+            "  work                 500 giga-operations",
+            "  (all figures here are of the whole plan, as if none of these were reached)",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_long_plan_is_short_and_fits_the_terminal() {
+        let text = printed(1000, 100_000, 2, Budget::default());
+        assert!(text.lines().count() < 30 && text.lines().all(|line| line.len() <= WIDTH), "{text}");
+        assert!(!text.contains("Also in the budget"), "{text}");
+    }
 }

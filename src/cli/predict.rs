@@ -56,8 +56,8 @@ type Scored = Result<(Opinion, Option<Heat>), String>;
 /// An image's heat map.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 struct Heat {
-    /// The PNG file.
-    file: PathBuf,
+    /// The PNG file, as it is shown.
+    file: String,
     /// The class that it speaks of.
     class: String,
     /// The stage whose activations are weighed, and how.
@@ -84,6 +84,9 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         let why = "there are no .jpg, .jpeg, .png or DICOM files";
         return Err(CliError::new("find images", why).exit(Exit::Missing));
     }
+    if let Some(table) = args.csv.as_deref().filter(|table| *table != Path::new("-")) {
+        may_be_written(table, args.explain.as_deref())?;
+    }
     let model = load(&args.model, args.trial, device, global)?;
     let results = match &args.explain {
         None => {
@@ -104,6 +107,30 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         complain(&summary(&model, &results));
     }
     Ok(if failed > 0 { Exit::Error } else { Exit::Done })
+}
+
+/// Finds out before anything is scored whether a table can be put into `file`, and leaves what is there as it is. `maps`: the
+/// folder of heat maps, which is made before the table is written.
+fn may_be_written(file: &Path, maps: Option<&Path>) -> Result<(), CliError> {
+    let doing = || format!("write `{}`", file.display());
+    match std::fs::metadata(file) {
+        Ok(there) if there.is_dir() => return Err(CliError::new(doing(), "it is a folder\nhint: name a file")),
+        // Devices and pipes are written to as they are, and need no folder.
+        Ok(there) if !there.is_file() || ["/dev", "/proc"].iter().any(|at| file.starts_with(at)) => return Ok(()),
+        _ => {}
+    }
+    let followed = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let folder = followed.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() {
+        let failed = |e| CliError::new(format!("{} into the folder `{}`", doing(), folder.display()), e);
+        return fsx::draft_folder(folder).map(drop).map_err(failed);
+    }
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if maps.is_some_and(|maps| whole(maps).starts_with(whole(folder))) {
+        return Ok(());
+    }
+    let why = format!("there is no folder `{}`\nhint: make it first, or name another file", folder.display());
+    Err(CliError::new(doing(), why))
 }
 
 /// The model in a folder, or one of a study.
@@ -170,7 +197,7 @@ fn explained(model: &Model, files: &[PathBuf], args: &Args, folder: &Path) -> Re
                     let failed = |e| CliError::new(format!("write `{}`", file.display()), e);
                     fsx::write_atomic(&file, &png).map_err(failed)?;
                     let (stage, method) = (explainer.stage().to_owned(), explainer.weighing());
-                    let peak = explanation.peak();
+                    let (file, peak) = (file.display().to_string(), explanation.peak());
                     Ok((opinion, Some(Heat { file, class: explanation.class, stage, method, peak })))
                 }
                 Err(error) => Err(error),
@@ -257,9 +284,9 @@ fn remarks(opinion: &Opinion, heat: Option<&Heat>) -> Vec<String> {
     let unlike = (!unlike.is_empty()).then(|| format!("unlike the study's images in {}", unlike.join(", ")));
     let heat = heat.map(|heat| match heat.peak {
         Some([x, y]) => {
-            format!("{} most at {:.0} %, {:.0} %: {}", heat.class, 100.0 * x, 100.0 * y, heat.file.display())
+            format!("{} most at {:.0} %, {:.0} %: {}", heat.class, 100.0 * x, 100.0 * y, heat.file)
         }
-        None => format!("nothing speaks for {}: {}", heat.class, heat.file.display()),
+        None => format!("nothing speaks for {}: {}", heat.class, heat.file),
     });
     seen.into_iter().chain(unlike).chain(heat).collect()
 }
@@ -269,6 +296,7 @@ fn print(model: &Model, files: &[PathBuf], results: &[Scored], global: &Global) 
     let card = &model.card;
     for (file, result) in files.iter().zip(results) {
         if global.json {
+            let file = file.display().to_string();
             let json = match result {
                 Ok((opinion, None)) => serde_json::json!({ "image": file, "opinion": opinion }),
                 Ok((opinion, Some(heat))) => serde_json::json!({ "image": file, "opinion": opinion, "map": heat }),
@@ -321,7 +349,7 @@ fn table(
                 row.push(opinion.seen.clone().unwrap_or_default());
                 row.push(String::new());
                 if let Some(Heat { file, class, stage, method, peak }) = heat {
-                    row.extend([file.display().to_string(), class.clone(), stage.clone(), method.to_string()]);
+                    row.extend([file.clone(), class.clone(), stage.clone(), method.to_string()]);
                     row.extend([0, 1].map(|axis| peak.map_or_else(String::new, |place| place[axis].to_string())));
                 }
             }
@@ -359,5 +387,27 @@ mod tests {
         let names = names(&files.map(PathBuf::from));
         assert_eq!(names[..3], ["x.png", "x-4.png", "x-2.png"]);
         assert_eq!(names[3..], ["X-5.png", "study.png", "study-2.png", "IM0001.png", "x-3.png"]);
+    }
+
+    #[test]
+    fn whether_a_table_can_be_written_is_known_beforehand() {
+        let folder = tempfile::tempdir().unwrap();
+        let (table, maps) = (folder.path().join("scores.csv"), folder.path().join("out/maps"));
+        assert!(may_be_written(&table, None).is_ok() && !table.exists());
+        std::fs::write(&table, "old").unwrap();
+        assert!(may_be_written(&table, None).is_ok() && may_be_written(Path::new("/dev/null"), None).is_ok());
+        assert_eq!(std::fs::read(&table).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let refused = |file: &Path, maps: Option<&Path>| may_be_written(file, maps).unwrap_err().render(false);
+        assert!(refused(folder.path(), None).contains("it is a folder"));
+        let gone = refused(&maps.join("scores.csv"), None);
+        assert!(gone.contains(&format!("there is no folder `{}`", maps.display())), "{gone}");
+        // Heat maps make their folder, and those above it, but none beneath.
+        for made in ["out/scores.csv", "out/maps/scores.csv"] {
+            assert!(may_be_written(&folder.path().join(made), Some(maps.as_path())).is_ok(), "{made}");
+        }
+        assert!(refused(&maps.join("more/scores.csv"), Some(maps.as_path())).contains("there is no folder"));
+        let forbidden = refused(Path::new("/proc/scores.csv"), None);
+        assert!(forbidden.contains("folder `/proc`"), "{forbidden}");
     }
 }

@@ -43,7 +43,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     std::fs::write(&args.out, png).map_err(|e| CliError::new(format!("write `{}`", args.out.display()), e))?;
     let mut out = std::io::stdout().lock();
     if global.json {
-        writeln!(out, "{}", serde_json::json!({ "preview": args.out, "data": data.summary() }))?;
+        writeln!(out, "{}", serde_json::json!({ "preview": args.out.to_string_lossy(), "data": data.summary() }))?;
         return Ok(Exit::Done);
     }
     for strip in &strips[..data.classes().len()] {

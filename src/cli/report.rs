@@ -37,7 +37,8 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let mut stdout = std::io::stdout().lock();
     if global.json {
         let line = serde_json::json!({
-            "report": written.index, "charts": written.charts, "tables": written.tables, "trials": record.trials.len(),
+            "report": written.index.display().to_string(), "charts": written.charts, "tables": written.tables,
+            "trials": record.trials.len(),
         });
         writeln!(stdout, "{line}")?;
     } else if !global.quiet {

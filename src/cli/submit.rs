@@ -88,7 +88,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     std::fs::create_dir_all(&state).map_err(|e| CliError::new(doing(), e))?;
     let job = send(&argv, &script, global.server()).map_err(|e| CliError::new(doing(), e))?;
     if global.json {
-        writeln!(out, "{}", serde_json::json!({ "job": job, "log": log }))?;
+        writeln!(out, "{}", serde_json::json!({ "job": job, "log": log.to_string_lossy() }))?;
     } else {
         writeln!(out, "job {job} runs study {name}; its words go to {}", log.display())?;
         if !global.quiet {

@@ -5,7 +5,9 @@ use super::exit::{CliError, Exit};
 use super::run::study_exit;
 use crate::clock;
 use crate::engine::FailureClass;
-use crate::report::{self, StudyRecord};
+use crate::ids::TrialNumber;
+use crate::metrics::{Predictions, constrained};
+use crate::report::{self, Model, StudyRecord};
 use crate::runner::device;
 use crate::spec::{Change, Device, Devices};
 use crate::study::{self, FINALISTS, OpeningError, OpeningOptions, Study, StudyError};
@@ -108,15 +110,21 @@ fn exit_of(error: &OpeningError) -> Exit {
 fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
     let Some((tested, method)) = report::tested(record) else { return Ok(Exit::Done) };
     let results: Vec<_> = record.test.iter().flat_map(|t| &t.results).collect();
+    for gone in results.iter().filter(|result| result.predictions.rows.is_empty()) {
+        complain(&format!("note: the test predictions of trial {} are gone, and its figures with them\n", gone.trial));
+    }
     // All models were evaluated on the same images.
-    let Some(all) = results.first().map(|result| &result.predictions) else { return Ok(Exit::Done) };
+    let there = results.iter().map(|result| &result.predictions).find(|p| !p.rows.is_empty());
+    let Some(all) = there else { return Ok(Exit::Missing) };
     let members: Vec<_> = results.iter().map(|result| result.trial).collect();
+    let objective = record.spec.objective.metric.to_string();
     let mut out = std::io::stdout().lock();
     for tested in &tested {
         let threshold = tested.threshold.unwrap_or(0.5);
+        let own = own_threshold(record, tested.model);
         let binary = all.classes.len() == 2;
         if global.json {
-            let figures: BTreeMap<&str, serde_json::Value> = tested
+            let mut figures: BTreeMap<&str, serde_json::Value> = tested
                 .figures
                 .iter()
                 .map(|(name, value, interval)| {
@@ -124,6 +132,7 @@ fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
                     (*name, serde_json::json!({ "value": value, "interval": ends }))
                 })
                 .collect();
+            figures.extend(own.map(|value| (&*objective, serde_json::json!({ "value": value, "interval": null }))));
             let trial = tested.model.trial();
             let line = serde_json::json!({
                 "trial": trial, "mean_of": trial.is_none().then_some(&members), "threshold": binary.then_some(threshold), "images": all.rows.len(), "metrics": figures,
@@ -154,12 +163,59 @@ fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
             let interval = interval.map_or_else(String::new, |i| format!("  {:.3} to {:.3}", i.low, i.high));
             writeln!(out, "  {name:<12} {value}{interval}")?;
         }
+        if let Some(value) = own {
+            writeln!(out, "  {objective} {value:.4}, at a threshold chosen on these images")?;
+        }
     }
     if !global.json && !global.quiet {
         writeln!(out, "{method}")?;
-        if tested.len() > 1 {
-            writeln!(out, "The first trial, best on validation, is the answer; the others are for comparison.")?;
+        let best = record.ranking().first().map(|trial| trial.number);
+        if let Some(words) = best.and_then(|best| answer(best, &members)) {
+            writeln!(out, "{words}")?;
         }
     }
     Ok(Exit::Done)
+}
+
+/// The objective of a tested model if it is a constrained one, which chooses its own threshold on any images.
+fn own_threshold(record: &StudyRecord, model: Model) -> Option<f64> {
+    let results = record.test.iter().flat_map(|test| &test.results);
+    let members: Vec<&Predictions> = results
+        .filter(|result| model.trial().is_none_or(|trial| trial == result.trial))
+        .map(|result| &result.predictions)
+        .collect();
+    constrained(&Predictions::mean(&members)?, &record.spec.objective.metric)
+}
+
+/// Which of the tested trials is the answer, given which is best on validation; `None` where that one alone was tested.
+fn answer(best: TrialNumber, tested: &[TrialNumber]) -> Option<String> {
+    match tested {
+        [only] if *only == best => None,
+        [first, ..] if *first == best => {
+            Some("The first trial, best on validation, is the answer; the others are for comparison.".to_owned())
+        }
+        _ if tested.contains(&best) => {
+            Some(format!("Trial {best}, now best on validation, is the answer; the others are for comparison."))
+        }
+        _ => Some(format!("Trial {best}, best on validation, was not tested: none of these figures is its own.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_the_best_on_validation_and_no_other() {
+        let said = |best, tested: &[u32]| {
+            let tested: Vec<TrialNumber> = tested.iter().map(|n| TrialNumber(*n)).collect();
+            answer(TrialNumber(best), &tested).unwrap_or_default()
+        };
+        assert_eq!(said(3, &[3]), "");
+        assert!(said(3, &[3, 1]).starts_with("The first trial, best on validation"));
+        assert!(said(1, &[3, 1]).starts_with("Trial 1, now best"));
+        for tested in [&[3][..], &[3, 1]] {
+            assert!(said(12, tested).starts_with("Trial 12, best on validation, was not tested"));
+        }
+    }
 }

@@ -415,7 +415,12 @@ pub static TABLES: &[Table] = &[
                 "Independent draws; every combination; Owen-scrambled Sobol points; a tree-structured Parzen estimator.",
             ),
             key("points", "whole number", "`5`", "`grid`: values of a float without step."),
-            key("n_startup", "whole number", "`10`", "`tpe`: random trials before it learns."),
+            key(
+                "n_startup",
+                "whole number",
+                "`10`",
+                "`tpe`: results before it learns. Trials are random until then, those that begin meanwhile too: `virtual_workers` - 1 more, so 17 in all by default.",
+            ),
             key("n_ei_candidates", "whole number", "`24`", "`tpe`: candidates weighed for each suggestion."),
             key(
                 "cost_aware",
@@ -441,7 +446,12 @@ pub static TABLES: &[Table] = &[
                 "`sha`",
                 "All to the end; synchronous successive halving; asynchronous, by promotion; Hyperband; stopping below the median.",
             ),
-            key("min_resource", "whole number", "`1`", "Epochs of the lowest rung."),
+            key(
+                "min_resource",
+                "whole number",
+                "`1`",
+                "The lowest rung has at least so many epochs. Rungs are a trial's epochs, divided by `reduction_factor` as often as this allows: of 8 epochs, with the defaults, 2 and 8, not 1, 3 and 8. `hpsearch plan` shows them.",
+            ),
             key("reduction_factor", "whole number", "`3`", "One in so many goes on to the next rung."),
             key(
                 "brackets",
@@ -457,7 +467,12 @@ pub static TABLES: &[Table] = &[
         name: "budget",
         about: "When the study ends. Raise these and run again, and the study goes on.",
         keys: &[
-            key("n_trials", "whole number", "required, but with `grid` or `hyperband`", "Trials in all."),
+            key(
+                "n_trials",
+                "whole number",
+                "required, but with `grid` or `hyperband`",
+                "Trials in all. Without it: the whole grid, or one round of Hyperband.",
+            ),
             key("wall_time", "duration", "none", "Running time over all runs: `90m`, `8h`, `1h30m`."),
             key("epochs", "whole number", "none", "Trained epochs in all."),
             key(
@@ -523,7 +538,7 @@ pub static TABLES: &[Table] = &[
                 "virtual_workers",
                 "whole number",
                 "`8`",
-                "Machines that the search pretends to have, so that any number of real ones gives the same result. Part of a study whose sampler or scheduler learns from results.",
+                "Machines that the search pretends to have, so that any number of real ones gives the same result. Part of a study whose sampler or scheduler learns from results: when it decides, all machines but one are at work, with results that it does not know yet. With 1 it knows every result, but only one real worker has work at a time.",
             ),
         ],
     },

@@ -20,6 +20,7 @@ pub(super) fn warn(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace
     if matches!(spec.runner, RunnerSpec::Image { .. }) {
         images(top, spec, compiled);
         without_effect(top, spec, compiled);
+        warm_up(top, spec, compiled);
     }
 }
 
@@ -42,11 +43,15 @@ fn search(top: &Section<'_>, spec: &StudySpec) {
         }
     }
     if let (Some(n), SamplerSpec::Tpe { n_startup, warm_start, .. }) = (n, &spec.sampler)
-        && n <= *n_startup
         && warm_start.is_empty()
     {
-        let title = format!("all {n} trials are drawn at random: tpe begins to learn after {n_startup}");
-        log.warn(&trials, title, "no more than `n_startup`").help("raise `n_trials`, or lower `n_startup`");
+        // A trial is proposed while all virtual workers but one have trials whose results nobody knows.
+        let drawn = n_startup.saturating_add(spec.run.virtual_workers.saturating_sub(1));
+        if n <= drawn {
+            let title = format!("{n} trials are too few for tpe: about {drawn} are drawn at random before it learns");
+            log.warn(&trials, title, "no more than `n_startup` and `virtual_workers` - 1 together")
+                .help("raise `n_trials`, or lower `n_startup` or, in `[run]`, `virtual_workers`");
+        }
     }
     let (SchedulerSpec::Sha { min_resource, reduction_factor }
     | SchedulerSpec::Asha { min_resource, reduction_factor }
@@ -70,11 +75,28 @@ fn search(top: &Section<'_>, spec: &StudySpec) {
         log.warn(&trials, title, "fewer than `reduction_factor`");
     }
     let warmup = highest(spec, "warmup_epochs");
-    if warmup >= f64::from(min_resource) && warmup > 0.0 {
+    // The lowest rung: the full number divided by the factor as often as `min_resource` allows.
+    let mut lowest = spec.runner.epochs();
+    while lowest / reduction_factor.max(2) >= min_resource.max(1) {
+        lowest /= reduction_factor.max(2);
+    }
+    if warmup >= f64::from(lowest) && warmup > 0.0 {
         let place = top.section("training").place_of("warmup_epochs");
-        let title = format!("the warm-up of {warmup} epochs is not over in the lowest rung of {min_resource}");
+        let title = format!("the warm-up of {warmup} epochs is not over in the lowest rung of {lowest}");
         log.warn(&place, title, "as long as the lowest rung, or longer")
             .help("configurations would be judged before they learn: shorten it, or raise `min_resource`");
+    }
+}
+
+/// Warns of a warm-up as long as a trial, where there are no rungs that it would outlast before.
+fn warm_up(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
+    let (warmup, epochs) = (highest(spec, "warmup_epochs"), spec.runner.epochs());
+    if matches!(spec.scheduler, SchedulerSpec::None | SchedulerSpec::Median { .. }) && warmup >= f64::from(epochs) {
+        let place = place_of(top, compiled, "warmup_epochs");
+        let title = format!("the warm-up of {warmup} epochs is not over in a trial of {epochs}");
+        top.log
+            .warn(&place, title, "as long as a trial, or longer")
+            .help("the learning rate would rise to the very end: shorten it, or raise `epochs`");
     }
 }
 

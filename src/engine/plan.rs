@@ -82,18 +82,19 @@ impl Engine {
         self.sampler.suggest(&self.spec.space, &self.ledger, trial, costs)
     }
 
-    /// The share of the budget that no issued order has taken. Orders count whole, trained or not: when one ends early
-    /// must not matter.
+    /// The share of the budget that no issued order has taken: of work, epochs or trials, whichever is nearest to its
+    /// end. Orders count whole, trained or not: when one ends early must not matter.
     fn budget_left(&self) -> f64 {
-        let share = match self.work_budget() {
-            Some(budget) => {
-                let least = |order: &super::OrderProgress| self.purse.least(order.length());
-                let issued = self.orders.iter().filter_map(|o| Some(o.price?.of(o.length()) + least(o))).sum::<u64>();
-                issued as f64 / budget.max(1) as f64
-            }
-            None => self.trials.len() as f64 / f64::from(self.planned.max(1)),
-        };
-        (1.0 - share).max(0.0)
+        let work = self.work_budget().map(|budget| {
+            let issued = self.orders.iter().filter_map(|o| Some(o.price?.of(o.length()))).sum::<u64>();
+            issued as f64 / budget.max(1) as f64
+        });
+        let epochs = self.spec.budget.epochs.map(|budget| {
+            let issued = self.orders.iter().map(|o| u64::from(o.length())).sum::<u64>();
+            issued as f64 / budget.max(1) as f64
+        });
+        let trials = self.trials.len() as f64 / f64::from(self.planned.max(1));
+        (1.0 - [work, epochs].into_iter().flatten().fold(trials, f64::max)).max(0.0)
     }
 
     fn wait_or(&self, reason: DoneReason) -> Plan {

@@ -1,5 +1,6 @@
 //! Ranking: ROC and precision-recall curves, exact with ties.
 
+use crate::spec::Metric;
 use serde::{Deserialize, Serialize};
 
 /// Scores in descending order. Sorting costs O(n log n); every curve after that, of all or of resampled images, costs
@@ -193,6 +194,17 @@ impl Curve {
         let good = self.steps.iter().filter(|s| s.tp as f64 / p >= recall);
         good.map(|s| s.tp as f64 / (s.tp + s.fp) as f64).reduce(f64::max)
     }
+
+    /// The value of a metric that chooses its own threshold under a constraint; `None` if undefined, and for every other
+    /// metric.
+    pub fn constrained(&self, metric: &Metric) -> Option<f64> {
+        match *metric {
+            Metric::RecallAtSpecificity(s) => self.recall_at_specificity(s),
+            Metric::SpecificityAtRecall(r) => self.specificity_at_recall(r),
+            Metric::PrecisionAtRecall(r) => self.precision_at_recall(r),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -248,5 +260,7 @@ mod tests {
         assert_eq!(c.specificity_at_recall(1.0), Some(2.0 / 3.0));
         assert_eq!(c.precision_at_recall(1.0), Some(0.75));
         assert_eq!(c.specificity_at_recall(1.5), None);
+        assert_eq!(c.constrained(&Metric::RecallAtSpecificity(0.6)), Some(1.0));
+        assert_eq!(c.constrained(&Metric::RocAuc), None);
     }
 }

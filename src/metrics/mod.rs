@@ -20,4 +20,4 @@ pub use calibration::{Calibration, ReliabilityBin};
 pub use confusion::{Confusion, ConfusionMatrix};
 pub use curve::{Curve, PrPoint, Ranked, RocPoint, Step};
 pub use predictions::{Prediction, Predictions, PredictionsError};
-pub use summary::{Metrics, evaluate, objective, threshold_at};
+pub use summary::{Metrics, constrained, evaluate, objective, threshold_at};

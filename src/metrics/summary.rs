@@ -127,17 +127,22 @@ pub fn threshold_at(predictions: &Predictions, point: &OperatingPoint) -> Option
     predictions.ranked(predictions.positive as usize).curve().choose(point)
 }
 
+/// The value of a metric that chooses its own threshold under a constraint, on any images; `None` if undefined, and for
+/// every other metric.
+pub fn constrained(predictions: &Predictions, metric: &Metric) -> Option<f64> {
+    predictions.check().ok()?;
+    over_classes(predictions, |c| predictions.ranked(c).curve().constrained(metric))
+}
+
 /// The value of an objective on validation predictions. Thresholded metrics are taken at the operating point,
 /// which is chosen on the same images; a study that gives none has the threshold 0.5. Constrained metrics choose
 /// their own threshold. `None` if undefined, and for [`Metric::Custom`], which cannot be computed from predictions.
 pub fn objective(predictions: &Predictions, metric: &Metric, point: &OperatingPoint) -> Option<f64> {
     predictions.check().ok()?;
-    let constrained =
-        |figure: &dyn Fn(&Curve) -> Option<f64>| over_classes(predictions, |c| figure(&predictions.ranked(c).curve()));
     match *metric {
-        Metric::RecallAtSpecificity(s) => constrained(&|c| c.recall_at_specificity(s)),
-        Metric::SpecificityAtRecall(r) => constrained(&|c| c.specificity_at_recall(r)),
-        Metric::PrecisionAtRecall(r) => constrained(&|c| c.precision_at_recall(r)),
+        Metric::RecallAtSpecificity(_) | Metric::SpecificityAtRecall(_) | Metric::PrecisionAtRecall(_) => {
+            constrained(predictions, metric)
+        }
         Metric::Custom(_) => None,
         Metric::RocAuc | Metric::PrAuc | Metric::Brier | Metric::LogLoss => evaluate(predictions, 0.5).get(metric),
         _ if predictions.classes.len() > 2 => evaluate(predictions, 0.5).get(metric),

@@ -98,8 +98,8 @@ pub struct Member {
     pub models: Vec<Digest>,
     /// Digest of the weights that training began with.
     pub pretrained: Digest,
-    /// The largest difference between a score on record and the same score by the exported file; `None` for the models of
-    /// several folds, each of which judged images of its own.
+    /// The largest difference between a score on record and the same score by the exported file; of the models of several
+    /// folds each judges its own images. `None` on cards of earlier versions that did not compare those.
     pub largest_difference: Option<f64>,
 }
 
@@ -261,7 +261,9 @@ impl Card {
         let (chosen, them) = if members.len() > 1 { ("trials were", "them") } else { ("trial was", "it") };
         line(format_args!("\nThe {chosen} chosen by validation figures among others, so they flatter {them}."));
         if self.test.is_none() {
-            line(format_args!("The test images are locked, or this model was not tested on them."));
+            line(format_args!(
+                "The test images are locked, or this model was not tested on them, or its predictions are gone."
+            ));
         }
         line(format_args!("\n## Configuration\n"));
         let trials: String = members.iter().map(|member| format!(" trial {} |", member.trial)).collect();

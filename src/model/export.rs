@@ -11,13 +11,15 @@ use crate::history::Tables;
 use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::{self, Predictions};
 use crate::report::{self, StudyRecord};
-use crate::runner::image::{ExportedTrial, ImageError, ImageRunner, Scored, Scorer, mean_of, sets, to_onnx};
+use crate::runner::image::{
+    ExportedTrial, ImageError, ImageRunner, Scored, Scorer, mean_of, mean_score, sets, to_onnx,
+};
 use crate::runner::{DeviceSlot, Silent};
 use crate::space::Params;
 use crate::spec::{CachePrecision, Device, Precision, RunnerSpec, StudySpec};
 use crate::store::{ImagesOnRecord, Reader, StoreError};
 use crate::study::{self, FINALISTS, RecordError};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Images that are looked at to say what images of the study are like.
@@ -64,6 +66,9 @@ pub enum ExportError {
     /// A file cannot be written.
     #[error("write `{}`", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    /// The folder has a model of an earlier export, which cannot be deleted.
+    #[error("delete `{}`, which an earlier export left beside the new model\nhint: delete it by hand", path.display())]
+    Left { path: PathBuf, source: std::io::Error },
     /// A file cannot be put into its format.
     #[error("put `{}` into its format", path.display())]
     Format { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
@@ -119,8 +124,9 @@ struct Source<'a> {
 }
 
 /// Writes a trial's model, or those of several whose mean score counts, into the folder `out`: the checkpoints that were judged,
-/// never trained anew, and a card. Before anything is written, all validation images are scored with the exported files, and
-/// the scores compared with those on record.
+/// never trained anew, and a card. Before anything is written, all validation images are scored with the exported files, with
+/// folds each by the model that was not trained on it, and the scores compared with those on record. Models that an earlier
+/// export left in the folder are deleted.
 ///
 /// `dir`: the study's folder in the state folder.
 ///
@@ -172,7 +178,7 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
             head: Head { kind: exported.settings.head.kind, hidden_units: exported.settings.head.hidden_units },
             models: own.iter().map(|path| digest(path)).collect::<Result<_, _>>()?,
             pretrained: exported.weights,
-            largest_difference: difference,
+            largest_difference: Some(difference),
         });
         files.extend(own);
     }
@@ -287,31 +293,38 @@ fn digest(path: &Path) -> Result<Digest, ExportError> {
 }
 
 /// What the exported `files` of a trial say of the validation images, and by how much a score differs at most from the one on
-/// record; `None` with several folds, each of which judged images of its own.
+/// record. With several folds the former is the mean, and scores are compared by the fold that judged the image.
 fn checked(
     trial: TrialNumber,
     exported: &ExportedTrial,
     files: &[PathBuf],
     images: &DataSet,
     (predictions, on_gpu): (&Predictions, Option<Precision>),
-) -> Result<(Vec<Scored>, Option<f64>), ExportError> {
+) -> Result<(Vec<Scored>, f64), ExportError> {
     let settings = &exported.settings;
-    let scorer = Scorer::load(
-        files,
-        &settings.network,
-        &settings.head,
-        predictions.classes.len(),
-        (images.size(), images.channels()),
-        files.len(),
-        Device::Cpu,
-    )?;
-    let (scored, difference) = compare(&scorer, images, predictions)?;
-    let tolerance = tolerance(settings.network.cache, on_gpu);
-    let difference = (files.len() == 1).then_some(difference);
-    match difference.filter(|difference| *difference > tolerance) {
-        Some(difference) => Err(ExportError::Differs { trial, difference }),
-        None => Ok((scored, difference)),
+    let load = |file: &PathBuf| {
+        Scorer::load(
+            std::slice::from_ref(file),
+            &settings.network,
+            &settings.head,
+            predictions.classes.len(),
+            (images.size(), images.channels()),
+            files.len(),
+            Device::Cpu,
+        )
+    };
+    let scorers = files.iter().map(load).collect::<Result<Vec<Scorer>, _>>()?;
+    let judged = judged(images, predictions)?;
+    let pixels: Vec<&[u8]> = judged.iter().map(|&i| images.pixels(i)).collect();
+    let scored = mean_score(&scorers, &pixels)?;
+    let difference = match scorers.as_slice() {
+        [_] => largest_difference(predictions, &scored),
+        folds => largest_difference(predictions, &by_own_fold(folds, images, &judged)?),
+    };
+    if difference > tolerance(settings.network.cache, on_gpu) {
+        return Err(ExportError::Differs { trial, difference });
     }
+    Ok((scored, difference))
 }
 
 /// By how much a score may differ from the one on record, which the trial's own arithmetic gave: with features rounded to half
@@ -357,23 +370,38 @@ fn network_of(exported: &ExportedTrial) -> Network {
     }
 }
 
-/// What the exported model says of every image with a score on record, and the largest difference between the two.
-fn compare(scorer: &Scorer, images: &DataSet, predictions: &Predictions) -> Result<(Vec<Scored>, f64), ExportError> {
+/// Where the images with a score on record are among the study's.
+fn judged(images: &DataSet, predictions: &Predictions) -> Result<Vec<usize>, ExportError> {
     let by_path: HashMap<&str, usize> =
         images.records().iter().enumerate().map(|(i, image)| (image.path.as_str(), i)).collect();
-    let mut pixels = Vec::with_capacity(predictions.rows.len());
-    for row in &predictions.rows {
-        let i = by_path.get(row.image.as_str());
-        let i = i.ok_or_else(|| ExportError::Images(format!("`{}` is not among them", row.image)))?;
-        pixels.push(images.pixels(*i));
-    }
-    let scored = scorer.score(&pixels)?;
-    let difference = |(row, scored): (&metrics::Prediction, &Scored)| {
-        let each = row.scores.iter().zip(&scored.scores).map(|(a, b)| f64::from((a - b).abs()));
-        each.fold(0.0, f64::max)
+    let place = |row: &metrics::Prediction| {
+        let i = by_path.get(row.image.as_str()).copied();
+        i.ok_or_else(|| ExportError::Images(format!("`{}` is not among them", row.image)))
     };
-    let largest = predictions.rows.iter().zip(&scored).map(difference).fold(0.0, f64::max);
-    Ok((scored, largest))
+    predictions.rows.iter().map(place).collect()
+}
+
+/// What the models of the folds say of the images `judged`, each of those that it was validated on.
+fn by_own_fold(scorers: &[Scorer], images: &DataSet, judged: &[usize]) -> Result<Vec<Scored>, ExportError> {
+    let mut all: Vec<Option<Scored>> = vec![None; judged.len()];
+    for (scorer, fold) in scorers.iter().zip(&images.split().folds) {
+        let validation: HashSet<usize> = fold.validation.iter().copied().collect();
+        let own: Vec<usize> = (0..judged.len()).filter(|&row| validation.contains(&judged[row])).collect();
+        let pixels: Vec<&[u8]> = own.iter().map(|&row| images.pixels(judged[row])).collect();
+        for (row, scored) in own.into_iter().zip(scorer.score(&pixels)?) {
+            all[row] = Some(scored);
+        }
+    }
+    let all: Option<Vec<Scored>> = all.into_iter().collect();
+    all.ok_or_else(|| ExportError::Images("some with a score on record are in no fold".to_owned()))
+}
+
+/// The largest difference between a score on record and what a model says of the same image. Infinite where one of them is no
+/// number, which would pass any comparison.
+fn largest_difference(predictions: &Predictions, scored: &[Scored]) -> f64 {
+    let pairs = predictions.rows.iter().zip(scored).flat_map(|(row, scored)| row.scores.iter().zip(&scored.scores));
+    let each = pairs.map(|(a, b)| f64::from((a - b).abs()));
+    each.fold(0.0, |most, difference| if difference.is_nan() { f64::INFINITY } else { f64::max(most, difference) })
 }
 
 fn write_list(path: &Path, images: &DataSet) -> Result<(), ExportError> {
@@ -388,18 +416,42 @@ fn write_list(path: &Path, images: &DataSet) -> Result<(), ExportError> {
     list.flush().map_err(|source| ExportError::Io { path: path.to_owned(), source })
 }
 
-/// Moves finished drafts into the folder, the card last, so that a card is always beside its model.
+/// Moves finished drafts into the folder, the card last, so that a card is always beside its model. What an earlier export left
+/// there, and the new card says nothing of, is then deleted.
 fn publish(drafts: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>, ExportError> {
     let is_card = |path: &Path| path.file_name().is_some_and(|name| name == CARD);
     let mut order: Vec<&PathBuf> = drafts.iter().collect();
     order.sort_by_key(|path| is_card(path));
+    let again = out.join(CARD).exists();
     let mut written = Vec::new();
     for draft in order {
         let target = out.join(draft.file_name().unwrap_or_default());
         std::fs::rename(draft, &target).map_err(|source| ExportError::Io { path: target.clone(), source })?;
         written.push(target);
     }
+    if again {
+        delete_others(&written, out)?;
+    }
     Ok(written)
+}
+
+/// Deletes the models in a folder that are none of those `written`.
+fn delete_others(written: &[PathBuf], out: &Path) -> Result<(), ExportError> {
+    let entries = std::fs::read_dir(out).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    for entry in entries.map_err(|source| ExportError::Io { path: out.to_owned(), source })? {
+        let path = entry.path();
+        if entry.file_name().to_str().is_some_and(is_model) && !path.is_dir() && !written.contains(&path) {
+            std::fs::remove_file(&path).map_err(|source| ExportError::Left { path, source })?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file of this name is a model that an export may have written.
+fn is_model(name: &str) -> bool {
+    let number = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors")?.parse::<usize>().ok());
+    let numbered = |number: usize| number > 0 && file_name(number - 1, 2) == name;
+    name == ONNX || name == file_name(0, 1) || number.is_some_and(numbered)
 }
 
 fn figures(metrics: Vec<report::NamedFigure>) -> BTreeMap<String, Figure> {
@@ -413,4 +465,68 @@ fn tested(record: &StudyRecord, model: report::Model) -> Option<BTreeMap<String,
     let (tested, _) = report::tested(record)?;
     let own = tested.into_iter().find(|tested| tested.model == model)?;
     Some(figures(own.figures.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_of_an_earlier_export_are_deleted_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (drafts, out) = (folder.path().join("drafts"), folder.path().join("out"));
+        let names = || {
+            let mut names: Vec<String> =
+                std::fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let published = |files: &[&str]| {
+            std::fs::create_dir_all(&drafts).unwrap();
+            let paths: Vec<PathBuf> = files.iter().map(|file| drafts.join(file)).collect();
+            paths.iter().for_each(|path| std::fs::write(path, "new").unwrap());
+            publish(&paths, &out).unwrap();
+            names()
+        };
+        std::fs::create_dir(&out).unwrap();
+        // Without a card, nothing there is of an export.
+        std::fs::write(out.join("model-7.safetensors"), "mine").unwrap();
+        let first = published(&["card.json", "model-1.safetensors", "model-12.safetensors", "model.onnx"]);
+        assert_eq!(first.len(), 5, "{first:?}");
+        for mine in ["model-01.safetensors", "model-0.safetensors", "model-best.safetensors", "scores.csv"] {
+            std::fs::write(out.join(mine), "mine").unwrap();
+        }
+        let then = published(&["card.json", "model.safetensors"]);
+        let expected = [
+            "card.json",
+            "model-0.safetensors",
+            "model-01.safetensors",
+            "model-best.safetensors",
+            "model.safetensors",
+            "scores.csv",
+        ];
+        assert_eq!(then, expected);
+        assert_eq!(published(&["card.json", "model-1.safetensors"])[3], "model-1.safetensors");
+        assert!(!out.join("model.safetensors").exists());
+    }
+
+    #[test]
+    fn a_score_that_is_no_number_never_agrees() {
+        let row = |scores: [f32; 2]| metrics::Prediction {
+            image: String::new(),
+            patient: None,
+            label: 0,
+            scores: scores.to_vec(),
+        };
+        let difference = |recorded: [f32; 2], found: [f32; 2]| {
+            let rows = vec![row([0.5, 0.5]), row(recorded), row([0.5, 0.5])];
+            let predictions = Predictions { classes: vec!["a".to_owned(), "b".to_owned()], positive: 1, rows };
+            let scored = |scores: [f32; 2]| Scored { scores: scores.to_vec(), distance: 1.0 };
+            largest_difference(&predictions, &[[0.5, 0.5], found, [0.5, 0.5]].map(scored))
+        };
+        assert_eq!(difference([0.25, 0.75], [0.5, 0.5]), 0.25);
+        assert_eq!(difference([0.25, 0.75], [f32::NAN, 0.5]), f64::INFINITY);
+        assert_eq!(difference([f32::NAN, 0.75], [0.25, 0.75]), f64::INFINITY);
+        assert_eq!(difference([0.25, 0.75], [0.25, f32::INFINITY]), f64::INFINITY);
+    }
 }

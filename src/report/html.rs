@@ -139,7 +139,7 @@ fn answer(record: &StudyRecord, best: &TrialRecord, value: f64, ranked: usize) -
         }
     };
     let interval = match validation.of(Model::Trial(best.number)) {
-        Some(e) if e.metrics.get(objective).is_some() => {
+        Some(e) if e.objective(objective).is_some() => {
             interval_words(record, e).unwrap_or_else(|| "No interval: see the finalists.".into())
         }
         _ => String::new(),
@@ -147,27 +147,39 @@ fn answer(record: &StudyRecord, best: &TrialRecord, value: f64, ranked: usize) -
     let flattering = if ranked > 1 { "Flattering: chosen by these images." } else { "" };
     let note = format!("{interval} {flattering}");
     let tested = test.as_ref().and_then(|t| t.of(Model::Trial(best.number)));
-    let of_test = match (&test, tested.and_then(|e| Some((e, e.metrics.get(objective)?)))) {
-        (_, Some((e, value))) => {
-            let note = interval_words(record, e).unwrap_or_default();
-            tile(&format!("Test {metric}"), &format!("{value:.4}"), html! { (note) }, "sure")
-        }
-        (Some(_), None) => {
-            let note = html! { "The objective is not a figure of the test predictions." };
-            tile("Test", "undefined", note, "")
-        }
+    let head = format!("Test {metric}");
+    let of_test = match (tested, Evidence::why_not_tested(record, best.number)) {
+        (Some(e), _) => match e.objective(objective) {
+            Some(value) => {
+                let interval = interval_words(record, e).unwrap_or_default();
+                let fixed = e.metrics.get(objective).is_some();
+                let threshold = if fixed { "" } else { "At a threshold chosen on these images." };
+                let note = format!("{interval} {threshold}");
+                tile(&head, &format!("{value:.4}"), html! { (note.trim()) }, "sure")
+            }
+            None => tile(&head, "undefined", html! { (undefined(objective)) }, ""),
+        },
+        (None, Some(why)) => tile(&head, "none", html! { (why) }, ""),
         (None, None) => {
             let note = html! { "The test images have not been opened. Only they can tell." };
-            tile(&format!("Test {metric}"), "locked", note, "locked")
+            tile(&head, "locked", note, "locked")
         }
     };
+    // Another trial's figures would be taken for those of the best.
+    let own = tested.or_else(|| validation.of(Model::Trial(best.number)));
     html! {
         (tile("Best trial", &best.number.to_string(), params, "wide"))
         (tile(&format!("Validation {metric}"), &format!("{value:.4}"), html! { (note.trim()) }, ""))
         (of_test)
-        @if let Some(e) = test.as_ref().and_then(|t| t.entries.first()).or(validation.entries.first()) {
-            (operating_point(e, test.is_some()))
-        }
+        @if let Some(e) = own { (operating_point(e, tested.is_some())) }
+    }
+}
+
+/// Why the objective has no value on the test images.
+fn undefined(objective: &Metric) -> &'static str {
+    match objective {
+        Metric::Custom(_) => "The objective is not a figure of the test predictions.",
+        _ => "Undefined on these images: a class is missing, or nothing is called positive.",
     }
 }
 
@@ -189,13 +201,7 @@ fn shown(value: &Value) -> String {
 }
 
 fn interval_words(record: &StudyRecord, e: &Entry) -> Option<String> {
-    let i = match record.spec.objective.metric {
-        Metric::Recall => e.intervals[0],
-        Metric::F1 => e.intervals[1],
-        Metric::RocAuc => e.intervals[2],
-        Metric::PrAuc => e.intervals[3],
-        _ => None,
-    }?;
+    let i = e.interval(&record.spec.objective.metric, record.spec.seed)?;
     Some(format!("95 %: {:.3} to {:.3}.", i.low, i.high))
 }
 

@@ -22,6 +22,7 @@ pub use model::StudyRecord;
 use crate::fsx;
 use crate::stats::Interval;
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,9 @@ pub enum ReportError {
     /// A file or folder of the report cannot be written.
     #[error("write `{}`\nhint: choose another folder with --out", path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// A file of the report's name is there that no report wrote.
+    #[error("`{}` is there, and is not of a report\nhint: choose another folder with --out", path.display())]
+    Foreign { path: PathBuf },
     /// A table cannot be written as CSV.
     #[error("write the table `{name}`")]
     Csv { name: String, source: csv::Error },
@@ -53,8 +57,14 @@ pub struct Written {
     pub tables: usize,
 }
 
+/// The file of a report's folder that lists what reports wrote into it: nothing else there is replaced or removed.
+const LIST: &str = "files.txt";
+
 /// Writes the report of a study into `out`, which is made if it is missing. Files of an earlier report there are
-/// replaced one by one; charts that no longer exist are removed, other files stay.
+/// replaced one by one; charts and tables that no longer exist are removed, other files stay.
+///
+/// # Errors
+/// If a file of the same name is there that no report wrote, or a file cannot be written.
 pub fn write(record: &StudyRecord, out: &Path) -> Result<Written, ReportError> {
     let sections = figures::sections(record);
     let page = html::page(record, &sections)?;
@@ -77,8 +87,14 @@ fn publish(
         fsx::write_atomic(&path, bytes).map_err(|source| ReportError::Io { path: path.clone(), source })
     };
     let exhibits: Vec<&exhibit::Exhibit> = sections.iter().flat_map(|s| &s.exhibits).collect();
-    sweep_out(&charts, &exhibits, &["svg", "png"])?;
-    sweep_out(&data, &exhibits, &["csv"])?;
+    let drawn = exhibits.iter().filter(|e| e.chart.is_some());
+    let tables = exhibits.iter().filter(|e| !e.table.rows.is_empty());
+    let wanted: BTreeSet<String> = drawn
+        .flat_map(|e| ["svg", "png"].map(|ending| format!("charts/{}.{ending}", e.slug)))
+        .chain(tables.map(|e| format!("data/{}.csv", e.slug)))
+        .chain([name.to_owned(), "index.html".to_owned()])
+        .collect();
+    take_over(out, &wanted)?;
     exhibits.par_iter().try_for_each(|e| -> Result<(), ReportError> {
         if let Some(chart) = &e.chart {
             save(charts.join(format!("{}.svg", e.slug)), chart.svg_file(&e.title)?.as_bytes())?;
@@ -128,19 +144,73 @@ pub fn tested(record: &StudyRecord) -> Option<(Vec<Tested>, String)> {
     Some((evidence.entries.iter().map(tested).collect(), evidence.method()))
 }
 
-/// Removes charts and tables of an earlier report that this one does not have.
-fn sweep_out(folder: &Path, exhibits: &[&exhibit::Exhibit], extensions: &[&str]) -> Result<(), ReportError> {
-    let failed = |source| ReportError::Io { path: folder.to_owned(), source };
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let ours = path.extension().is_some_and(|e| extensions.iter().any(|x| e == *x));
-        let known = exhibits.iter().any(|e| {
-            path.file_stem().is_some_and(|s| s == e.slug.as_str())
-                && (if extensions.contains(&"csv") { !e.table.rows.is_empty() } else { e.chart.is_some() })
-        });
-        if ours && !known {
-            std::fs::remove_file(&path).map_err(failed)?;
+/// Makes `out` the folder of a report that will have the files `wanted`: removes those that an earlier report wrote and this one
+/// does not have, and lists what is to come before any of it is written, so that an interrupted report can be repeated.
+fn take_over(out: &Path, wanted: &BTreeSet<String>) -> Result<(), ReportError> {
+    let list = out.join(LIST);
+    let failed = |path: &Path, source| ReportError::Io { path: path.to_owned(), source };
+    let earlier: BTreeSet<String> = match std::fs::read_to_string(&list) {
+        // Only names that a report can have given: nothing outside its folders is ever removed.
+        Ok(text) => text.lines().filter(|line| is_of_a_report(line)).map(str::to_owned).collect(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
+        Err(source) => return Err(failed(&list, source)),
+    };
+    if let Some(foreign) = wanted.difference(&earlier).map(|file| out.join(file)).find(|path| path.exists()) {
+        return Err(ReportError::Foreign { path: foreign });
+    }
+    let text = |files: &BTreeSet<String>| files.iter().map(|file| format!("{file}\n")).collect::<String>();
+    let save = |files: &BTreeSet<String>| {
+        fsx::write_atomic(&list, text(files).as_bytes()).map_err(|source| failed(&list, source))
+    };
+    save(&earlier.union(wanted).cloned().collect())?;
+    for file in earlier.difference(wanted) {
+        let path = out.join(file);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(&path, source)),
+            _ => {}
         }
     }
-    Ok(())
+    save(wanted)
+}
+
+/// Whether a line of the list is a chart, a table or a page.
+fn is_of_a_report(file: &str) -> bool {
+    match file.split_once('/') {
+        Some(("charts" | "data", name)) => !name.contains(['/', '\\']) && name.contains('.'),
+        Some(_) => false,
+        None => file.ends_with(".json") || file.ends_with(".html"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_replaces_and_removes_only_what_reports_wrote() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path();
+        for inner in ["charts", "data"] {
+            std::fs::create_dir(out.join(inner)).unwrap();
+        }
+        let files = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let write =
+            |names: &BTreeSet<String>| names.iter().for_each(|name| std::fs::write(out.join(name), "x").unwrap());
+        std::fs::write(out.join("data/films.csv"), "mine").unwrap();
+        let first = files(&["charts/a.svg", "data/a.csv", "report.json"]);
+        take_over(out, &first).unwrap();
+        write(&first);
+        // As if it had been killed: the same once more.
+        take_over(out, &first).unwrap();
+        let second = files(&["charts/b.svg", "report.json"]);
+        take_over(out, &second).unwrap();
+        let there = |name: &str| out.join(name).exists();
+        assert!(!there("charts/a.svg") && !there("data/a.csv") && there("report.json") && there("data/films.csv"));
+        let third = files(&["data/films.csv"]);
+        assert!(matches!(take_over(out, &third), Err(ReportError::Foreign { .. })));
+        // A list that somebody changed reaches nothing beyond.
+        std::fs::write(out.join(LIST), "../secret.json\ncharts/../../secret.svg\n").unwrap();
+        take_over(out, &files(&["index.html"])).unwrap();
+        assert_eq!(std::fs::read_to_string(out.join("data/films.csv")).unwrap(), "mine");
+    }
 }

@@ -3,7 +3,7 @@
 
 use super::audit::Audit;
 pub use super::picture::{Picture, Png};
-use crate::data::DataSummary;
+use crate::data::{DataSummary, GivenValidation};
 use crate::engine::{FailureClass, TrialState};
 use crate::history::OutcomeKind;
 use crate::ids::{Epoch, OrderId, TrialNumber};
@@ -11,6 +11,7 @@ use crate::ledger::Place;
 use crate::metrics::Predictions;
 use crate::space::Params;
 use crate::spec::StudySpec;
+use crate::wording::counted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -152,6 +153,10 @@ pub struct DataRecord {
     pub patients: Option<u64>,
     /// What else a reader should know, a sentence each, without full stop.
     pub notes: Vec<String>,
+    /// What became of a validation set that came with the data.
+    pub given_validation: GivenValidation,
+    /// Images left out because their patient, or their bytes, are also in a test or validation set that came with the data.
+    pub dropped: u64,
     /// Whether the program generated the images; the report then says that they come from no patient.
     pub synthetic: bool,
 }
@@ -203,7 +208,7 @@ pub struct TestResult {
     pub trial: TrialNumber,
     /// The threshold that was fixed on the validation images before the opening; `None`: undefined there.
     pub threshold: Option<f64>,
-    /// Its predictions.
+    /// Its predictions; without images if their file is gone.
     pub predictions: Predictions,
 }
 
@@ -219,12 +224,22 @@ impl From<&DataSummary> for DataRecord {
         if s.test.iter().any(|&n| n > 0) {
             splits.push(SplitRecord { name: "test".to_owned(), counts: s.test.clone() });
         }
+        let unknown = s.patients.as_ref().map_or(0, |p| p.unknown);
+        let mut notes = s.remarks();
+        if unknown > 0 {
+            notes.push(format!(
+                "the patient of {} is not known: each image counts as a patient of its own",
+                counted(unknown, "image")
+            ));
+        }
         Self {
             classes: s.classes.clone(),
             positive: s.positive,
             splits,
             patients: s.patients.as_ref().map(|p| p.patients),
-            notes: s.notes.clone(),
+            notes,
+            given_validation: s.given_validation,
+            dropped: s.dropped.iter().sum(),
             skipped: s.skipped.iter().map(|f| (f.path.clone(), f.reason.clone())).collect(),
             synthetic: s.synthetic,
         }

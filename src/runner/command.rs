@@ -116,7 +116,7 @@ impl CommandRunner {
         let json = serde_json::json!({
             "study": self.study, "seed": self.seed, "metric": self.metric, "direction": direction,
             "trial": order.trial, "params": order.params, "from": start.epoch, "to": order.to,
-            "epochs": self.spec.epochs, "dir": dir, "device": slot.device.to_string(), "threads": slot.threads,
+            "epochs": self.spec.epochs, "dir": dir.to_string_lossy(), "device": slot.device.to_string(), "threads": slot.threads,
         });
         format!("{json}\n")
     }

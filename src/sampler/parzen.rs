@@ -5,8 +5,11 @@
 //! is the sum over components of the product over the dimensions that exist *in it*, so configurations with different
 //! parameters share one joint density. To draw from a component, the parameters are drawn in their order.
 //!
-//! Kernels after Bergstra et al. (2011) with the bandwidths of Optuna: the larger gap to a neighbour, at least
+//! Kernels after Bergstra et al. (2011) with the bandwidths of Optuna 5.0: the larger gap to a neighbour, at least
 //! 1 / min(100, kernels + 1) of the range; truncated to the range, integrated over a cell where values are discrete.
+//! The gaps are those of each dimension, however many there are. Optuna 4 has them in its univariate estimator only,
+//! where older versions count the prior's mean as a neighbour too; in its multivariate one all kernels of a dimension
+//! have one bandwidth, which falls with their number.
 
 use crate::rng::StreamRng;
 use crate::space::{Domain, Params, SearchSpace, Value};
@@ -291,7 +294,8 @@ fn fading(n: usize) -> Vec<f64> {
 }
 
 /// Bandwidths on the unit range: the larger gap to a neighbour (the ends of the range are neighbours only of a single
-/// observation); at least 1 / min(100, kernels + 1), at most 1. Observations without a value get 1.
+/// observation, the prior's mean of none); at least 1 / min(100, kernels + 1), the prior's among the kernels; at most
+/// 1. Observations without a value get 1.
 fn deviations(means: &[Option<f64>]) -> Vec<f64> {
     let mut sorted: Vec<(f64, usize)> = means.iter().enumerate().filter_map(|(i, m)| m.map(|m| (m, i))).collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));

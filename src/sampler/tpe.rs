@@ -1,5 +1,6 @@
-//! The tree-structured Parzen estimator (Bergstra et al. 2011), multivariate (Falkner et al. 2018), with the
-//! defaults of Optuna 5, for spaces with conditions.
+//! The tree-structured Parzen estimator (Bergstra et al. 2011), multivariate (Falkner et al. 2018), for spaces with
+//! conditions. Split, weights and bandwidths are the defaults of Optuna 5.0; those of Optuna 4 differ (see `parzen`).
+//! Unlike there, failed trials count as bad, and no configuration is proposed twice.
 //!
 //! Trials are ranked by how long they were trained, then by value; the best tenth (at most 25) is *good*, all others
 //! are *bad*, including failed trials and those without any result yet (constant liar): so workers that ask at the same

@@ -1,6 +1,6 @@
 //! The identity of a study: its canonical form, and which changes of the study file keep it.
 
-use super::{Needs, StudySpec};
+use super::{Needs, SchedulerSpec, StudySpec};
 use crate::digest::Digest;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -86,12 +86,29 @@ impl StudySpec {
             "run" if path == "run.virtual_workers" && self.learns() => Change::Forbidden,
             "run" | "limits" | "failures" => Change::Allowed,
             "budget" => {
-                // No bound counts as infinite.
-                let bound = |value: Option<&Json>| value.and_then(Json::as_f64).unwrap_or(f64::INFINITY);
+                // No bound counts as infinite, but no number of trials as one round where the scheduler has rounds.
+                let missing = if path == "budget.n_trials" { self.round() } else { None };
+                let bound = |value: Option<&Json>| value.and_then(Json::as_f64).or(missing).unwrap_or(f64::INFINITY);
                 if bound(after) >= bound(before) { Change::Allowed } else { Change::Lowered }
             }
             _ => Change::Forbidden,
         }
+    }
+
+    /// Trials of one round of Hyperband, which are planned where the study names no number. Counted here once more, as
+    /// the scheduler is on a floor above; a test compares the two.
+    fn round(&self) -> Option<f64> {
+        let SchedulerSpec::Hyperband { min_resource, reduction_factor, algorithm1 } = self.scheduler else {
+            return None;
+        };
+        let (least, eta) = (min_resource.max(1), reduction_factor.max(2));
+        let below = |epochs: &u32| Some(epochs / eta).filter(|below| *below >= least);
+        let rungs = std::iter::successors(Some(self.runner.epochs()), below).count() as u32;
+        let bracket = |own: u32| {
+            let (all, own, power) = (u64::from(rungs), u64::from(own), u64::from(eta).pow(own - 1));
+            if algorithm1 { (all * power).div_ceil(own) } else { all / own * power }
+        };
+        Some((1..=rungs).map(bracket).sum::<u64>() as f64)
     }
 
     fn json(&self) -> Json {
@@ -134,4 +151,41 @@ fn flat(json: &Json) -> BTreeMap<String, Json> {
     let mut leaves = BTreeMap::new();
     walk(String::new(), json, &mut leaves);
     leaves
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::planned_trials;
+    use crate::space::{Domain, Parameter, SearchSpace};
+
+    #[test]
+    fn a_round_of_hyperband_is_raised_by_more_trials_and_more_trials_are_lowered_to_it() {
+        let domain = Domain::Float { low: 0.0, high: 1.0, step: None, log: false };
+        let space = SearchSpace { parameters: vec![Parameter { name: "x".to_owned(), domain, when: None }] };
+        for (epochs, min_resource, reduction_factor) in [(9, 1, 3), (8, 1, 3), (81, 2, 3), (27, 1, 2), (5, 3, 4)] {
+            for algorithm1 in [false, true] {
+                let mut round = StudySpec::external("round", space.clone(), epochs, 1);
+                round.scheduler = SchedulerSpec::Hyperband { min_resource, reduction_factor, algorithm1 };
+                round.budget.n_trials = None;
+                let n = planned_trials(&round).unwrap();
+                let of = |n_trials| {
+                    let mut spec = round.clone();
+                    spec.budget.n_trials = Some(n_trials);
+                    spec
+                };
+                let change = |to: &StudySpec, from: &StudySpec| to.difference(from)[0].change;
+                let raised = [of(n), of(n + 1)].map(|to| change(&to, &round));
+                assert_eq!(raised, [Change::Allowed; 2], "{epochs} {n}");
+                assert_eq!(change(&of(n - 1), &round), Change::Lowered, "{epochs} {n}");
+                let without = [of(n - 1), of(n)].map(|from| change(&round, &from));
+                assert_eq!(without, [Change::Allowed; 2], "{epochs} {n}");
+                assert_eq!(change(&round, &of(n + 1)), Change::Lowered, "{epochs} {n}");
+            }
+        }
+        let mut endless = StudySpec::external("endless", space, 9, 5);
+        let few = endless.clone();
+        endless.budget.n_trials = None;
+        assert_eq!(few.difference(&endless)[0].change, Change::Lowered);
+    }
 }

@@ -163,7 +163,8 @@ pub static SETTINGS: &[Setting] = &[
     choice("head", "head", "kind", HeadKind::VARIANTS, named!(HeadKind, head.kind)),
     real("dropout", "head", Bounds::below(0.0, 1.0), |s, x| s.head.dropout = x),
     whole("hidden_units", "head", 1, 65_536, |s, n| s.head.hidden_units = n),
-    whole("batch_size", "training", 1, 4096, |s, n| s.training.batch_size = n),
+    // Of a single image the head's batch norm leaves its bias alone: nothing would be learnt.
+    whole("batch_size", "training", 2, 4096, |s, n| s.training.batch_size = n),
     choice("optimiser", "training", "optimiser", OptimiserKind::VARIANTS, named!(OptimiserKind, training.optimiser)),
     real("learning_rate", "training", Bounds::POSITIVE, |s, x| s.training.learning_rate = x),
     real("weight_decay", "training", Bounds::NOT_NEGATIVE, |s, x| s.training.weight_decay = x),

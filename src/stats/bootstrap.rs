@@ -24,17 +24,16 @@ impl Resampling {
         Self { strata: strata.into_values().collect(), images: labels.len(), clustered: false }
     }
 
-    /// Whole patients if the patient of every image is known, stratified by the set of classes among a patient's
-    /// images; single images otherwise.
+    /// Whole patients, stratified by the set of classes among a patient's images. An image whose patient is not known is a
+    /// patient of its own, as in the split; where no patient is known, these are single images.
     pub fn by_patient(labels: &[u32], patients: &[Option<&str>]) -> Self {
-        let known: Option<Vec<&str>> = patients.iter().copied().collect();
-        let Some(known) = known.filter(|k| k.len() == labels.len() && !k.is_empty()) else {
-            return Self::stratified(labels);
-        };
-        let mut clusters: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (i, patient) in known.into_iter().enumerate() {
-            clusters.entry(patient).or_default().push(i);
+        let mut clusters: BTreeMap<(Option<&str>, usize), Vec<usize>> = BTreeMap::new();
+        for i in 0..labels.len() {
+            let patient = patients.get(i).copied().flatten();
+            let own = if patient.is_some() { 0 } else { i };
+            clusters.entry((patient, own)).or_default().push(i);
         }
+        let clustered = clusters.values().any(|images| images.len() > 1);
         let mut strata: BTreeMap<Vec<u32>, Vec<Vec<usize>>> = BTreeMap::new();
         for images in clusters.into_values() {
             let mut classes: Vec<u32> = images.iter().map(|&i| labels[i]).collect();
@@ -42,10 +41,10 @@ impl Resampling {
             classes.dedup();
             strata.entry(classes).or_default().push(images);
         }
-        Self { strata: strata.into_values().collect(), images: labels.len(), clustered: true }
+        Self { strata: strata.into_values().collect(), images: labels.len(), clustered }
     }
 
-    /// Whether whole patients are drawn.
+    /// Whether several images are drawn together anywhere: images are then not independent.
     pub fn clustered(&self) -> bool {
         self.clustered
     }
@@ -114,6 +113,22 @@ mod tests {
             assert_eq!(times[2], times[3]);
         }
         assert!(!Resampling::by_patient(&labels, &[None; 6]).clustered());
+    }
+
+    #[test]
+    fn an_image_of_an_unknown_patient_is_drawn_alone_and_the_others_stay_together() {
+        let labels = [0, 0, 1, 1, 0, 0];
+        let patients = [Some("a"), Some("a"), Some("b"), Some("b"), None, None];
+        let plan = Resampling::by_patient(&labels, &patients);
+        assert!(plan.clustered());
+        let draws = plan.run(1, 0, 50, <[u32]>::to_vec);
+        assert!(draws.iter().all(|times| times[0] == times[1] && times[2] == times[3]));
+        assert!(draws.iter().any(|times| times[4] != times[5]), "two unknown patients are not one");
+        // One image each is no clustering, whether the patient is known or not.
+        let single = [Some("a"), Some("b"), Some("c"), Some("d"), Some("e"), None];
+        assert!(!Resampling::by_patient(&labels, &single).clustered());
+        let alone = Resampling::by_patient(&labels, &[None; 6]).run(1, 0, 50, <[u32]>::to_vec);
+        assert_eq!(alone, Resampling::stratified(&labels).run(1, 0, 50, <[u32]>::to_vec));
     }
 
     #[test]

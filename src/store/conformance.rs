@@ -1,6 +1,6 @@
 //! What every backend must do: all of them run through the same checks.
 
-use super::{Backend, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunStart, Store, StoreError};
+use super::{Backend, Chosen, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunStart, Store, StoreError};
 use crate::digest::Digest;
 use crate::engine::{EpochReport, Event, FailureClass, FileRef, Outcome, Price, TrialState, WarmStart, WorkOrder};
 use crate::history::{
@@ -358,14 +358,15 @@ fn write_once_records_are_final(backend: &dyn Backend) {
         predictions: FileRef { path: "test/0.csv".to_owned(), digest: Digest::of(b"t"), bytes: 12 },
     };
     let mean = Some(OpenedMean { threshold: Some(0.7) });
-    assert!(matches!(store.record_tested(std::slice::from_ref(&tested), mean), Err(StoreError::Recorded { .. })));
-    store.begin_opening(99, true).unwrap();
-    assert!(matches!(store.begin_opening(100, false), Err(StoreError::Recorded { .. })));
-    let opening = Opening { unix_ms: 99, unfinished: true, results: Vec::new(), mean: None };
+    let chosen = vec![Chosen { trial: TrialNumber(0), epoch: Epoch(2), threshold: tested.threshold }];
+    assert!(matches!(store.record_tested(std::slice::from_ref(&tested)), Err(StoreError::Recorded { .. })));
+    store.begin_opening(99, true, &chosen, mean).unwrap();
+    assert!(matches!(store.begin_opening(100, false, &[], None), Err(StoreError::Recorded { .. })));
+    let opening = Opening { unix_ms: 99, unfinished: true, chosen, mean, results: Vec::new() };
     assert_eq!(reader.opening().unwrap(), Some(opening.clone()));
-    store.record_tested(std::slice::from_ref(&tested), mean).unwrap();
-    assert!(matches!(store.record_tested(std::slice::from_ref(&tested), mean), Err(StoreError::Recorded { .. })));
-    let opening = Opening { results: vec![tested], mean, ..opening };
+    store.record_tested(std::slice::from_ref(&tested)).unwrap();
+    assert!(matches!(store.record_tested(std::slice::from_ref(&tested)), Err(StoreError::Recorded { .. })));
+    let opening = Opening { results: vec![tested], ..opening };
     assert_eq!(reader.opening().unwrap(), Some(opening.clone()));
     assert_eq!(store.opening().unwrap(), Some(opening));
 }

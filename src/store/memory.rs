@@ -1,7 +1,7 @@
 //! Studies in memory, lost when the last handle is dropped: for the library, and for tests.
 
 use super::{
-    Backend, Claim, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, Reader, RunEnd, RunRow, RunStart, Store,
+    Backend, Chosen, Claim, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, Reader, RunEnd, RunRow, RunStart, Store,
     StoreError, lock,
 };
 use crate::engine::Event;
@@ -234,19 +234,25 @@ impl Store for MemoryStore {
         Ok(lock(&self.kept).opening.clone())
     }
 
-    fn begin_opening(&mut self, unix_ms: u64, unfinished: bool) -> Result<(), StoreError> {
+    fn begin_opening(
+        &mut self,
+        unix_ms: u64,
+        unfinished: bool,
+        chosen: &[Chosen],
+        mean: Option<OpenedMean>,
+    ) -> Result<(), StoreError> {
         let mut kept = write(&self.kept);
         if kept.opening.is_some() {
             return Err(StoreError::Recorded { what: "the opening of the test images" });
         }
-        kept.opening = Some(Opening { unix_ms, unfinished, results: Vec::new(), mean: None });
+        kept.opening = Some(Opening { unix_ms, unfinished, chosen: chosen.to_vec(), mean, results: Vec::new() });
         Ok(())
     }
 
-    fn record_tested(&mut self, results: &[OpenedTrial], mean: Option<OpenedMean>) -> Result<(), StoreError> {
+    fn record_tested(&mut self, results: &[OpenedTrial]) -> Result<(), StoreError> {
         match &mut write(&self.kept).opening {
             Some(opening) if opening.results.is_empty() => {
-                (opening.results, opening.mean) = (results.to_vec(), mean);
+                opening.results = results.to_vec();
                 Ok(())
             }
             _ => Err(StoreError::Recorded { what: "results of the test images" }),

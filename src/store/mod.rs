@@ -21,7 +21,7 @@ mod sqlite;
 pub(crate) mod conformance;
 
 pub use error::StoreError;
-pub use record::{ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart};
+pub use record::{Chosen, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart};
 
 use crate::engine::Event;
 use crate::exchange::OptunaStudy;
@@ -200,17 +200,24 @@ pub trait Store: Send {
     /// The opening of the test images, if it has happened.
     fn opening(&self) -> Result<Option<Opening>, StoreError>;
 
-    /// Records, once and permanently, that the test images are being opened; called before the first of them is scored.
+    /// Records, once and permanently, that the test images are being opened, for which trials, and what was fixed for them
+    /// and for their mean; called before the first of the images is scored.
     ///
     /// # Errors
     /// If they have been opened before.
-    fn begin_opening(&mut self, unix_ms: u64, unfinished: bool) -> Result<(), StoreError>;
+    fn begin_opening(
+        &mut self,
+        unix_ms: u64,
+        unfinished: bool,
+        chosen: &[Chosen],
+        mean: Option<OpenedMean>,
+    ) -> Result<(), StoreError>;
 
-    /// Records the results of the opening, best on validation first, and what was fixed for their mean.
+    /// Records the results of the opening, best on validation first.
     ///
     /// # Errors
     /// If that is on record already, or they were not opened.
-    fn record_tested(&mut self, results: &[OpenedTrial], mean: Option<OpenedMean>) -> Result<(), StoreError>;
+    fn record_tested(&mut self, results: &[OpenedTrial]) -> Result<(), StoreError>;
 }
 
 /// A study for reading. Every call sees a consistent snapshot; two calls may see different ones.

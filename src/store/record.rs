@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 use crate::engine::FileRef;
-use crate::ids::TrialNumber;
+use crate::ids::{Epoch, TrialNumber};
 use std::path::PathBuf;
 
 /// What is known when a run begins.
@@ -68,10 +68,31 @@ pub struct Opening {
     pub unix_ms: u64,
     /// Whether the study was still going on.
     pub unfinished: bool,
-    /// The trials that were evaluated, best on validation first; empty if the evaluation was interrupted.
-    pub results: Vec<OpenedTrial>,
+    /// The trials that were to be evaluated, best on validation first; empty in a study of an earlier version.
+    pub chosen: Vec<Chosen>,
     /// The mean of several trials' scores; `None`: of a single one, or in a study of an earlier version.
     pub mean: Option<OpenedMean>,
+    /// The trials that were evaluated, best on validation first; empty if the evaluation was interrupted.
+    pub results: Vec<OpenedTrial>,
+}
+
+impl Opening {
+    /// The mean of the trials that were evaluated; `None` also where one that had been chosen could not be, as its
+    /// threshold is that of the mean of all.
+    pub fn mean_of_results(&self) -> Option<OpenedMean> {
+        self.mean.filter(|_| self.chosen.is_empty() || self.chosen.len() == self.results.len())
+    }
+}
+
+/// A trial that was chosen for evaluation on the test images before any of them was scored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Chosen {
+    /// Which trial.
+    pub trial: TrialNumber,
+    /// After which epoch.
+    pub epoch: Epoch,
+    /// The threshold fixed on validation images.
+    pub threshold: Option<f64>,
 }
 
 /// The mean of the scores of all trials that were evaluated on the test images.

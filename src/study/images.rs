@@ -60,8 +60,13 @@ impl Study {
                 self.store.record_images(&ImagesOnRecord { folder, digest: images.digest, summary })?;
             }
         }
-        self.history.set_prices(Arc::new(ImagePrices::new(&self.spec().runner, images)));
+        self.price_trials(images);
         Ok(())
+    }
+
+    /// Prices trials on images: without, a budget of work is never spent.
+    pub(super) fn price_trials(&mut self, images: &DataSummary) {
+        self.history.set_prices(Arc::new(ImagePrices::new(&self.spec().runner, images)));
     }
 
     /// Whether the budget of work is given as time and this machine's pace has yet to be measured.

@@ -7,13 +7,13 @@ use crate::clock;
 use crate::digest::Digest;
 use crate::engine::{FileRef, Plan, TrialState};
 use crate::fsx;
-use crate::ids::TrialNumber;
+use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::{self, Predictions, PredictionsError, predictions};
 use crate::runner::image::{ImageError, ImageRunner};
 use crate::runner::{DeviceSlot, Silent};
 use crate::space::Params;
 use crate::spec::{OperatingPoint, RunnerSpec};
-use crate::store::{OpenedMean, OpenedTrial, StoreError};
+use crate::store::{Chosen, OpenedMean, OpenedTrial, StoreError};
 use std::io;
 use std::path::PathBuf;
 
@@ -98,9 +98,16 @@ fn mean_of(candidates: &[Candidate], point: &OperatingPoint) -> Option<OpenedMea
 struct Candidate {
     trial: TrialNumber,
     params: Params,
+    epoch: Epoch,
     checkpoint: FileRef,
     threshold: Option<f64>,
     validation: Predictions,
+}
+
+impl Candidate {
+    fn chosen(&self) -> Chosen {
+        Chosen { trial: self.trial, epoch: self.epoch, threshold: self.threshold }
+    }
 }
 
 /// The leading trials that can be evaluated, and why others among them cannot.
@@ -109,7 +116,8 @@ type Candidates = (Vec<Candidate>, Vec<String>);
 impl Study {
     /// Evaluates the finalists on the test images, writes their predictions, and puts the opening on record. Everything
     /// that can fail is tried before the first test image is scored. Returns which leading trials could not be
-    /// evaluated, and why. An interrupted opening is completed; if the results are on record, nothing is done.
+    /// evaluated, and why. An interrupted opening is completed with the trials that it began with; if the results are on
+    /// record, nothing is done.
     ///
     /// # Errors
     /// If the study is not over, has no test images or no finalists, if its images are not those it was trained on, or
@@ -122,11 +130,15 @@ impl Study {
         if begun.as_ref().is_some_and(|opening| !opening.results.is_empty()) {
             return Ok(Vec::new()); // done already, maybe by another process just now
         }
+        let on_record = self.store.images()?;
+        if let Some(images) = &on_record {
+            let images = serde_json::from_str(&images.summary).map_err(ImagesError::from)?;
+            self.price_trials(&images);
+        }
         let unfinished = !self.is_over()?;
         if unfinished && !options.unfinished && begun.is_none() {
             return Err(OpeningError::NotOver);
         }
-        let on_record = self.store.images()?;
         let folder = || on_record.as_ref().map(|images| images.folder.clone()).ok_or(OpeningError::NoFolder);
         let base = options.base.clone().map_or_else(folder, Ok)?;
         let (slot, dir) = (&options.slot, self.dir().to_owned());
@@ -135,7 +147,8 @@ impl Study {
         if let Some(on_record) = &on_record {
             same(on_record, images)?;
         }
-        let (candidates, left_out) = self.candidates(options.finalists)?;
+        let chosen = begun.as_ref().map_or(&[][..], |opening| &opening.chosen);
+        let (candidates, left_out) = self.candidates(options.finalists, chosen)?;
         for c in &candidates {
             runner
                 .rehearse((c.trial, &c.params), &c.checkpoint, slot, &mut Silent)
@@ -143,11 +156,12 @@ impl Study {
         }
         let folder = dir.join("test");
         std::fs::create_dir_all(&folder).map_err(|source| OpeningError::Io { path: folder, source })?;
-        // An interrupted opening is completed: the same trials give the same results.
+        // An interrupted opening is completed with the trials and thresholds that were fixed before it.
         if begun.is_none() {
-            self.store.begin_opening(clock::unix_ms(), unfinished)?;
+            let chosen: Vec<Chosen> = candidates.iter().map(Candidate::chosen).collect();
+            let mean = mean_of(&candidates, &self.spec().objective.operating_point);
+            self.store.begin_opening(clock::unix_ms(), unfinished, &chosen, mean)?;
         }
-        let mean = mean_of(&candidates, &self.spec().objective.operating_point);
         let mut results = Vec::new();
         for c in &candidates {
             let found = runner.test((c.trial, &c.params), &c.checkpoint, slot, &mut Silent)?;
@@ -158,7 +172,7 @@ impl Study {
             let file = FileRef { path, digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
             results.push(OpenedTrial { trial: c.trial, threshold: c.threshold, predictions: file });
         }
-        self.store.record_tested(&results, mean)?;
+        self.store.record_tested(&results)?;
         Ok(left_out)
     }
 
@@ -169,14 +183,25 @@ impl Study {
         Ok(done || self.spec().budget.wall_seconds.is_some_and(|limit| spent >= limit))
     }
 
-    fn candidates(&self, most: usize) -> Result<Candidates, OpeningError> {
+    /// The leading trials, at most so many; or those that were chosen when the opening began.
+    fn candidates(&self, most: usize, chosen: &[Chosen]) -> Result<Candidates, OpeningError> {
         let reader = self.claim.read()?;
         let mut record = record::record(&*reader, self.dir(), usize::MAX)?;
         let needed = self.engine().needed_checkpoints();
-        let (mut candidates, mut left_out) = (Vec::new(), Vec::new());
-        for trial in self.engine().ranking() {
+        let (mut candidates, mut left_out): Candidates = (Vec::new(), Vec::new());
+        let (trials, most) = match chosen {
+            [] => (self.engine().ranking(), most),
+            _ => (chosen.iter().filter_map(|c| self.engine().trial(c.trial)).collect(), chosen.len()),
+        };
+        for trial in trials {
             if candidates.len() == most {
                 break;
+            }
+            let fixed = chosen.iter().find(|c| c.trial == trial.number);
+            if fixed.is_some_and(|fixed| trial.latest().map(|(epoch, _)| epoch) != Some(fixed.epoch)) {
+                let number = trial.number;
+                left_out.push(format!("trial {number} cannot be tested: it was trained on since the opening began"));
+                continue;
             }
             let checkpoint = needed
                 .iter()
@@ -187,12 +212,16 @@ impl Study {
                 (Some(checkpoint), Some(validation)) => candidates.push(Candidate {
                     trial: trial.number,
                     params: (*trial.params).clone(),
+                    epoch: checkpoint.epoch,
                     checkpoint: checkpoint.file.clone(),
-                    threshold: metrics::threshold_at(&validation, &self.spec().objective.operating_point),
+                    threshold: match fixed {
+                        Some(fixed) => fixed.threshold,
+                        None => metrics::threshold_at(&validation, &self.spec().objective.operating_point),
+                    },
                     validation,
                 }),
                 // A trial stopped early is not expected to have a checkpoint.
-                _ if trial.state == TrialState::Stopped => {}
+                _ if trial.state == TrialState::Stopped && fixed.is_none() => {}
                 (None, _) => {
                     left_out.push(format!("trial {} cannot be tested: its checkpoint is not kept", trial.number));
                 }

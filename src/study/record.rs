@@ -5,7 +5,7 @@ use crate::digest::Digest;
 use crate::engine::{WorseThanChance, roc_auc};
 use crate::fsx;
 use crate::history::{AttemptEnd, FailureRow, OrderRow, Tables, TrialRow};
-use crate::metrics::predictions::{self, PredictionsError};
+use crate::metrics::{Predictions, PredictionsError, predictions};
 use crate::report;
 use crate::report::audit::Audit;
 use crate::report::model::{
@@ -38,7 +38,8 @@ pub enum RecordError {
 }
 
 /// Reads the study whose folder is `dir`, with the predictions of at most `finalists` leading trials. Takes no lock and
-/// changes nothing. Predictions whose file is gone are left out; [`illustrate`] adds thumbnails.
+/// changes nothing. Predictions whose file is gone are left out, as where only the database was copied; [`illustrate`]
+/// adds thumbnails.
 ///
 /// # Errors
 /// If the study cannot be read, or a file of predictions is damaged.
@@ -152,22 +153,28 @@ fn kept_audit(dir: &Path, images: Digest) -> Option<Audit> {
 /// The folder of an audit in that of a study.
 const AUDIT: &str = "audit";
 
-/// The opening of the test images with its predictions.
+/// The opening of the test images with its predictions. A trial whose file is gone stays among the results, without
+/// images: it was tested, and has a part in the mean.
 ///
 /// # Errors
-/// If a file of predictions is gone or not the one that was written.
+/// If a file of predictions is not the one that was written.
 pub fn tested(dir: &Path, opening: &Opening) -> Result<TestOpening, RecordError> {
     let mut results = Vec::new();
     for result in &opening.results {
         let path = dir.join(&result.predictions.path);
+        let (trial, threshold) = (result.trial, result.threshold);
+        if !path.exists() {
+            let predictions = Predictions { classes: Vec::new(), positive: 0, rows: Vec::new() };
+            results.push(TestResult { trial, threshold, predictions });
+            continue;
+        }
         let digest = Digest::of_file(&path).map_err(|source| RecordError::File { path: path.clone(), source })?;
         if digest != result.predictions.digest {
             return Err(RecordError::Damaged { path });
         }
-        let predictions = predictions::read_csv(&path)?;
-        results.push(TestResult { trial: result.trial, threshold: result.threshold, predictions });
+        results.push(TestResult { trial, threshold, predictions: predictions::read_csv(&path)? });
     }
-    let mean = opening.mean.map(|mean| TestMean { threshold: mean.threshold });
+    let mean = opening.mean_of_results().map(|mean| TestMean { threshold: mean.threshold });
     Ok(TestOpening { unix_ms: opening.unix_ms, unfinished: opening.unfinished, results, mean })
 }
 
@@ -247,4 +254,42 @@ fn order(tables: &Tables, row: &OrderRow) -> OrderRecord {
 
 fn failure(row: &FailureRow) -> FailureRecord {
     FailureRecord { class: row.class, reason: row.reason.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::FileRef;
+    use crate::ids::TrialNumber;
+    use crate::store::{OpenedMean, OpenedTrial};
+
+    #[test]
+    fn test_predictions_whose_file_is_gone_are_left_out_and_damaged_ones_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = b"image,patient,label,score:no,positive:yes\nx,,yes,0.25,0.75\n";
+        let result = |trial| OpenedTrial {
+            trial: TrialNumber(trial),
+            threshold: Some(0.5),
+            predictions: FileRef {
+                path: format!("test/{trial:05}.csv"),
+                digest: Digest::of(text),
+                bytes: text.len() as u64,
+            },
+        };
+        let opening = Opening {
+            unix_ms: 1,
+            unfinished: false,
+            chosen: Vec::new(),
+            mean: Some(OpenedMean { threshold: Some(0.6) }),
+            results: vec![result(4), result(7)],
+        };
+        std::fs::create_dir(dir.path().join("test")).unwrap();
+        std::fs::write(dir.path().join("test/00007.csv"), text).unwrap();
+        let found = tested(dir.path(), &opening).unwrap();
+        let images: Vec<_> = found.results.iter().map(|r| (r.trial.0, r.predictions.rows.len())).collect();
+        assert_eq!(images, [(4, 0), (7, 1)]);
+        assert_eq!(found.mean, Some(TestMean { threshold: Some(0.6) }));
+        std::fs::write(dir.path().join("test/00004.csv"), "something else").unwrap();
+        assert!(matches!(tested(dir.path(), &opening), Err(RecordError::Damaged { .. })));
+    }
 }

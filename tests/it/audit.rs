@@ -136,7 +136,16 @@ fn planted_duplicates_and_wrong_labels_are_found_and_shown() {
     assert!(said.contains("4 pairs, 4 across sets") && said.contains("mirrored"), "{said}");
     assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
     let done = bench.command(&["audit", "--csv", "-"]).arg(bench.study()).output().unwrap();
-    assert_eq!(text(&done.stdout).lines().count(), 1 + 4 + suspects.len());
+    let rows: Vec<csv::StringRecord> =
+        csv::Reader::from_reader(done.stdout.as_slice()).records().map(|row| row.unwrap()).collect();
+    let shortcuts = audit["shortcuts"].as_array().unwrap();
+    assert_eq!(rows.len(), 4 + suspects.len() + shortcuts.len());
+    for (i, (row, found)) in rows[4 + suspects.len()..].iter().zip(shortcuts).enumerate() {
+        let low = found["interval"][0].as_f64();
+        let better = if low.is_some_and(|low| low > 0.5) { "shortcut" } else { "no shortcut" };
+        assert_eq!((&row[0], &row[4]), (if i == 0 { "picture" } else { better }, found["by"].as_str().unwrap()));
+        assert_eq!((row[7].parse::<f64>().ok(), row[8].parse::<f64>().ok()), (found["roc_auc"].as_f64(), low));
+    }
     bench.finish(&[]);
     let out = bench.study().with_file_name("report").display().to_string();
     assert!(bench.command(&["report", "s", "--out", &out]).output().unwrap().status.success());
@@ -233,6 +242,9 @@ fn what_cannot_be_audited_is_refused() {
     let synthetic = Bench::synthetic(1, 0, "[budget]\nn_trials = 1\n");
     let refused = synthetic.command(&["audit"]).arg(synthetic.study()).output().unwrap();
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+    let twice = synthetic.command(&["audit", "--json", "--csv", "-"]).arg(synthetic.study()).output().unwrap();
+    assert_eq!(twice.status.code(), Some(2));
+    assert!(text(&twice.stderr).contains("both write to standard output"), "{}", text(&twice.stderr));
     let gone = Bench::new(STUDY);
     let refused = gone.command(&["audit"]).arg(gone.study()).output().unwrap();
     assert_eq!(refused.status.code(), Some(6), "{}", text(&refused.stderr));

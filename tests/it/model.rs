@@ -2,7 +2,7 @@
 
 use crate::program::{Bench, text};
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -263,7 +263,30 @@ fn what_cannot_be_read_is_named_and_nothing_else_is_lost() {
     let people = text(&exported.predict(&[&images.join("plain/0.png").display().to_string()]).stdout);
     assert!(people.contains("plain/0.png  (was a "), "{people}");
 
+    // A name that is no UTF-8 is shown as well as it can be.
+    #[cfg(target_os = "linux")]
+    {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let file = images.join(OsStr::from_bytes(b"\xff.png"));
+        let maps = exported.folder.with_file_name(OsStr::from_bytes(b"maps\xff"));
+        std::fs::copy(&red_file, &file).unwrap();
+        let mut command = exported.bench.command(&["predict", "--json"]);
+        let done = command.arg(&exported.folder).arg(&file).arg("--explain").arg(&maps).output().unwrap();
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let line: serde_json::Value = serde_json::from_str(&text(&done.stdout)).unwrap();
+        for name in [&line["image"], &line["map"]["file"]] {
+            assert!(name.as_str().unwrap().ends_with("\u{fffd}.png"), "{line}");
+        }
+    }
+
     assert_eq!(exported.predict(&["nowhere.png"]).status.code(), Some(6));
+    // Where the table cannot be written, that is said before the model is even looked for.
+    let table = exported.folder.with_file_name("out").join("scores.csv").display().to_string();
+    let refused =
+        exported.bench.command(&["predict", "nothing", &exported.images(), "--csv", &table]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("there is no folder"), "{}", text(&refused.stderr));
     // A model that is not the card's, or a card that points elsewhere, is refused.
     let model = exported.folder.join("model.safetensors");
     let mut bytes = std::fs::read(&model).unwrap();
@@ -272,6 +295,31 @@ fn what_cannot_be_read_is_named_and_nothing_else_is_lost() {
     let refused = exported.predict(&[&exported.images()]);
     assert_eq!(refused.status.code(), Some(6));
     assert!(text(&refused.stderr).contains("digest"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn the_models_of_folds_are_checked_each_on_its_own_images() {
+    let study = STUDY.replace("epochs = 2", "epochs = 1").replace("validation = 0.3", "folds = 2");
+    let exported = Exported::of(&study, paint);
+    let card = std::fs::read_to_string(exported.folder.join("card.json")).unwrap();
+    let card: serde_json::Value = serde_json::from_str(&card).unwrap();
+    let member = &card["members"][0];
+    assert_eq!(member["models"].as_array().unwrap().len(), 2);
+    assert!(member["largest_difference"].as_f64().unwrap() < 1e-4, "{member}");
+
+    // What an earlier export left is not kept beside the card of another model; other files are.
+    let names = || {
+        let entries = std::fs::read_dir(&exported.folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>()
+    };
+    std::fs::write(exported.folder.join("notes.txt"), "mine").unwrap();
+    let before = names();
+    assert!(exported.export(&["--trial", "mean", "--onnx"]).status.success());
+    let added: Vec<String> = names().difference(&before).cloned().collect();
+    assert_eq!(added, ["model-3.safetensors", "model-4.safetensors", "model.onnx"]);
+    assert!(exported.export(&["--trial", "1"]).status.success());
+    assert_eq!(names(), before);
+    assert!(exported.predict(&[&exported.images(), "--quiet"]).status.success());
 }
 
 #[test]

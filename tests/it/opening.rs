@@ -1,6 +1,8 @@
 //! The locked test images: opened once, on record, with the images and checkpoints that the study was trained with.
 
 use crate::program::{Bench, text};
+use hpsearch::ids::{Epoch, TrialNumber};
+use hpsearch::store::Chosen;
 use std::process::Output;
 
 /// Two quick trials on images that are quick to draw; the head is on an early stage of a narrow network.
@@ -109,15 +111,40 @@ fn nothing_is_opened_with_a_damaged_checkpoint_or_before_the_end() {
         assert!(exit == 6 && said.contains(&damaged.file_name().unwrap().to_string_lossy()[..]), "{exit}: {said}");
         std::fs::write(damaged, &good).unwrap();
     }
-    // An opening that was interrupted before its results is completed.
+    // An opening that was interrupted before its results is completed with what it began with, whatever is asked for now.
     let dir = bench.dir();
     let (state, name) = (dir.parent().unwrap(), dir.file_name().unwrap().to_str().unwrap());
     let claim = hpsearch::store::in_folder(state).claim(name).unwrap();
-    claim.open().unwrap().unwrap().begin_opening(1_000_000, false).unwrap();
+    let fixed = Chosen { trial: TrialNumber(1), epoch: Epoch(2), threshold: Some(0.123) };
+    claim.open().unwrap().unwrap().begin_opening(1_000_000, false, &[fixed], None).unwrap();
     drop(claim);
-    let completed = test(&bench, &["--finalists", "2"]);
+    let completed = test(&bench, &["--finalists", "2", "--json"]);
     assert_eq!(code(&completed).0, 0);
-    assert_eq!(text(&completed.stdout).matches("recall ").count(), 3);
+    let lines: Vec<serde_json::Value> =
+        text(&completed.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.len() == 1 && lines[0]["trial"] == 1 && lines[0]["threshold"] == 0.123, "{lines:?}");
+}
+
+#[test]
+fn a_study_whose_budget_of_work_is_spent_is_over() {
+    let bench = bench();
+    let study = std::fs::read_to_string(bench.study()).unwrap();
+    // Enough for one trial and not for a second one.
+    let plan = |n: u32| {
+        bench.write(&study.replace("n_trials = 2", &format!("n_trials = {n}")));
+        let lines = text(&bench.command(&["plan"]).arg(bench.study()).output().unwrap().stdout);
+        let line = lines.lines().find(|line| line.contains("giga-operations")).unwrap_or_else(|| panic!("{lines}"));
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let work = (plan(1) + plan(2)) / 2;
+    bench.write(&study.replace("n_trials = 2", &format!("n_trials = 9\nwork = {work}")));
+    assert_eq!(bench.run(&["--workers", "1"]).status.code(), Some(3));
+    let opened = test(&bench, &[]);
+    assert_eq!(code(&opened).0, 0, "{}", code(&opened).1);
+    let page = bench.dir().join("page");
+    assert!(bench.command(&["report", "--out"]).arg(&page).output().unwrap().status.success());
+    let page = std::fs::read_to_string(page.join("index.html")).unwrap();
+    assert!(page.contains("test images opened once, on record, after the search"));
 }
 
 /// The last block is that of the mean of both finalists' scores, at the threshold that is Youden's for their mean on validation.

@@ -5,8 +5,9 @@ pub mod study;
 
 use hpsearch::engine::{FailureClass, TrialState};
 use hpsearch::history::OutcomeKind;
-use hpsearch::metrics::{Prediction, Predictions, evaluate};
-use hpsearch::report::model::{FailureRecord, Finalist, StudyRecord};
+use hpsearch::ids::TrialNumber;
+use hpsearch::metrics::{Prediction, Predictions, evaluate, objective};
+use hpsearch::report::model::{FailureRecord, Finalist, StudyRecord, TestMean, TestResult};
 use hpsearch::report::{self, Written};
 use hpsearch::spec::{Metric, OperatingPoint};
 use std::collections::BTreeMap;
@@ -112,6 +113,87 @@ fn test_figures_appear_only_when_the_test_images_were_opened() {
     let threshold = opened.test.as_ref().unwrap().results[0].threshold.unwrap();
     assert!(report.page().contains(&format!("a score of at least {threshold:.4}")));
     assert!(report.text("data/finalists.csv").lines().any(|l| l.starts_with("test,")));
+}
+
+#[test]
+fn a_best_trial_that_was_not_tested_is_not_shown_with_the_figures_of_another() {
+    let mut record = study::invented(27, true);
+    let best = record.ranking()[0].number;
+    let opening = record.test.as_mut().unwrap();
+    opening.results.retain(|result| result.trial != best);
+    opening.mean = None;
+    let page = Report::of(&record).page();
+    // In the tile, beside the finalists, and where its luck is judged.
+    let said = format!("Trial {best} was not tested: the test images were opened once, for trials ");
+    assert_eq!(page.matches(&said).count(), 3);
+    assert!(page.contains("Recall at the operating point, validation"));
+    for wrong in ["Recall at the operating point, test", "Only the locked test images", "have not been opened"] {
+        assert!(!page.contains(wrong), "{wrong}");
+    }
+}
+
+#[test]
+fn test_predictions_that_are_gone_are_said_to_be_gone() {
+    let mut record = study::invented(27, true);
+    let best = record.ranking()[0].number;
+    for result in &mut record.test.as_mut().unwrap().results {
+        result.predictions = Predictions { classes: Vec::new(), positive: 0, rows: Vec::new() };
+    }
+    let page = Report::of(&record).page();
+    assert!(page.contains("The test images were opened, but their predictions are gone."));
+    assert!(page.contains(&format!("Trial {best} was tested, but its test predictions are gone")));
+    assert!(!page.contains("still locked") && !page.contains("have not been opened"));
+}
+
+#[test]
+fn a_constrained_objective_is_evaluated_on_the_test_images() {
+    let mut record = study::invented(27, true);
+    let metric = Metric::RecallAtSpecificity(0.9);
+    record.spec.objective.metric = metric.clone();
+    let best = record.ranking()[0].number;
+    let results = &record.test.as_ref().unwrap().results;
+    let own = results.iter().find(|result| result.trial == best).unwrap();
+    let value = objective(&own.predictions, &metric, &record.spec.objective.operating_point).unwrap();
+    let report = Report::of(&record);
+    let page = report.page();
+    assert!(page.contains("Test recall@specificity&gt;=0.9"));
+    assert!(page.contains(&format!("{value:.4}")) && page.contains("At a threshold chosen on these images."));
+    let selection = report.text("data/selection.csv");
+    assert!(selection.contains(&format!("the same trial on test images,{value}")), "{selection}");
+    assert!(page.contains("(bootstrap)"), "the standard error is that of the bootstrap");
+}
+
+#[test]
+fn the_mean_is_compared_however_many_finalists_there_are() {
+    let mut record = study::invented(27, true);
+    let opening = record.test.as_mut().unwrap();
+    // The first two rank the images alike.
+    let result = |i: u32| TestResult {
+        trial: TrialNumber(i),
+        threshold: Some(0.5),
+        predictions: study::predictions(2, u64::from(i.max(1)), 420, 1.9),
+    };
+    opening.results = (0..10).map(result).collect();
+    opening.mean = Some(TestMean { threshold: Some(0.5) });
+    let report = Report::of(&record);
+    let page = report.page();
+    for said in ["The first 8 of 10 finalists are compared", "adjustment for 35 comparisons", "1 pair of models that"] {
+        assert!(page.contains(said), "{said}");
+    }
+    let table = report.text("data/differences.csv");
+    assert_eq!((table.lines().count(), table.matches("mean of 10").count()), (37, 8), "{table}");
+}
+
+#[test]
+fn one_image_of_an_unknown_patient_does_not_make_images_independent() {
+    let mut record = study::invented(27, true);
+    for result in &mut record.test.as_mut().unwrap().results {
+        result.predictions.rows[0].patient = None;
+    }
+    let page = Report::of(&record).page();
+    assert!(page.contains("Of 1 of these 420 images the patient is not known"));
+    assert!(page.contains("Several images may come from one patient"));
+    assert!(!page.contains("bootstrap draws of images"));
 }
 
 #[test]

@@ -217,4 +217,24 @@ fn the_best_configuration_becomes_a_study_of_its_own() {
     assert_eq!(params(&alone, &format!("s-{first}"), 0), params(&bench, "s", first));
     let none = Bench::synthetic(3, 0, "[budget]\nn_trials = 1\n");
     assert_eq!(none.command(&["best"]).output().unwrap().status.code(), Some(2));
+
+    // A command starts where it did, wherever the new study file is.
+    for (directory, folder) in [("", "."), ("directory = \"work\"\n", "work")] {
+        let bench = Bench::new(&format!(
+            "[runner]\nkind = \"command\"\ncommand = [\"cat\", \"epoch\"]\nepochs = 1\n{directory}\
+             [objective]\nmetric = \"score\"\ndirection = \"maximize\"\n\
+             [scheduler]\nkind = \"none\"\n[budget]\nn_trials = 1\n\
+             [space]\nx = {{ type = \"float\", low = 0.0, high = 1.0 }}\n"
+        ));
+        let folder = bench.study().with_file_name(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("epoch"), "{\"epoch\": 1, \"value\": 0.5}\n").unwrap();
+        bench.finish(&[]);
+        let by_file = bench.command(&["best", "--toml"]).arg(bench.study()).output().unwrap();
+        assert!(!text(&by_file.stderr).contains("name the study file"), "{}", text(&by_file.stderr));
+        Bench::new(&text(&by_file.stdout)).finish(&[]);
+        // Where it was is known by the file only.
+        let by_name = bench.command(&["best", "--toml", "s"]).output().unwrap();
+        assert!(text(&by_name.stderr).contains("name the study file"), "{}", text(&by_name.stderr));
+    }
 }

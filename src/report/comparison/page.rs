@@ -210,7 +210,7 @@ fn differences(comparison: &Comparison) -> Exhibit {
         .note_if(
             some,
             format!(
-                "95 % intervals from {DRAWS} paired bootstrap draws of the images (of whole patients where all are known), \
+                "95 % intervals from {DRAWS} paired bootstrap draws of the images (of whole patients where they are known), \
                  stratified by class. p: DeLong's test of the ROC-AUC, where there are two classes and images are independent."
             ),
         )

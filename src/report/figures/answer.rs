@@ -1,18 +1,23 @@
 //! The section on the result: the finalists side by side, whether they differ, and how lucky the winner is.
 
-use super::evidence::{Entry, Evidence, Model};
+use super::evidence::{DRAWS, Entry, Evidence, Model, classes_of, resampling};
 use crate::engine::TrialState;
+use crate::ids::TrialNumber;
+use crate::metrics::{Ranked, constrained};
 use crate::report::draw::{Colour, luck, whiskers};
 use crate::report::exhibit::{Exhibit, Section};
 use crate::report::model::{StudyRecord, TrialRecord};
 use crate::report::table::{Cell, Table};
 use crate::spec::{Direction, Metric};
-use crate::stats::{expected_maximum, hanley_mcneil, holm, quantile};
+use crate::stats::{Interval, expected_maximum, hanley_mcneil, holm, percentile_interval, quantile};
+use crate::wording::{counted, listed};
 
 pub fn section(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence>) -> Section {
-    let mut exhibits = vec![finalists(record, validation, test)];
+    // Without predictions of the test images there is nothing to show of them.
+    let shown = test.filter(|test| !test.entries.is_empty());
+    let mut exhibits = vec![finalists(record, validation, shown)];
     exhibits.push(selection(record, validation, test));
-    exhibits.push(differences(test.unwrap_or(validation)));
+    exhibits.push(differences(shown.unwrap_or(validation)));
     exhibits.push(trials(record));
     Section {
         id: "answer",
@@ -23,6 +28,61 @@ pub fn section(record: &StudyRecord, validation: &Evidence, test: Option<&Eviden
     }
 }
 
+impl Entry<'_> {
+    /// The objective on these images: metrics with a threshold at the one fixed on validation images, while constrained
+    /// ones choose theirs anew on any images.
+    pub fn objective(&self, metric: &Metric) -> Option<f64> {
+        self.metrics.get(metric).or_else(|| constrained(&self.predictions, metric))
+    }
+
+    /// The 95 % interval of the objective; `None` where it has none.
+    pub fn interval(&self, metric: &Metric, seed: u64) -> Option<Interval> {
+        match metric {
+            Metric::Recall => self.intervals[0],
+            Metric::F1 => self.intervals[1],
+            Metric::RocAuc => self.intervals[2],
+            Metric::PrAuc => self.intervals[3],
+            Metric::Specificity => self.intervals[4],
+            Metric::Precision => self.intervals[5],
+            Metric::RecallAtSpecificity(_) | Metric::SpecificityAtRecall(_) | Metric::PrecisionAtRecall(_) => {
+                self.constrained_interval(metric, seed)
+            }
+            _ => None,
+        }
+    }
+
+    /// The bootstrap's interval of a constrained metric: every draw chooses its own threshold, so the choice is part of the
+    /// spread.
+    fn constrained_interval(&self, metric: &Metric, seed: u64) -> Option<Interval> {
+        let classes = classes_of(&self.predictions);
+        let ranked: Vec<Ranked> = classes.into_iter().map(|c| self.predictions.ranked(c)).collect();
+        let draws = resampling(&self.predictions).run(seed, 0, DRAWS, |times| {
+            let parts = ranked.iter().map(|r| r.resampled(times).constrained(metric));
+            parts.sum::<Option<f64>>().map(|sum| sum / ranked.len() as f64)
+        });
+        // As with other figures, an interval without width would claim certainty.
+        percentile_interval(&draws, 0.95).filter(|interval| interval.high - interval.low > 1e-12)
+    }
+}
+
+impl Evidence<'_> {
+    /// Why there are no figures of a trial on the test images, a sentence; `None` before they are opened.
+    pub fn why_not_tested(record: &StudyRecord, trial: TrialNumber) -> Option<String> {
+        let results = &record.test.as_ref()?.results;
+        Some(match results.as_slice() {
+            [] => "The opening of the test images was interrupted: it has no results.".to_owned(),
+            _ if results.iter().any(|r| r.trial == trial) => {
+                format!("Trial {trial} was tested, but its test predictions are gone or cannot be used.")
+            }
+            _ => format!(
+                "Trial {trial} was not tested: the test images were opened once, for trial{} {}.",
+                if results.len() > 1 { "s" } else { "" },
+                listed(results.iter().map(|r| r.trial))
+            ),
+        })
+    }
+}
+
 /// A model in a column of trials.
 fn whose(model: Model) -> Cell {
     model.trial().map_or_else(|| model.short().into(), |trial| trial.0.into())
@@ -30,6 +90,9 @@ fn whose(model: Model) -> Cell {
 
 /// How many trials a warning names at most.
 const NAMED: usize = 8;
+
+/// How many finalists are compared pair by pair at most, the mean not counted: more pairs cannot be read.
+const COMPARED: usize = 8;
 
 const WHY_NONE: &str = "Nothing to compare: no trial left validation predictions (none has finished an epoch yet, \
                         or this kind of runner gives none).";
@@ -86,8 +149,19 @@ fn finalists(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
     let chart = whiskers(&names, &panels, &values, second.as_deref(), &keys, true);
     let warning = worse_than_chance(main.entries.iter().filter_map(|e| record.trial(e.model.trial()?)));
     let exact = main.entries.iter().any(|e| e.metrics.roc_auc == Some(1.0));
+    let rows = &main.entries[0].predictions.rows;
+    let unknown = rows.iter().filter(|row| row.patient.is_none()).count();
+    let best = record.ranking().first().map(|t| t.number);
+    let untested = best.filter(|best| test.is_some_and(|test| test.of(Model::Trial(*best)).is_none()));
     Exhibit::new(slug, title, question, Some(chart), table)
         .note(main.method())
+        .note_if(
+            main.clustered && unknown > 0,
+            format!(
+                "Of {unknown} of these {} the patient is not known: each counts as a patient of its own.",
+                counted(rows.len(), "image")
+            ),
+        )
         .note(match main.entries[0].predictions.classes.len() {
             2 => "Recall and F1 are taken at each trial's operating point, which is fixed on validation images.",
             _ => "Figures are means over classes; the class with the highest score is called.",
@@ -100,8 +174,23 @@ fn finalists(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
         .note_if(!warning.is_empty(), warning)
         .note_if(
             test.is_none(),
-            "These are the validation images by which the finalists were chosen: the figures flatter the best ones. \
-             The test images are still locked.",
+            format!(
+                "These are the validation images by which the finalists were chosen: the figures flatter the best ones. {}",
+                match &record.test {
+                    None => "The test images are still locked.",
+                    Some(opening) if opening.results.is_empty() => {
+                        "The opening of the test images was interrupted: it has no results."
+                    }
+                    Some(_) => "The test images were opened, but their predictions are gone.",
+                }
+            ),
+        )
+        .note_if(
+            untested.is_some(),
+            format!(
+                "The best on validation is not among them. {}",
+                untested.and_then(|best| Evidence::why_not_tested(record, best)).unwrap_or_default()
+            ),
         )
         .note_if(
             exact,
@@ -131,12 +220,15 @@ pub fn worse_than_chance<'a>(trials: impl Iterator<Item = &'a TrialRecord>) -> S
 }
 
 /// The standard error of the best finalist's objective and the method behind it: for ROC-AUC DeLong's where images are
-/// independent, for accuracy the binomial one, else the bootstrap's.
+/// independent, for accuracy the binomial one, else the bootstrap's, where the report resamples the objective.
 fn standard_error(record: &StudyRecord, validation: &Evidence) -> Option<(f64, &'static str)> {
     let best = validation.entries.first()?;
-    let z = 2.0 * quantile(0.975);
-    let width = |i: usize| best.intervals[i].map(|i| (i.high - i.low) / z);
-    match record.spec.objective.metric {
+    let metric = &record.spec.objective.metric;
+    let width = || {
+        let interval = best.interval(metric, record.spec.seed)?;
+        Some(((interval.high - interval.low) / (2.0 * quantile(0.975)), "bootstrap"))
+    };
+    match metric {
         Metric::RocAuc => {
             if !validation.clustered
                 && let Some(delong) = validation.delong()
@@ -148,18 +240,24 @@ fn standard_error(record: &StudyRecord, validation: &Evidence) -> Option<(f64, &
             let m = positive.iter().filter(|p| **p).count() as u64;
             let n = positive.len() as u64 - m;
             // There is no interval if the area is 1: the standard error at 0.99 is used instead.
-            width(2)
-                .map(|se| (se, "bootstrap"))
-                .or_else(|| hanley_mcneil(best.metrics.roc_auc?.min(0.99), m, n).map(|se| (se, "Hanley and McNeil")))
+            width().or_else(|| hanley_mcneil(best.metrics.roc_auc?.min(0.99), m, n).map(|se| (se, "Hanley and McNeil")))
         }
-        Metric::PrAuc => width(3).map(|se| (se, "bootstrap")),
-        Metric::Recall => width(0).map(|se| (se, "bootstrap")),
-        Metric::F1 => width(1).map(|se| (se, "bootstrap")),
         Metric::Accuracy => {
             let (p, n) = (best.metrics.accuracy?, best.predictions.rows.len() as f64);
             Some(((p * (1.0 - p) / n).sqrt(), "binomial")).filter(|se| se.0 > 0.0)
         }
-        _ => None,
+        _ => width(),
+    }
+}
+
+/// Why no standard error of the objective is known, as part of a sentence.
+fn without_standard_error(record: &StudyRecord, validation: &Evidence) -> String {
+    let metric = &record.spec.objective.metric;
+    match metric {
+        Metric::Custom(_) => "it is not a figure of predictions".to_owned(),
+        _ if validation.entries.is_empty() => "no validation predictions are there".to_owned(),
+        Metric::BalancedAccuracy | Metric::Brier | Metric::LogLoss => format!("the report does not resample {metric}"),
+        _ => "it is undefined on these images, or does not vary when they are resampled".to_owned(),
     }
 }
 
@@ -174,19 +272,19 @@ fn selection(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
     // Trials stopped early were candidates too: every measured trial counts.
     let tried = ranked.len();
     let Some((se, how)) = standard_error(record, validation) else {
-        return Exhibit::missing(
-            slug,
-            title,
-            question,
-            "No standard error of the objective is known here (it is not a figure of kept predictions), so the luck \
-             of the best of several trials cannot be estimated.",
+        let why = format!(
+            "No standard error of the objective is known here ({}), so the luck of the best of several trials cannot be \
+             estimated.",
+            without_standard_error(record, validation)
         );
+        return Exhibit::missing(slug, title, question, &why);
     };
     let gain = expected_maximum(tried) * se;
     let higher = record.spec.objective.direction == Direction::Maximize;
     let deflated = if higher { value - gain } else { value + gain };
     let metric = &record.spec.objective.metric;
-    let tested = test.and_then(|t| t.of(Model::Trial(best.number))).and_then(|e| e.metrics.get(metric));
+    let entry = test.and_then(|t| t.of(Model::Trial(best.number)));
+    let tested = entry.and_then(|e| e.objective(metric));
     let values: Vec<f64> = ranked.iter().filter_map(|t| t.value).collect();
     let chart = luck(&values, value, gain, se, higher, tested, &metric.to_string());
     let mut table = Table::new(["figure", "value"]);
@@ -210,9 +308,15 @@ fn selection(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
             expected_maximum(tried)
         ),
         })
-        .note(match tested {
-            Some(t) => format!("On the test images, which played no part in the choice, the winner reaches {t:.4}."),
-            None => "Only the locked test images can tell. `hpsearch test` opens them once, on record.".into(),
+        .note(match (tested, entry, Evidence::why_not_tested(record, best.number)) {
+            (Some(t), ..) => {
+                format!("On the test images, which played no part in the choice, the winner reaches {t:.4}.")
+            }
+            (None, Some(_), _) => format!("On the test images {metric} of the winner is undefined."),
+            (None, None, Some(why)) => why,
+            (None, None, None) => {
+                "Only the locked test images can tell. `hpsearch test` opens them once, on record.".to_owned()
+            }
         })
 }
 
@@ -235,15 +339,19 @@ fn differences(evidence: &Evidence) -> Exhibit {
             "DeLong's test needs two classes, at least two images of each, and the same images for every finalist.",
         );
     };
-    let n = evidence.entries.len().min(8);
+    let (trials, mean): (Vec<usize>, Vec<usize>) =
+        (0..evidence.entries.len()).partition(|&i| evidence.entries[i].model.trial().is_some());
+    let finalists = trials.len();
+    let shown: Vec<usize> = trials.into_iter().take(COMPARED).chain(mean).collect();
     let mut pairs = Vec::new();
-    for a in 0..n {
-        for b in a + 1..n {
+    for (at, &a) in shown.iter().enumerate() {
+        for &b in &shown[at + 1..] {
             let (difference, se) = delong.difference(a, b);
             pairs.push((a, b, difference, se, delong.test(a, b)));
         }
     }
     let tested: Vec<f64> = pairs.iter().filter_map(|p| p.4.map(|t| t.1)).collect();
+    let without_p = pairs.len() - tested.len();
     let mut adjusted = holm(&tested).into_iter();
     let z = quantile(0.975);
     let mut table =
@@ -265,15 +373,15 @@ fn differences(evidence: &Evidence) -> Exhibit {
             Cell::p(holm),
         ]);
         names.push(format!("{} – {}{}", a.short(), b.short(), if holm.is_some_and(|p| p < 0.05) { "  *" } else { "" }));
-        values.push(vec![(Some(difference), (se > 0.0).then_some(crate::stats::Interval { low, high }))]);
+        values.push(vec![(Some(difference), (se > 0.0).then_some(Interval { low, high }))]);
     }
-    let m = names.len();
     let chart = whiskers(&names, &[("Difference in ROC-AUC", Some(0.0))], &values, None, &[], false);
     Exhibit::new(slug, title, question, Some(chart), table)
         .note(format!(
             "DeLong's test of correlated areas on the {} images (by midranks, Sun and Xu 2014); 95 % intervals of single \
-             differences. After Holm's adjustment for {m} comparisons, {} below 0.05{}.",
+             differences. After Holm's adjustment for {}, {} below 0.05{}.",
             evidence.set,
+            counted(tested.len(), "comparison"),
             match real {
                 0 => "none is".to_owned(),
                 1 => "one is".to_owned(),
@@ -281,6 +389,17 @@ fn differences(evidence: &Evidence) -> Exhibit {
             },
             if real > 0 { " (marked *)" } else { "" },
         ))
+        .note_if(
+            without_p > 0,
+            format!(
+                "{} of models that rank the images alike, whose areas cannot be told apart: without p, and not counted.",
+                counted(without_p, "pair")
+            ),
+        )
+        .note_if(
+            finalists > COMPARED,
+            format!("The first {COMPARED} of {finalists} finalists are compared, and the mean where there is one."),
+        )
         .note_if(
             evidence.clustered,
             "Several images may come from one patient, which this test takes for independent: true p-values are larger.",

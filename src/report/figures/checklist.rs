@@ -4,13 +4,13 @@
 //! and of TRIPOD+AI (Collins et al. 2024), in our words.
 
 use super::evidence::{Evidence, Model};
+use crate::data::GivenValidation;
 use crate::report::exhibit::{Exhibit, Section};
-use crate::report::model::{DataRecord, StudyRecord};
+use crate::report::model::{DataRecord, StudyRecord, TestOpening, TrialRecord};
 use crate::report::table::{Cell, Table};
 use crate::report::text::short;
 use crate::spec::{
-    DataSource, DataSpec, FreezeTo, HeadKind, Metric, RunnerSpec, TrainingSpec, TrialSettings, ValidationPolicy,
-    WeightSource,
+    DataSource, DataSpec, FreezeTo, HeadKind, Metric, RunnerSpec, TrainingSpec, TrialSettings, WeightSource,
 };
 use crate::wording::counted;
 
@@ -82,7 +82,12 @@ fn items(record: &StudyRecord, data: &DataSpec, validation: &Evidence, test: Opt
         ("Missing data", "12", "11", none()),
         ("How images were taken", "13", "9b", none()),
         ("Reference standard: what, why, by whom, how sure", "14 to 18", "8a to 8c", none()),
-        ("Partitions and how images were assigned", "19", "12a", on_record.map(|d| partitions(d, data))),
+        (
+            "Partitions and how images were assigned",
+            "19",
+            "12a",
+            on_record.map(|d| partitions(d, data, record.test.as_ref())),
+        ),
         ("Level at which partitions are disjoint", "20", "12a, 12d", on_record.map(|d| disjoint(d, data))),
         ("Intended sample size", "21", "10", none()),
         ("Model", "22", "12c, 22", of(model)),
@@ -131,27 +136,40 @@ fn preparation(data: &DataSpec, settings: Option<&TrialSettings>) -> String {
 }
 
 fn left_out(data: &DataRecord) -> String {
-    match data.skipped.len() {
+    let mut words = match data.skipped.len() {
         0 => "no file was left out as unreadable".to_owned(),
         n => format!("{} could not be decoded and were left out, by name in `report.json`", counted(n, "file")),
+    };
+    if data.dropped > 0 {
+        let images = counted(data.dropped, "image");
+        words += &format!("; {images} left out whose patient or bytes are also in a given test or validation set");
     }
+    words
 }
 
-fn partitions(record: &DataRecord, data: &DataSpec) -> String {
-    let mut words = match data.split.folds {
-        Some(k) => format!("{k} folds of the development images"),
-        None => format!("{} % of the development images for validation", short(100.0 * data.split.validation)),
-    };
-    words += ", drawn at random from the study's seed, stratified by class";
-    words += match data.split.policy {
-        ValidationPolicy::Merge => "; a validation set that came with the data was merged",
-        ValidationPolicy::Keep => "; a validation set that came with the data was kept",
-        ValidationPolicy::Auto => {
-            "; a validation set that came with the data was kept if each class has 30 images in it"
+fn partitions(record: &DataRecord, data: &DataSpec, opening: Option<&TestOpening>) -> String {
+    let drawn = "drawn at random from the study's seed, stratified by class";
+    let share = short(100.0 * data.split.validation);
+    let words = match (record.given_validation, data.split.folds) {
+        (GivenValidation::Kept, _) => "the validation set that came with the data was kept".to_owned(),
+        (given, folds) => {
+            let parts = match folds {
+                Some(k) => format!("{k} folds of the development images, {drawn}"),
+                None => format!("{share} % of the development images for validation, {drawn}"),
+            };
+            let merged = "; a validation set that came with the data was merged with them before";
+            parts + if given == GivenValidation::Merged { merged } else { "" }
         }
     };
     let test = record.splits.iter().any(|split| split.name == "test");
-    words + if test { "; test images locked until the search was over" } else { "; no test images" }
+    let locked = match opening {
+        _ if !test => "; no test images",
+        Some(opening) if opening.unfinished => {
+            "; test images locked until they were opened, before the search was over"
+        }
+        _ => "; test images locked until the search was over",
+    };
+    words + locked
 }
 
 fn disjoint(record: &DataRecord, data: &DataSpec) -> String {
@@ -299,7 +317,14 @@ fn internal(record: &StudyRecord) -> String {
         Some(test) if test.unfinished => {
             "test images opened once, but before the search was over: later trials could have been steered".to_owned()
         }
-        Some(_) => "test images opened once, on record, after the search".to_owned(),
+        Some(test) => {
+            let later = |trial: &&TrialRecord| trial.epochs.iter().any(|epoch| epoch.unix_ms > test.unix_ms);
+            let opened = "test images opened once, on record, after the search";
+            match record.trials.iter().filter(later).count() {
+                0 => opened.to_owned(),
+                n => format!("{opened}; what {} learnt since then is not tested", counted(n, "trial")),
+            }
+        }
         None => "validation images only; the test images are still locked".to_owned(),
     }
 }

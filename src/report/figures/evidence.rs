@@ -175,7 +175,7 @@ fn mean_on_validation(record: &StudyRecord) -> Option<(usize, Predictions)> {
     Some((members.len(), Predictions::mean(&members)?))
 }
 
-/// How some predictions are resampled: by whole patients where all are known, stratified by class.
+/// How some predictions are resampled: by whole patients where any is known, stratified by class.
 pub fn resampling(predictions: &Predictions) -> Resampling {
     let labels: Vec<u32> = predictions.rows.iter().map(|r| r.label).collect();
     let patients: Vec<Option<&str>> = predictions.rows.iter().map(|r| r.patient.as_deref()).collect();

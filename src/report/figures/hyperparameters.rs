@@ -2,12 +2,14 @@
 
 use crate::engine::TrialState;
 use crate::ids::TrialNumber;
-use crate::report::draw::{Axis, Span, parallel, slice_grid, whiskers};
+use crate::report::draw::{Axis, Colour, Span, parallel, slice_grid, whiskers};
 use crate::report::exhibit::{Exhibit, Section};
 use crate::report::model::{StudyRecord, TrialRecord};
 use crate::report::table::{Cell, Table};
+use crate::rng::{Purpose, StreamRng};
 use crate::space::{Domain, Parameter, Value};
-use crate::stats::{Resampling, midranks, percentile_interval, spearman};
+use crate::stats::{Interval, midranks, percentile_interval, spearman};
+use rayon::prelude::*;
 use std::collections::BTreeSet;
 
 /// How many parameters are drawn at most.
@@ -123,6 +125,9 @@ fn coordinates(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
 /// Trials needed before importance can be estimated.
 const ENOUGH: usize = 10;
 
+/// Shufflings of the values among the trials.
+const SHUFFLINGS: u64 = 1000;
+
 fn importance(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
     let (slug, title) = ("importance", "What each parameter explains");
     let question = "Which hyperparameter matters?";
@@ -141,14 +146,13 @@ fn importance(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
     };
     let trials: Vec<(&TrialRecord, f64)> = live().filter_map(|t| Some((t, value_at(t, epoch)?))).collect();
     let values: Vec<f64> = trials.iter().map(|t| t.1).collect();
+    let ranks = midranks(&values);
     let mut rows = Vec::new();
     for p in searched.iter().take(24) {
         let places: Vec<Option<f64>> = trials.iter().map(|t| place(p, t.0)).collect();
         let groups = groups(&places, matches!(p.domain, Domain::Categorical { .. } | Domain::Ordinal { .. }));
-        let all = vec![1; values.len()];
-        let estimate = explained(&groups, &values, &all);
-        let draws = Resampling::stratified(&vec![0; values.len()])
-            .run(record.spec.seed, 1, 1000, |t| explained(&groups, &values, t));
+        let estimate = explained(&groups, &ranks);
+        let chance = estimate.and_then(|_| without_effect(&groups, &ranks, record.spec.seed));
         let rho = match p.domain {
             Domain::Categorical { .. } => None,
             _ => {
@@ -157,36 +161,41 @@ fn importance(record: &StudyRecord, searched: &[&Parameter]) -> Exhibit {
                 spearman(&x, &y)
             }
         };
-        rows.push((p.name.clone(), estimate, estimate.and_then(|_| percentile_interval(&draws, 0.95)), rho));
+        rows.push((p.name.clone(), estimate, chance, rho));
     }
     rows.sort_by(|a, b| b.1.unwrap_or(-1.0).total_cmp(&a.1.unwrap_or(-1.0)).then_with(|| a.0.cmp(&b.0)));
-    let mut table =
-        Table::new(["parameter", "share of rank variance", "low", "high", "rank correlation with the value"]);
-    for (name, estimate, interval, rho) in &rows {
+    let mut table = Table::new([
+        "parameter",
+        "share of rank variance",
+        "without effect, from",
+        "without effect, to",
+        "rank correlation with the value",
+    ]);
+    for (name, estimate, chance, rho) in &rows {
         table.push([
             name.as_str().into(),
             Cell::number(*estimate, 3),
-            Cell::number(interval.map(|i| i.low), 3),
-            Cell::number(interval.map(|i| i.high), 3),
+            Cell::number(chance.map(|i| i.low), 3),
+            Cell::number(chance.map(|i| i.high), 3),
             Cell::number(*rho, 3),
         ]);
     }
     let names: Vec<String> = rows.iter().map(|r| r.0.clone()).collect();
     let points: Vec<_> = rows.iter().map(|r| vec![(r.1, r.2)]).collect();
-    let chart = whiskers(
-        &names,
-        &[("Share of rank variance explained by one parameter alone", Some(0.0))],
-        &points,
-        None,
-        &[],
-        false,
-    );
+    let panel = ("Share of rank variance explained by one parameter alone", Some(0.0));
+    let keys = [("dot: explained; line: what a parameter without effect explains by chance".to_owned(), Colour::INK)];
+    let chart = whiskers(&names, &[panel], &points, None, &keys, false);
     Exhibit::new(slug, title, question, Some(chart), table).note(format!(
         "Of the ranks of {} trials after epoch {epoch}: variance between groups of like values (numbers in four groups \
          of equal size), corrected for the number of groups (epsilon squared; about 0, even below, for a parameter without \
-         effect). 95 % bootstrap over trials. Interactions between parameters are not seen; with samplers that learn, \
-         good regions are visited more often.",
+         effect). Interactions between parameters are not seen; with samplers that learn, good regions are visited more \
+         often.",
         trials.len()
+    ))
+    .note(format!(
+        "The line is no interval of the dot: it is where a parameter without effect lies in 95 % of {SHUFFLINGS} shufflings \
+         of the values among the trials. A dot to the right of its line explains more than chance does; of forty \
+         parameters without effect, one lies there all the same."
     ))
 }
 
@@ -211,18 +220,33 @@ fn groups(places: &[Option<f64>], choices: bool) -> Vec<usize> {
         .collect()
 }
 
-/// Epsilon squared (Kelley 1935) of ranks between groups, trial `i` counted `times[i]` times.
-fn explained(groups: &[usize], values: &[f64], times: &[u32]) -> Option<f64> {
-    let drawn: Vec<usize> = (0..values.len()).flat_map(|i| std::iter::repeat_n(i, times[i] as usize)).collect();
-    let ranks = midranks(&drawn.iter().map(|&i| values[i]).collect::<Vec<_>>());
+/// Where the share of a parameter without effect lies in 95 % of shufflings of the values among the trials: a permutation
+/// test (Fisher 1935), exact for any number of trials, as every rank, every tie and the size of every group stays. It
+/// stands in place of a bootstrap interval of the share, which would be wrong: a trial that is drawn twice ties with itself
+/// in the same group, so that the shares of draws lie about the uncorrected share instead of the corrected one, and a
+/// parameter without effect would seem to have one.
+fn without_effect(groups: &[usize], ranks: &[f64], seed: u64) -> Option<Interval> {
+    let shares: Vec<Option<f64>> = (0..SHUFFLINGS)
+        .into_par_iter()
+        .map(|draw| {
+            let mut shuffled = ranks.to_vec();
+            StreamRng::keyed(seed, Purpose::Bootstrap, &[1, draw]).shuffle(&mut shuffled);
+            explained(groups, &shuffled)
+        })
+        .collect();
+    percentile_interval(&shares, 0.95)
+}
+
+/// Epsilon squared (Kelley 1935) of ranks between groups.
+fn explained(groups: &[usize], ranks: &[f64]) -> Option<f64> {
     let n = ranks.len() as f64;
     let mean = (n + 1.0) / 2.0;
     let total: f64 = ranks.iter().map(|r| (r - mean).powi(2)).sum();
     let size = groups.iter().max()? + 1;
     let mut sums = vec![(0.0, 0.0); size];
-    for (&i, r) in drawn.iter().zip(&ranks) {
-        sums[groups[i]].0 += 1.0;
-        sums[groups[i]].1 += r - mean;
+    for (&group, r) in groups.iter().zip(ranks) {
+        sums[group].0 += 1.0;
+        sums[group].1 += r - mean;
     }
     let filled = sums.iter().filter(|s| s.0 > 0.0);
     let k = filled.clone().count() as f64;
@@ -241,11 +265,32 @@ mod tests {
     #[test]
     fn a_parameter_that_decides_explains_all_and_noise_explains_nothing() {
         let values: Vec<f64> = (0..40).map(f64::from).collect();
+        let ranks = midranks(&values);
         let decides: Vec<Option<f64>> = values.iter().map(|v| Some(*v)).collect();
         let noise: Vec<Option<f64>> = (0..40).map(|i| Some(f64::from((i * 17) % 40))).collect();
-        let all = vec![1; 40];
-        assert!(explained(&groups(&decides, false), &values, &all).unwrap() > 0.9);
-        assert!(explained(&groups(&noise, false), &values, &all).unwrap() < 0.15);
-        assert_eq!(explained(&[1; 40], &values, &all), None);
+        let share = explained(&groups(&decides, false), &ranks).unwrap();
+        assert!(share > 0.9 && share > without_effect(&groups(&decides, false), &ranks, 1).unwrap().high);
+        assert!(explained(&groups(&noise, false), &ranks).unwrap() < 0.15);
+        assert_eq!(explained(&[1; 40], &ranks), None);
+        assert_eq!(without_effect(&[1; 40], &ranks, 1), None);
+    }
+
+    #[test]
+    fn a_parameter_without_effect_lies_in_the_band_of_chance_in_19_of_20_studies() {
+        let groups: Vec<usize> = (0..20).map(|i| i % 4).collect();
+        let (mut inside, mut beyond) = (0, 0);
+        for seed in 0..200 {
+            let mut rng = StreamRng::keyed(seed, Purpose::Test, &[]);
+            let values: Vec<f64> = groups.iter().map(|_| rng.unit()).collect();
+            let ranks = midranks(&values);
+            let share = explained(&groups, &ranks).unwrap();
+            let Interval { low, high } = without_effect(&groups, &ranks, seed).unwrap();
+            assert!(low < 0.0 && high > 0.0, "{low} to {high}: about 0, not about the uncorrected 3/19");
+            inside += u32::from((low..=high).contains(&share));
+            beyond += u32::from(share > high);
+        }
+        // 190 and 5 are expected, with standard deviations of 3 and 2.
+        assert!((178..=199).contains(&inside), "{inside}");
+        assert!(beyond <= 13, "{beyond}");
     }
 }

@@ -49,7 +49,7 @@ pub fn section(record: &StudyRecord, evidence: &Evidence) -> Section {
     };
     let intro = match evidence.entries.first() {
         None => {
-            "No trial left predictions, so there are no curves, no confusion matrix and no calibration to show.".into()
+            "No predictions are kept, so there are no curves, no confusion matrix and no calibration to show.".into()
         }
         Some(best) => format!("{intro} Charts of one model show {}.", best.model),
     };

@@ -2,7 +2,7 @@
 //! pace of this machine, which is measured on a few of the study's networks.
 
 use super::forecast::IMAGES;
-use super::price::{EpochWork, bank, feature_shape, shared_by};
+use super::price::{Counts, EpochWork, bank, feature_shape, originals, shared_by};
 use super::{Forecast, ImageError, ImagePrices, ImageWork, Parts, forecast_on, located};
 use crate::data::DataSummary;
 use crate::data::features::predicted_bytes;
@@ -135,18 +135,7 @@ pub fn study_cost(
         .filter(|(_, n)| *n > 0)
         .map(|(work, _)| pace.epoch(&work))
         .fold((f64::INFINITY, 0f64), |(low, high), seconds| (low.min(seconds), high.max(seconds)));
-    let mut sets: BTreeMap<_, u64> = BTreeMap::new();
-    let kept = drawn.iter().flat_map(|d| std::iter::once(d.settings.clone()).chain(d.settings.probing()));
-    for settings in kept {
-        let (Some(shape), Some(bank)) = (feature_shape(&settings.network, summary.size), bank(&settings)) else {
-            continue;
-        };
-        // Validation images are kept as they are, training images in all views of the bank.
-        let views = bank as usize + usize::from(settings.augment.ranges_key().is_some());
-        let key = settings.network.frozen_key(&settings.augment);
-        sets.entry(key).or_insert_with(|| predicted_bytes(&shape, 1, views, settings.network.cache));
-    }
-    let images: u64 = summary.folds.first().map_or(0, |f| f.train.iter().chain(&f.validation).sum());
+    let (feature_bytes, feature_sets) = features(&drawn, summary);
     Ok(StudyCost {
         measured_on: measured.first().map(|(f, _)| f.arithmetic.clone()).unwrap_or_default(),
         networks_measured: measured.len(),
@@ -155,12 +144,35 @@ pub fn study_cost(
         frozen_seconds: pace.frozen * frozen,
         epoch_seconds: mean(&|d| d.epochs(|work| pace.epoch(work))) * trials,
         epoch_seconds_range: range,
-        feature_bytes: images * sets.values().sum::<u64>(),
+        feature_bytes,
         pixel_bytes: summary.images.iter().sum::<u64>() * (summary.size * summary.size * summary.channels) as u64,
         checkpoint_bytes: measured.iter().map(|(f, _)| f.checkpoint_bytes).max().unwrap_or(0),
-        feature_sets: sets.len(),
+        feature_sets,
         drawn: drawn.len() as u32,
     })
+}
+
+/// Bytes of the features that these trials keep if they draw every view, and the number of their sets.
+fn features(drawn: &[Drawn], summary: &DataSummary) -> (u64, usize) {
+    let mut sets: BTreeMap<_, u64> = BTreeMap::new();
+    // Sets of views share the original images.
+    let mut still: BTreeMap<_, u64> = BTreeMap::new();
+    let kept = drawn.iter().flat_map(|d| std::iter::once(d.settings.clone()).chain(d.settings.probing()));
+    for settings in kept {
+        let Some(shape) = feature_shape(&settings.network, summary.size) else { continue };
+        let cache = settings.network.cache;
+        let bytes = |images: f64, views: u32| predicted_bytes(&shape, images as usize, views as usize, cache);
+        // Validation images are kept as they are, training images in all views of the bank.
+        let Counts { images, trained, validation, .. } = Counts::new(summary, &settings);
+        let (views, unchanged) = match settings.augment.ranges_key() {
+            Some(_) => (bank(&settings).unwrap_or(0), validation),
+            None => (0, images),
+        };
+        sets.insert(settings.network.frozen_key(&settings.augment), bytes(trained, views));
+        let most = still.entry(originals(&settings)).or_default();
+        *most = bytes(unchanged, 1).max(*most);
+    }
+    (sets.values().chain(still.values()).sum(), sets.len())
 }
 
 /// Mega-operations a second of a machine with one such device, measured on the networks in which most of the study's work
@@ -254,5 +266,19 @@ mod tests {
         let drawn = draw(&spec, Path::new("/elsewhere"), &summary, &[(1.0, 0..6)], 2).unwrap();
         let frozen: Vec<f64> = drawn.iter().map(|d| d.frozen).collect();
         assert!(frozen[0] > 0.0 && frozen[1] == 0.0, "{frozen:?}");
+    }
+
+    #[test]
+    fn original_validation_images_and_views_of_training_images_take_disk() {
+        let file = "[data]\nsynthetic = {}\nsize = 75\n[network]\nweights = \"random\"\n[augment]\nviews = 3\n\
+                    [budget]\nn_trials = 64\n[space]\nstrength = { choices = [0.5, 1.0] }\n\
+                    dropout = { type = \"float\", low = 0.0, high = 0.5 }\n";
+        let spec = from_text(file).unwrap().spec;
+        let summary = super::super::price::tests::summary();
+        let drawn = draw(&spec, Path::new("."), &summary, &[(1.0, 0..6)], 64).unwrap();
+        let network = &drawn[0].settings.network;
+        let shape = feature_shape(network, summary.size).unwrap();
+        let bytes = |images, views| predicted_bytes(&shape, images, views, network.cache);
+        assert_eq!(features(&drawn, &summary), (bytes(400, 1) + 2 * bytes(1200, 3), 2));
     }
 }

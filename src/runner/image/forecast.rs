@@ -7,7 +7,7 @@ use crate::ids::{Epoch, TrialNumber};
 use crate::nn::build::build;
 use crate::nn::{Backbone, head};
 use crate::rng::{Purpose, StreamRng};
-use crate::spec::TrialSettings;
+use crate::spec::{TrainingSpec, TrialSettings};
 use candle_core::{Device, Tensor};
 use std::time::Instant;
 
@@ -29,8 +29,9 @@ pub struct Forecast {
     pub checkpoint_bytes: u64,
 }
 
-/// Measures what images of `size` pixels cost with these settings, in a second or two of computing. Relative weight
-/// paths start at the current folder; resolve them first with [`located`](super::located).
+/// Measures what images of `size` pixels cost with these settings, in a second or two of computing, when all layers are
+/// trained that ever are. Relative weight paths start at the current folder; resolve them first with
+/// [`located`](super::located).
 ///
 /// # Errors
 /// If the network cannot be built, or images of this size do not reach the head.
@@ -41,6 +42,9 @@ pub fn forecast(
     seed: u64,
     device: &Device,
 ) -> Result<Forecast, ImageError> {
+    // A model that begins with its head alone would be measured, and saved, as that.
+    let training = TrainingSpec { probe_epochs: 0, ..settings.training.clone() };
+    let settings = &TrialSettings { training, ..settings.clone() };
     let network = &settings.network;
     let (cut, tap) = (network.cut(), network.tap_position());
     let built = build(network, seed, device)?;

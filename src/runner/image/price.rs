@@ -10,7 +10,8 @@ use crate::engine::{Paid, Price, Prices};
 use crate::nn::inception_v3;
 use crate::space::Params;
 use crate::spec::{
-    BackboneKind, FrozenKey, HeadKind, ImbalancePolicy, NetworkSpec, NormStatistics, RunnerSpec, TrialSettings, Views,
+    AugmentSpec, BackboneKind, CachePrecision, FreezeTo, FrozenKey, HeadKind, ImbalancePolicy, NetworkSpec,
+    NormStatistics, RunnerSpec, TrialSettings, Views,
 };
 use std::ops::Range;
 
@@ -143,29 +144,37 @@ pub struct Counts {
     pub validation: f64,
     /// Different images, in training and validation.
     pub images: f64,
+    /// Different images in training.
+    pub trained: f64,
+}
+
+/// Samples of each class in an epoch, of so many training images.
+fn visits(train: &[u64], imbalance: ImbalancePolicy) -> Vec<u64> {
+    let present = || train.iter().copied().filter(|n| *n > 0);
+    let target = match imbalance {
+        ImbalancePolicy::None | ImbalancePolicy::Weights => None,
+        ImbalancePolicy::Oversample => present().max(),
+        ImbalancePolicy::Undersample => present().min(),
+    };
+    train.iter().map(|&n| if n == 0 { 0 } else { target.unwrap_or(n) }).collect()
 }
 
 impl Counts {
     /// Of a trial with these settings.
     pub fn new(summary: &DataSummary, settings: &TrialSettings) -> Self {
-        let visited = |counts: &[u64]| -> f64 {
-            let classes = counts.iter().filter(|n| **n > 0);
-            let each = classes.clone().count() as u64;
-            (match settings.training.imbalance {
-                ImbalancePolicy::None | ImbalancePolicy::Weights => classes.sum::<u64>(),
-                ImbalancePolicy::Oversample => each * classes.max().copied().unwrap_or(0),
-                ImbalancePolicy::Undersample => each * classes.min().copied().unwrap_or(0),
-            }) as f64
-        };
+        let visited = |train: &[u64]| visits(train, settings.training.imbalance).iter().sum::<u64>() as f64;
         let precise = settings.training.norm_statistics == NormStatistics::Precise;
         let statistics = |n: f64| if precise { super::training::measured(n as usize) as f64 } else { 0.0 };
         let folds = &summary.folds;
+        // Folds share their images, and take turns in training on them.
+        let images = folds.first().map_or(0, |f| f.train.iter().chain(&f.validation).sum::<u64>()) as f64;
+        let trained = if folds.len() > 1 { images } else { folds.iter().flat_map(|f| &f.train).sum::<u64>() as f64 };
         Self {
             train: folds.iter().map(|f| visited(&f.train)).sum(),
             statistics: folds.iter().map(|f| statistics(visited(&f.train))).sum(),
             validation: folds.iter().flat_map(|f| &f.validation).sum::<u64>() as f64,
-            // Folds share their images.
-            images: folds.first().map_or(0, |f| f.train.iter().chain(&f.validation).sum::<u64>()) as f64,
+            images,
+            trained,
         }
     }
 }
@@ -204,11 +213,19 @@ impl Parts {
     }
 }
 
+/// The share of an image's `bank` views that an epoch leaves out, on average, in which each of `folds` folds visits it
+/// `visits` times: its n-th visit draws the same view in all of them.
+fn left_out(bank: u32, visits: f64, folds: usize) -> f64 {
+    // Each fold visits some images of a class once more than the others, if its samples do not divide evenly.
+    let once_more = 1.0 - (1.0 - visits.fract()).powi(folds as i32);
+    let one = 1.0 / f64::from(bank.max(1));
+    (1.0 - one).powi(visits.trunc() as i32) * (1.0 - once_more * one)
+}
+
 /// Different views of an image that epochs `before..before + epochs` add to those drawn before, on average, where each
-/// draws one of `bank`.
-fn new_views(bank: u32, before: u32, epochs: u32) -> f64 {
-    let seen = |epochs: u32| f64::from(bank) * (1.0 - (1.0 - 1.0 / f64::from(bank.max(1))).powi(epochs as i32));
-    seen(before + epochs) - seen(before)
+/// leaves out the share `left_out` of `bank`.
+fn new_views(bank: u32, left_out: f64, before: u32, epochs: u32) -> f64 {
+    f64::from(bank) * (left_out.powi(before as i32) - left_out.powi((before + epochs) as i32))
 }
 
 /// Prices of the trials of an image study.
@@ -240,7 +257,6 @@ impl ImagePrices {
     fn stage(&self, settings: &TrialSettings, epochs: u32, paid: &Paid) -> (f64, EpochWork) {
         let counts = Counts::new(&self.summary, settings);
         let each = ImageWork::new(settings, self.summary.size, self.summary.classes.len());
-        let mut frozen = 0.0;
         let mut work = EpochWork {
             training: counts.train * each.step + counts.statistics * each.score,
             judging: counts.validation * each.score,
@@ -251,19 +267,91 @@ impl ImagePrices {
         if augmented && (bank.is_none() || settings.network.cut() == 0) {
             work.training += (counts.train + counts.statistics) * (each.augment + frozen_anew(bank.is_some()));
         }
-        if let Some(key) = shared(settings) {
-            let before = paid.get(&key).copied().unwrap_or(0);
-            // Validation sees the original images.
-            let originals = if before == 0 && augmented { counts.images } else { 0.0 };
-            let views = originals + counts.images * bank.map_or(0.0, |bank| new_views(bank, before, epochs));
-            // A shallower prefix of the same network and views whose maps are kept is where a deeper one begins.
-            let from = paid.keys().filter(|other| key.extends(other)).map(FrozenKey::cut).max();
-            let skipped = from.map_or(0.0, |cut| part(&settings.network, FORWARD, self.summary.size, 0..cut, MANY));
-            let drawn = if augmented && from.is_none() { each.augment } else { 0.0 };
-            frozen = views * (each.frozen - skipped + drawn);
-        }
-        (frozen, work)
+        (self.kept(settings, &counts, &each, epochs, paid), work)
     }
+
+    /// Frozen passes for `epochs` epochs whose output is kept and that nobody has paid for. Draws count as on average, and
+    /// earlier trials as if they had visited images as often as this one.
+    fn kept(&self, settings: &TrialSettings, counts: &Counts, each: &ImageWork, epochs: u32, paid: &Paid) -> f64 {
+        let (network, augment) = (&settings.network, &settings.augment);
+        if network.cut() == 0 {
+            return 0.0;
+        }
+        let (views, still) = (network.frozen_key(augment), originals(settings));
+        let augmented = views != still;
+        let mut frozen = 0.0;
+        // Validation sees the original images, of which no epoch leaves one out.
+        if !paid.contains_key(&still) {
+            let starts = starts(network, &without_strength(augment), paid);
+            frozen += counts.validation * self.pass(network, each.frozen, &starts, |_| 1.0);
+        }
+        // Folds validate on all images, so that training on originals adds none.
+        let Some(bank) = bank(settings).filter(|_| augmented || self.summary.folds.len() == 1) else { return frozen };
+        let whole = each.frozen + if augmented { each.augment } else { 0.0 };
+        let before = paid.get(&views).copied().unwrap_or(0);
+        let starts = starts(network, augment, paid);
+        for (images, left_out) in self.trained(settings, bank) {
+            let pass = self.pass(network, whole, &starts, |epochs| 1.0 - left_out.powi(epochs as i32));
+            frozen += images * new_views(bank, left_out, before, epochs) * pass;
+        }
+        frozen
+    }
+
+    /// Operations of the frozen layers for a view, on average: `whole` from its pixels, less where it may begin at one of
+    /// `starts`, deepest first, each of which has the share `there` of all views for its epochs.
+    fn pass(&self, network: &NetworkSpec, whole: f64, starts: &[(usize, u32)], there: impl Fn(u32) -> f64) -> f64 {
+        let (mut sum, mut open) = (0.0, 1.0);
+        for &(stage, epochs) in starts {
+            let begun = open * there(epochs);
+            sum += begun * part(network, FORWARD, self.summary.size, stage..network.cut(), MANY);
+            open -= begun;
+        }
+        sum + open * whole
+    }
+
+    /// Different training images of each class, and the share of a bank's views of one that an epoch leaves out.
+    fn trained(&self, settings: &TrialSettings, bank: u32) -> Vec<(f64, f64)> {
+        let Some((fold, others)) = self.summary.folds.split_first() else { return Vec::new() };
+        let visits = visits(&fold.train, settings.training.imbalance);
+        let classes = fold.train.iter().zip(&fold.validation).zip(visits).filter(|((train, _), _)| **train > 0);
+        let class = |((&train, &validation), visits): ((&u64, &u64), u64)| {
+            // Every fold but one trains on an image.
+            let images = if others.is_empty() { train } else { train + validation };
+            (images as f64, left_out(bank, visits as f64 / train as f64, others.len().max(1)))
+        };
+        classes.map(class).collect()
+    }
+}
+
+/// Augmentation that leaves images as they are.
+fn without_strength(augment: &AugmentSpec) -> AugmentSpec {
+    AugmentSpec { strength: 0.0, ..augment.clone() }
+}
+
+/// The frozen features of the original images of a trial with these settings.
+pub(super) fn originals(settings: &TrialSettings) -> FrozenKey {
+    settings.network.frozen_key(&without_strength(&settings.augment))
+}
+
+/// Where a view may begin that another trial has paid for: frozen stages, deepest first, each with its epochs. A shallower
+/// prefix of the same network and views whose maps are kept is where a deeper one begins, unless they are halves, which are
+/// rounded. One pass computes the averages at every tap, so a head's features cost what lies beyond the deepest tap paid for.
+fn starts(network: &NetworkSpec, augment: &AugmentSpec, paid: &Paid) -> Vec<(usize, u32)> {
+    let (key, cut) = (network.frozen_key(augment), network.cut());
+    let maps = paid.iter().filter(|(other, _)| network.cache == CachePrecision::F32 && key.extends(other));
+    let mut starts: Vec<(usize, u32)> = maps.map(|(other, &epochs)| (other.cut(), epochs)).collect();
+    if network.head_only() {
+        for tap in network.backbone.stages() {
+            let other = NetworkSpec { tap: (*tap).to_owned(), freeze: FreezeTo::All, ..network.clone() };
+            if other.cut() != cut
+                && let Some(&epochs) = paid.get(&other.frozen_key(augment))
+            {
+                starts.push((other.cut().min(cut), epochs));
+            }
+        }
+    }
+    starts.sort_unstable_by_key(|start| std::cmp::Reverse(*start));
+    starts
 }
 
 /// Views from which the epochs of a trial draw; `None`: every epoch draws new ones.
@@ -285,14 +373,17 @@ fn stages(settings: &TrialSettings, epochs: Range<u32>) -> impl Iterator<Item = 
     early.into_iter().chain((rest > 0).then(|| (settings.clone(), rest, false)))
 }
 
-/// The frozen features of a trial with these settings, if it has any.
-fn shared(settings: &TrialSettings) -> Option<FrozenKey> {
-    (settings.network.cut() > 0).then(|| settings.network.frozen_key(&settings.augment))
-}
-
-/// The frozen features of some epochs of a trial with these settings, and for how many of the epochs.
+/// The frozen features of some epochs of a trial with these settings, and for how many of the epochs: for none, if they are
+/// of original images that only validation sees.
 pub(super) fn shared_by(settings: &TrialSettings, epochs: Range<u32>) -> Vec<(FrozenKey, u32)> {
-    stages(settings, epochs).filter_map(|(settings, n, _)| Some((shared(&settings)?, n))).collect()
+    let mut shared = Vec::new();
+    for (settings, n, _) in stages(settings, epochs).filter(|(settings, ..)| settings.network.cut() > 0) {
+        let (views, still) = (settings.network.frozen_key(&settings.augment), originals(&settings));
+        let validated = (views != still).then_some((still, 0));
+        shared.push((views, n));
+        shared.extend(validated);
+    }
+    shared
 }
 
 /// Operations as mega-operations, rounded up.
@@ -406,18 +497,117 @@ pub(super) mod tests {
 
     #[test]
     fn views_of_a_bank_are_paid_as_they_are_drawn() {
-        assert!((new_views(8, 0, 1) - 1.0).abs() < 1e-12);
-        assert!((new_views(8, 0, 3) + new_views(8, 3, 5) - new_views(8, 0, 8)).abs() < 1e-12);
-        assert!(new_views(8, 0, 1000) < 8.0 + 1e-9 && new_views(1, 1, 5).abs() < 1e-12);
+        let new = |bank, before, epochs| new_views(bank, left_out(bank, 1.0, 1), before, epochs);
+        assert!((new(8, 0, 1) - 1.0).abs() < 1e-12);
+        assert!((new(8, 0, 3) + new(8, 3, 5) - new(8, 0, 8)).abs() < 1e-12);
+        assert!(new(8, 0, 1000) < 8.0 + 1e-9 && new(1, 1, 5).abs() < 1e-12);
         let augmented = prices("[augment]\nstrength = 1.0\nviews = 8\n");
         let all = frozen_to("all");
         let mut paid = Paid::new();
         let first = augmented.price(&all, 0..2, &paid).once;
-        paid.insert(key(&augmented, &all), 2);
+        paid.extend(augmented.shared(&all, 0..2));
         let second = augmented.price(&all, 0..2, &paid).once;
         assert!(0 < second && second < first, "{first} {second}");
         let fresh = prices("[augment]\nstrength = 1.0\nviews = \"fresh\"\n");
         let fresh = fresh.price(&all, 0..2, &Paid::new());
         assert!(fresh.epoch > 100 * augmented.price(&all, 0..2, &paid).epoch);
+    }
+
+    fn settings(prices: &ImagePrices, freeze: &str) -> TrialSettings {
+        prices.runner.settings(&frozen_to(freeze)).unwrap()
+    }
+
+    /// Operations of frozen passes of a trial's first epochs, which are then paid for.
+    fn spent(prices: &ImagePrices, settings: &TrialSettings, epochs: u32, paid: &mut Paid) -> f64 {
+        let frozen = prices.parts(settings, 0..epochs, paid).frozen;
+        for (key, epochs) in shared_by(settings, 0..epochs) {
+            *paid.entry(key).or_default() += epochs;
+        }
+        frozen
+    }
+
+    fn assert_close(found: f64, wanted: f64) {
+        assert!((found - wanted).abs() <= 1e-9 * wanted, "{found} {wanted}");
+    }
+
+    #[test]
+    fn originals_are_computed_for_validation_and_views_for_training() {
+        let one = prices("");
+        let mut all = settings(&one, "all");
+        (all.augment.strength, all.augment.views) = (0.5, Views::Bank(4));
+        let ImageWork { frozen, augment, .. } = ImageWork::new(&all, 150, 2);
+        let mut paid = Paid::new();
+        assert_close(spent(&one, &all, 1, &mut paid), 400.0 * frozen + 1200.0 * (frozen + augment));
+        let stronger = TrialSettings { augment: AugmentSpec { strength: 1.0, ..all.augment.clone() }, ..all.clone() };
+        assert_close(spent(&one, &stronger, 1, &mut paid), 1200.0 * (frozen + augment));
+        let off = TrialSettings { augment: without_strength(&all.augment), ..all.clone() };
+        assert_close(spent(&one, &off, 2, &mut paid), 1200.0 * frozen);
+        assert_close(spent(&one, &off, 2, &mut Paid::new()), 1600.0 * frozen);
+        let mut fresh = all.clone();
+        fresh.augment.views = Views::Fresh;
+        assert_close(spent(&one, &fresh, 2, &mut Paid::new()), 400.0 * frozen);
+
+        // A class of 300 images is visited as often as one of 900, or the other way round.
+        all.training.imbalance = ImbalancePolicy::Oversample;
+        let drawn = 900.0 + 300.0 * 4.0 * (1.0 - 0.75f64.powi(3));
+        assert_close(spent(&one, &all, 1, &mut Paid::new()), 400.0 * frozen + drawn * (frozen + augment));
+        all.training.imbalance = ImbalancePolicy::Undersample;
+        assert_close(spent(&one, &all, 1, &mut Paid::new()), 400.0 * frozen + 600.0 * (frozen + augment));
+
+        // Four folds validate on all images, and train on all.
+        let mut folds = summary();
+        folds.folds = vec![folds.folds.remove(0); 4];
+        let folds = ImagePrices::new(&one.runner, &folds);
+        all.training.imbalance = ImbalancePolicy::Weights;
+        assert_close(spent(&folds, &all, 1, &mut Paid::new()), 1600.0 * frozen + 1600.0 * (frozen + augment));
+        assert_close(spent(&folds, &off, 2, &mut Paid::new()), 1600.0 * frozen);
+        // Three of them leave out two thirds of the larger class each.
+        all.training.imbalance = ImbalancePolicy::Undersample;
+        let drawn = 400.0 + 1200.0 * (1.0 - (2.0f64 / 3.0).powi(3));
+        assert_close(spent(&folds, &all, 1, &mut Paid::new()), 1600.0 * frozen + drawn * (frozen + augment));
+    }
+
+    #[test]
+    fn deeper_features_start_from_the_views_that_shallower_ones_have() {
+        let prices = prices("[augment]\nstrength = 1.0\nviews = 8\n");
+        let (mixed, all) = (settings(&prices, "Mixed_6e"), settings(&prices, "all"));
+        let ImageWork { frozen, augment, .. } = ImageWork::new(&all, 150, 2);
+        let rest = frozen - ImageWork::new(&mixed, 150, 2).frozen;
+        let mut paid = Paid::new();
+        spent(&prices, &mixed, 1, &mut paid);
+        let each = rest / 8.0 + (frozen + augment) * 7.0 / 8.0;
+        assert_close(spent(&prices, &all, 1, &mut paid), 400.0 * rest + 1200.0 * each);
+    }
+
+    #[test]
+    fn rounded_features_are_no_start() {
+        let prices = prices("");
+        let half = |freeze: &str| {
+            let mut settings = settings(&prices, freeze);
+            settings.network.cache = CachePrecision::F16;
+            settings
+        };
+        let alone = spent(&prices, &half("all"), 1, &mut Paid::new());
+        let mut paid = Paid::new();
+        spent(&prices, &half("Mixed_6e"), 1, &mut paid);
+        assert_eq!(spent(&prices, &half("all"), 1, &mut paid), alone);
+    }
+
+    #[test]
+    fn one_pass_computes_the_features_of_every_tap() {
+        let prices = prices("");
+        let [shallow, deep] = ["Mixed_5d", "Mixed_7c"].map(|tap| {
+            let mut settings = settings(&prices, "all");
+            settings.network.tap = tap.to_owned();
+            settings
+        });
+        let mut paid = Paid::new();
+        let once = spent(&prices, &deep, 2, &mut paid);
+        assert!(once > 0.0);
+        assert_eq!(spent(&prices, &shallow, 2, &mut paid), 0.0);
+        let mut paid = Paid::new();
+        let first = spent(&prices, &shallow, 2, &mut paid);
+        assert!(0.0 < first && first < once);
+        assert_close(first + spent(&prices, &deep, 2, &mut paid), once);
     }
 }

@@ -25,10 +25,10 @@ use std::sync::{Arc, Mutex};
 use write::int;
 use writer::PostgresStore;
 
+/// What makes the tables of each format from those of the one before, the first from none.
+const SCHEMAS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 /// The format of the tables that this program writes.
-const FORMAT_VERSION: i64 = 1;
-
-const SCHEMA: &str = include_str!("schema.sql");
+const FORMAT_VERSION: i64 = SCHEMAS.len() as i64;
 
 /// A database of a server, and the state folder whose studies it has.
 pub(super) struct Server {
@@ -38,8 +38,16 @@ pub(super) struct Server {
     client: Mutex<Option<Client>>,
 }
 
-fn has_tables(client: &mut impl GenericClient) -> Result<bool, Fault> {
-    Ok(client.query_one("SELECT to_regclass('hpsearch.format') IS NOT NULL", &[])?.try_get(0)?)
+/// The format of the tables there; 0 where there are none.
+fn format(client: &mut impl GenericClient) -> Result<i64, Fault> {
+    if !client.query_one("SELECT to_regclass('hpsearch.format') IS NOT NULL", &[])?.try_get(0)? {
+        return Ok(0);
+    }
+    let found: i64 = client.query_one("SELECT version FROM hpsearch.format", &[])?.try_get(0)?;
+    if found > FORMAT_VERSION {
+        return Err(StoreError::Newer { found, known: FORMAT_VERSION }.into());
+    }
+    Ok(found)
 }
 
 impl Server {
@@ -54,28 +62,26 @@ impl Server {
     /// Connects; `None` where no study was ever written.
     fn reach(&self) -> Result<Option<Client>, Fault> {
         let mut client = self.address.connect()?;
-        if !has_tables(&mut client)? {
-            return Ok(None);
-        }
-        let found: i64 = client.query_one("SELECT version FROM hpsearch.format", &[])?.try_get(0)?;
-        if found > FORMAT_VERSION {
-            return Err(StoreError::Newer { found, known: FORMAT_VERSION }.into());
-        }
-        Ok(Some(client))
+        Ok(if format(&mut client)? == 0 { None } else { Some(client) })
     }
 
-    /// Connects; makes the tables where there are none.
+    /// Connects; makes the tables that are missing.
     fn reach_or_make(&self) -> Result<Client, Fault> {
-        if let Some(client) = self.reach()? {
+        let mut client = self.address.connect()?;
+        if format(&mut client)? == FORMAT_VERSION {
             return Ok(client);
         }
-        let mut client = self.address.connect()?;
         let mut transaction = client.transaction()?;
         // One at a time: of two that find no tables, the second then finds them.
         transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&session::key("")])?;
-        if !has_tables(&mut transaction)? {
-            transaction.batch_execute(SCHEMA)?;
-            transaction.execute("INSERT INTO hpsearch.format (version) VALUES ($1)", &[&FORMAT_VERSION])?;
+        let found = format(&mut transaction)?;
+        for (format, schema) in (1_i64..).zip(SCHEMAS).filter(|(format, _)| *format > found) {
+            transaction.batch_execute(schema)?;
+            let told = match format {
+                1 => "INSERT INTO hpsearch.format (version) VALUES ($1)",
+                _ => "UPDATE hpsearch.format SET version = $1",
+            };
+            transaction.execute(told, &[&format])?;
         }
         transaction.commit()?;
         Ok(client)

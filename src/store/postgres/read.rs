@@ -10,7 +10,7 @@ use crate::history::{
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::space::Params;
 use crate::spec::StudySpec;
-use crate::store::{ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunRow, codec};
+use crate::store::{Chosen, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunRow, codec};
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::{GenericClient, types::FromSql};
 use std::collections::BTreeMap;
@@ -313,5 +313,14 @@ pub(super) fn opening(client: &mut impl GenericClient, study: i64) -> Result<Opt
     let mean = first(client, "SELECT threshold FROM hpsearch.test_mean WHERE study = $1", study, |row| {
         Ok(OpenedMean { threshold: row.get(0)? })
     })?;
-    Ok(Some(Opening { unix_ms, unfinished, results, mean }))
+    let mut chosen = Vec::new();
+    // A server that no run of this version has reached lacks it.
+    if client.query_one("SELECT to_regclass('hpsearch.test_choice') IS NOT NULL", &[])?.try_get(0)? {
+        let sql = "SELECT trial, epoch, threshold FROM hpsearch.test_choice WHERE study = $1 ORDER BY place";
+        rows(client, sql, study, &mut |row| {
+            chosen.push(Chosen { trial: row.trial(0)?, epoch: row.int(1).map(Epoch)?, threshold: row.get(2)? });
+            Ok(())
+        })?;
+    }
+    Ok(Some(Opening { unix_ms, unfinished, chosen, mean, results }))
 }

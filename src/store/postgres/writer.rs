@@ -8,7 +8,7 @@ use crate::engine::Event;
 use crate::history::Row;
 use crate::spec::StudySpec;
 use crate::store::{
-    ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError, codec, lock,
+    Chosen, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError, codec, lock,
 };
 use std::sync::{Arc, Mutex};
 
@@ -167,7 +167,13 @@ impl Store for PostgresStore {
         lock(&self.session).ask(&mut |client| read::opening(client, self.study))
     }
 
-    fn begin_opening(&mut self, unix_ms: u64, unfinished: bool) -> Result<(), StoreError> {
+    fn begin_opening(
+        &mut self,
+        unix_ms: u64,
+        unfinished: bool,
+        chosen: &[Chosen],
+        mean: Option<OpenedMean>,
+    ) -> Result<(), StoreError> {
         let study = self.study;
         lock(&self.session).transact(&mut |t| {
             let rows = t.execute(
@@ -175,11 +181,23 @@ impl Store for PostgresStore {
                  ON CONFLICT DO NOTHING",
                 &[&study, &int(unix_ms), &unfinished],
             )?;
-            once(rows == 1, "the opening of the test images")
+            once(rows == 1, "the opening of the test images")?;
+            for (place, choice) in (0_i64..).zip(chosen) {
+                let (trial, epoch) = (i64::from(choice.trial.0), i64::from(choice.epoch.0));
+                t.execute(
+                    "INSERT INTO hpsearch.test_choice (study, trial, place, epoch, threshold) VALUES ($1, $2, $3, $4, $5)",
+                    &[&study, &trial, &place, &epoch, &choice.threshold],
+                )?;
+            }
+            if let Some(mean) = mean {
+                let insert = "INSERT INTO hpsearch.test_mean (study, threshold) VALUES ($1, $2)";
+                t.execute(insert, &[&study, &mean.threshold])?;
+            }
+            Ok(())
         })
     }
 
-    fn record_tested(&mut self, results: &[OpenedTrial], mean: Option<OpenedMean>) -> Result<(), StoreError> {
+    fn record_tested(&mut self, results: &[OpenedTrial]) -> Result<(), StoreError> {
         let study = self.study;
         lock(&self.session).transact(&mut |t| {
             let open = t.first(
@@ -203,10 +221,6 @@ impl Store for PostgresStore {
                         &int(file.bytes),
                     ],
                 )?;
-            }
-            if let Some(mean) = mean {
-                let insert = "INSERT INTO hpsearch.test_mean (study, threshold) VALUES ($1, $2)";
-                t.execute(insert, &[&study, &mean.threshold])?;
             }
             Ok(())
         })

@@ -1,8 +1,8 @@
 //! Write-once records: the images, and the opening of the test images.
 
 use super::{Fault, read};
-use crate::ids::TrialNumber;
-use crate::store::{ImagesOnRecord, OpenedMean, OpenedTrial, Opening, StoreError};
+use crate::ids::{Epoch, TrialNumber};
+use crate::store::{Chosen, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::path::PathBuf;
 
@@ -27,6 +27,12 @@ CREATE TABLE IF NOT EXISTS test_opening (
     opened_ms  INTEGER NOT NULL,
     unfinished INTEGER NOT NULL                         -- 1: the study was not over
 ) STRICT;
+CREATE TABLE IF NOT EXISTS test_choice (                -- of trials, before any image was scored
+    trial     INTEGER PRIMARY KEY REFERENCES trial,
+    place     INTEGER NOT NULL,                         -- rank on validation, from 0
+    epoch     INTEGER NOT NULL,                         -- after which it is judged
+    threshold REAL                                      -- fixed on validation; NULL: undefined there
+) STRICT;
 CREATE TABLE IF NOT EXISTS test_result (
     trial     INTEGER PRIMARY KEY REFERENCES trial,
     place     INTEGER NOT NULL,                         -- rank on validation, from 0
@@ -42,6 +48,10 @@ CREATE TABLE IF NOT EXISTS test_mean (                  -- of the scores of all 
 CREATE TRIGGER IF NOT EXISTS test_opening_is_final BEFORE UPDATE ON test_opening
     BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
 CREATE TRIGGER IF NOT EXISTS test_opening_stays BEFORE DELETE ON test_opening
+    BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
+CREATE TRIGGER IF NOT EXISTS test_choice_is_final BEFORE UPDATE ON test_choice
+    BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
+CREATE TRIGGER IF NOT EXISTS test_choice_stays BEFORE DELETE ON test_choice
     BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
 CREATE TRIGGER IF NOT EXISTS test_result_is_final BEFORE UPDATE ON test_result
     BEGIN SELECT RAISE(ABORT, 'the opening of the test images is never changed'); END;
@@ -95,17 +105,31 @@ pub(super) fn opening(connection: &Connection) -> rusqlite::Result<Option<Openin
         Ok(OpenedTrial { trial, threshold: row.get(4)?, predictions: read::file_ref(row)? })
     };
     let results = rows.query_map([], result)?.collect::<rusqlite::Result<_>>()?;
-    // Openings by earlier versions have no such table.
+    // Openings by earlier versions have no such tables.
+    let chosen = if read::has_table(connection, "test_choice")? {
+        let mut rows = connection.prepare("SELECT trial, epoch, threshold FROM test_choice ORDER BY place")?;
+        let choice = |row: &rusqlite::Row<'_>| {
+            Ok(Chosen { trial: TrialNumber(row.get(0)?), epoch: Epoch(row.get(1)?), threshold: row.get(2)? })
+        };
+        rows.query_map([], choice)?.collect::<rusqlite::Result<_>>()?
+    } else {
+        Vec::new()
+    };
     let mean = if read::has_table(connection, "test_mean")? {
         let threshold = |row: &rusqlite::Row<'_>| Ok(OpenedMean { threshold: row.get(0)? });
         connection.query_row("SELECT threshold FROM test_mean", [], threshold).optional()?
     } else {
         None
     };
-    Ok(Some(Opening { unix_ms: unix_ms as u64, unfinished, results, mean }))
+    Ok(Some(Opening { unix_ms: unix_ms as u64, unfinished, chosen, mean, results }))
 }
 
-pub(super) fn begin_opening(t: &Transaction<'_>, unix_ms: u64, unfinished: bool) -> Result<(), Fault> {
+pub(super) fn begin_opening(
+    t: &Transaction<'_>,
+    (unix_ms, unfinished): (u64, bool),
+    chosen: &[Chosen],
+    mean: Option<OpenedMean>,
+) -> Result<(), Fault> {
     if opening(t)?.is_some() {
         return Err(StoreError::Recorded { what: "the opening of the test images" }.into());
     }
@@ -114,14 +138,19 @@ pub(super) fn begin_opening(t: &Transaction<'_>, unix_ms: u64, unfinished: bool)
         "INSERT INTO test_opening (opening, opened_ms, unfinished) VALUES (1, ?, ?)",
         params![unix_ms as i64, unfinished],
     )?;
+    for (place, choice) in chosen.iter().enumerate() {
+        t.execute(
+            "INSERT INTO test_choice (trial, place, epoch, threshold) VALUES (?, ?, ?, ?)",
+            params![choice.trial.0, place as i64, choice.epoch.0, choice.threshold],
+        )?;
+    }
+    if let Some(mean) = mean {
+        t.execute("INSERT INTO test_mean (one, threshold) VALUES (1, ?)", params![mean.threshold])?;
+    }
     Ok(())
 }
 
-pub(super) fn record_tested(
-    t: &Transaction<'_>,
-    results: &[OpenedTrial],
-    mean: Option<OpenedMean>,
-) -> Result<(), Fault> {
+pub(super) fn record_tested(t: &Transaction<'_>, results: &[OpenedTrial]) -> Result<(), Fault> {
     match opening(t)? {
         Some(opening) if opening.results.is_empty() => {}
         _ => return Err(StoreError::Recorded { what: "results of the test images" }.into()),
@@ -139,11 +168,6 @@ pub(super) fn record_tested(
                 file.bytes as i64
             ],
         )?;
-    }
-    if let Some(mean) = mean {
-        // The opening may have begun with an earlier version.
-        t.execute_batch(OPENING)?;
-        t.execute("INSERT INTO test_mean (one, threshold) VALUES (1, ?)", params![mean.threshold])?;
     }
     Ok(())
 }
