@@ -474,7 +474,12 @@ pub static TABLES: &[Table] = &[
                 "Trials in all. Without it: the whole grid, or one round of Hyperband.",
             ),
             key("wall_time", "duration", "none", "Running time over all runs: `90m`, `8h`, `1h30m`."),
-            key("epochs", "whole number", "none", "Trained epochs in all."),
+            key(
+                "epochs",
+                "whole number",
+                "none",
+                "Trained epochs in all; those that a trial repeats, because its checkpoint is gone or damaged, are not counted.",
+            ),
             key(
                 "work",
                 "whole number or duration",

@@ -139,6 +139,11 @@ fn answer(record: &StudyRecord, best: &TrialRecord, value: f64, ranked: usize) -
         }
     };
     let interval = match validation.of(Model::Trial(best.number)) {
+        // The mean of the folds' figures is another quantity than the figure of all their predictions.
+        Some(e) if record.spec.runner.folds().is_some() => {
+            let pooled = e.objective(objective).map(|value| format!("All folds' predictions pooled: {value:.4}."));
+            pooled.into_iter().chain(interval_words(record, e)).collect::<Vec<_>>().join(" ")
+        }
         Some(e) if e.objective(objective).is_some() => {
             interval_words(record, e).unwrap_or_else(|| "No interval: see the finalists.".into())
         }

@@ -33,4 +33,12 @@ impl RunnerSpec {
             Self::Synthetic { epochs, .. } | Self::External { epochs } => *epochs,
         }
     }
+
+    /// Into how many folds the images of a trial are divided; `None`: into one split, or there are no images.
+    pub fn folds(&self) -> Option<u32> {
+        match self {
+            Self::Image { data, .. } => data.split.folds,
+            _ => None,
+        }
+    }
 }

@@ -306,6 +306,11 @@ fn the_models_of_folds_are_checked_each_on_its_own_images() {
     let member = &card["members"][0];
     assert_eq!(member["models"].as_array().unwrap().len(), 2);
     assert!(member["largest_difference"].as_f64().unwrap() < 1e-4, "{member}");
+    let page = exported.folder.with_file_name("page");
+    let report = exported.bench.command(&["report", "--out"]).arg(&page).output().unwrap();
+    assert!(report.status.success(), "{}", text(&report.stderr));
+    let page = std::fs::read_to_string(page.join("index.html")).unwrap();
+    assert!(page.contains("All folds' predictions pooled: ") && page.contains("the mean of its folds' figures"));
 
     // What an earlier export left is not kept beside the card of another model; other files are.
     let names = || {

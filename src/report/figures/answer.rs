@@ -156,6 +156,13 @@ fn finalists(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence
     Exhibit::new(slug, title, question, Some(chart), table)
         .note(main.method())
         .note_if(
+            record.spec.runner.folds().is_some(),
+            "A trial's value is the mean of its folds' figures. Figures, intervals and charts of validation images are of all \
+             folds' predictions together, each by the model that was not trained on the image. On test images the \
+             scores of the folds' models are averaged: such means are less spread than the single scores by which the \
+             threshold was chosen, so its recall and specificity need not carry over.",
+        )
+        .note_if(
             main.clustered && unknown > 0,
             format!(
                 "Of {unknown} of these {} the patient is not known: each counts as a patient of its own.",
