@@ -358,6 +358,15 @@ fn tables_of_a_later_version_are_refused_and_made_once() {
         }
     });
     assert_eq!(own.backend().names().unwrap(), ["a", "b", "c", "d"]);
+    // As the first format was: readable, and completed by the next run.
+    let earlier = "DROP TABLE hpsearch.test_choice; UPDATE hpsearch.format SET version = 1; \
+                   INSERT INTO hpsearch.test_opening SELECT study, 5, false FROM hpsearch.study WHERE name = 'a'";
+    own.client().batch_execute(earlier).unwrap();
+    assert_eq!(own.backend().read("a").unwrap().opening().unwrap().unwrap().chosen, []);
+    drop(own.backend().claim("a").unwrap());
+    let now = "SELECT version, to_regclass('hpsearch.test_choice') IS NOT NULL FROM hpsearch.format";
+    let now = own.client().query_one(now, &[]).unwrap();
+    assert_eq!((now.get(0), now.get(1)), (FORMAT_VERSION, true));
     own.client().execute("UPDATE hpsearch.format SET version = 99", &[]).unwrap();
     assert!(matches!(own.backend().names(), Err(StoreError::Newer { found: 99, .. })));
 }
