@@ -116,9 +116,13 @@ pub fn study_cost(
 ) -> Result<StudyCost, ImageError> {
     crate::nn::cuda::set_precision(spec.run.precision);
     let planned = planned_trials(spec).unwrap_or(DRAWN).max(1);
-    let steps = rungs.brackets.iter().flat_map(|bracket| &bracket.rungs);
-    let share = |seats: u32| f64::from(seats) / rungs.trials.max(1) as f64;
-    let stretches: Vec<Stretch> = steps.map(|r| (share(r.seats), r.epochs - r.added..r.epochs)).collect();
+    // Thousands of brackets have a few stretches in common.
+    let mut seats: BTreeMap<(u32, u32), u64> = BTreeMap::new();
+    for rung in rungs.brackets.iter().flat_map(|bracket| &bracket.rungs) {
+        *seats.entry((rung.epochs - rung.added, rung.epochs)).or_default() += u64::from(rung.seats);
+    }
+    let share = |seats: u64| seats as f64 / rungs.trials.max(1) as f64;
+    let stretches: Vec<Stretch> = seats.into_iter().map(|((from, to), seats)| (share(seats), from..to)).collect();
     let drawn = draw(spec, base, summary, &stretches, planned.min(DRAWN))?;
 
     let measured = measure(&drawn, spec, summary, device)?;
