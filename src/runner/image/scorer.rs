@@ -23,7 +23,7 @@ pub const FINE_ENOUGH: usize = 16;
 /// The stage from which on Grad-CAM pointed best, in the measurements of docs/explain.md.
 pub const SPOKEN: &str = "Mixed_6d";
 
-/// The stage at which LayerCAM pointed best where those from [`SPOKEN`] on are too coarse; the one after it is read with a
+/// The stage at which LayerCAM pointed best where those from `SPOKEN` on are too coarse; the one after it is read with a
 /// stride, so that its places take part in unequally many sums.
 pub const EARLY: &str = "Mixed_5c";
 
@@ -127,8 +127,8 @@ impl Scorer {
         &self.network
     }
 
-    /// The stage at which [`Scorer::explainer`] takes maps by default: the deepest from [`SPOKEN`] to the tap whose map has at
-    /// least 16 values a side; else [`EARLY`], if the tap's map is coarser than its; else the tap. `None`: the network
+    /// The stage at which [`Scorer::explainer`] takes maps by default: the deepest from `SPOKEN` to the tap whose map has at
+    /// least 16 values a side; else `EARLY`, if the tap's map is coarser than its; else the tap. `None`: the network
     /// gives no maps.
     pub fn explained_stage(&self) -> Option<&'static str> {
         let Loaded { backbone, .. } = self.models.first()?;
@@ -141,7 +141,7 @@ impl Scorer {
         Some(kind.stages()[late.or_else(early).unwrap_or(tap) - 1])
     }
 
-    /// What makes heat maps at `stage`, weighed by `weighing`; `None`: by Grad-CAM from [`SPOKEN`] on, else by LayerCAM, and at
+    /// What makes heat maps at `stage`, weighed by `weighing`; `None`: by Grad-CAM from `SPOKEN` on, else by LayerCAM, and at
     /// the tap, whose activations the head reads, by HiResCAM.
     ///
     /// # Errors
