@@ -6,8 +6,7 @@ use super::run::study_exit;
 use crate::clock;
 use crate::engine::FailureClass;
 use crate::ids::TrialNumber;
-use crate::metrics::{Predictions, constrained};
-use crate::report::{self, Model, StudyRecord};
+use crate::report::{self, StudyRecord};
 use crate::runner::device;
 use crate::spec::{Change, Device, Devices};
 use crate::study::{self, FINALISTS, OpeningError, OpeningOptions, Study, StudyError};
@@ -121,7 +120,7 @@ fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
     let mut out = std::io::stdout().lock();
     for tested in &tested {
         let threshold = tested.threshold.unwrap_or(0.5);
-        let own = own_threshold(record, tested.model);
+        let own = tested.constrained;
         let binary = all.classes.len() == 2;
         if global.json {
             let mut figures: BTreeMap<&str, serde_json::Value> = tested
@@ -175,16 +174,6 @@ fn show(record: &StudyRecord, global: &Global) -> Result<Exit, CliError> {
         }
     }
     Ok(Exit::Done)
-}
-
-/// The objective of a tested model if it is a constrained one, which chooses its own threshold on any images.
-fn own_threshold(record: &StudyRecord, model: Model) -> Option<f64> {
-    let results = record.test.iter().flat_map(|test| &test.results);
-    let members: Vec<&Predictions> = results
-        .filter(|result| model.trial().is_none_or(|trial| trial == result.trial))
-        .map(|result| &result.predictions)
-        .collect();
-    constrained(&Predictions::mean(&members)?, &record.spec.objective.metric)
 }
 
 /// Which of the tested trials is the answer, given which is best on validation; `None` where that one alone was tested.

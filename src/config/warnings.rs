@@ -4,6 +4,7 @@ use super::compiled::CompiledSpace;
 use super::fit::{backbones, highest, place_of};
 use super::reader::{Log, Section};
 use crate::space::{Domain, Value};
+use crate::spec::rungs;
 use crate::spec::{
     DataSource, HeadKind, LossKind, Metric, OptimiserKind, RunnerSpec, SamplerSpec, SchedulerSpec, Setting, StudySpec,
     Views, WeightSource,
@@ -75,11 +76,8 @@ fn search(top: &Section<'_>, spec: &StudySpec) {
         log.warn(&trials, title, "fewer than `reduction_factor`");
     }
     let warmup = highest(spec, "warmup_epochs");
-    // The lowest rung: the full number divided by the factor as often as `min_resource` allows.
-    let mut lowest = spec.runner.epochs();
-    while lowest / reduction_factor.max(2) >= min_resource.max(1) {
-        lowest /= reduction_factor.max(2);
-    }
+    let epochs = spec.runner.epochs();
+    let lowest = rungs::epochs(epochs, reduction_factor, rungs::halvings(min_resource, epochs, reduction_factor))[0];
     if warmup >= f64::from(lowest) && warmup > 0.0 {
         let place = top.section("training").place_of("warmup_epochs");
         let title = format!("the warm-up of {warmup} epochs is not over in the lowest rung of {lowest}");

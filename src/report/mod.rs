@@ -20,6 +20,7 @@ pub use figures::{Model, course_of, pictured};
 pub use model::StudyRecord;
 
 use crate::fsx;
+use crate::metrics::constrained;
 use crate::stats::Interval;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
@@ -125,6 +126,8 @@ pub struct Tested {
     pub threshold: Option<f64>,
     /// Recall, specificity, precision, F1, ROC-AUC and average precision: name, value, 95 % interval.
     pub figures: [NamedFigure; 6],
+    /// The objective, if it is one that chooses its own threshold under a constraint, on any images.
+    pub constrained: Option<f64>,
 }
 
 /// A metric: name, value, 95 % interval.
@@ -140,7 +143,13 @@ pub fn validated(record: &StudyRecord, model: Model) -> Vec<NamedFigure> {
 /// test images are opened.
 pub fn tested(record: &StudyRecord) -> Option<(Vec<Tested>, String)> {
     let evidence = figures::Evidence::test(record)?;
-    let tested = |e: &figures::Entry<'_>| Tested { model: e.model, threshold: e.threshold, figures: e.figures() };
+    let metric = &record.spec.objective.metric;
+    let tested = |e: &figures::Entry<'_>| Tested {
+        model: e.model,
+        threshold: e.threshold,
+        figures: e.figures(),
+        constrained: constrained(&e.predictions, metric),
+    };
     Some((evidence.entries.iter().map(tested).collect(), evidence.method()))
 }
 

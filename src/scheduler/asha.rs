@@ -3,10 +3,10 @@
 //! From the highest rung down, the best member not yet promoted is promoted if it is among the top floor(n / eta) of
 //! the n that arrived; if no rung has one, a new trial starts. Failed members count among the n, as the worst.
 
-use super::rungs::{self, halvings};
 use super::{Next, Scheduler};
 use crate::ids::Epoch;
 use crate::ledger::{Bracket, Ledger};
+use crate::spec::rungs::{self, halvings};
 
 #[derive(Debug)]
 pub(super) struct Asha {

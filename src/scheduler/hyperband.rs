@@ -5,9 +5,9 @@
 //! floor((s_max + 1) / (s + 1)) * eta^s, and ceil((s_max + 1) / (s + 1) * eta^s). Table 1's brackets end with whole
 //! rungs and cost less; they are the default.
 
-use super::rungs::{self, halvings};
 use super::{Next, Scheduler, sha};
 use crate::ledger::{Bracket, Ledger};
+use crate::spec::rungs;
 
 #[derive(Debug)]
 pub(super) struct Hyperband {
@@ -20,15 +20,10 @@ impl Hyperband {
     /// The brackets of one round, the one with most trials first.
     fn round(&self, max_epochs: u32) -> Vec<Bracket> {
         let eta = self.reduction_factor;
-        let most = halvings(self.min_resource, max_epochs, eta);
-        let bracket = |s: u32| {
-            let power = u64::from(eta).pow(s);
-            let (all, own) = (u64::from(most) + 1, u64::from(s) + 1);
-            let n = if self.algorithm1 { (all * power).div_ceil(own) } else { all / own * power };
-            let n = u32::try_from(n).unwrap_or(u32::MAX);
-            Bracket { seats: rungs::seats(n, eta, s), epochs: rungs::epochs(max_epochs, eta, s) }
-        };
-        (0..=most).rev().map(bracket).collect()
+        let entrants = rungs::round(self.min_resource, max_epochs, eta, self.algorithm1);
+        let bracket =
+            |(s, n): (u32, u32)| Bracket { seats: rungs::seats(n, eta, s), epochs: rungs::epochs(max_epochs, eta, s) };
+        (0..entrants.len() as u32).rev().zip(entrants).map(bracket).collect()
     }
 }
 

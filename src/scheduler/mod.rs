@@ -4,10 +4,9 @@ mod asha;
 mod hyperband;
 mod median;
 mod none;
-mod rungs;
 mod sha;
 
-pub use rungs::halvings;
+pub use crate::spec::rungs::halvings;
 
 use crate::ids::{Epoch, TrialNumber};
 use crate::ledger::{Bracket, Ledger, StopCurve};

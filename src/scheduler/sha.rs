@@ -4,10 +4,10 @@
 //! then among the best K whatever the others reach. So no promotion waits for the rung's last member without need, and
 //! promotions do not depend on which trial was faster.
 
-use super::rungs::{self, halvings};
 use super::{Next, Scheduler};
 use crate::ids::Epoch;
 use crate::ledger::{Bracket, Ledger, Rung};
+use crate::spec::rungs::{self, halvings};
 
 #[derive(Debug)]
 pub(super) struct Halving {

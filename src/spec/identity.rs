@@ -1,6 +1,6 @@
 //! The identity of a study: its canonical form, and which changes of the study file keep it.
 
-use super::{Needs, SchedulerSpec, StudySpec};
+use super::{Needs, SchedulerSpec, StudySpec, rungs};
 use crate::digest::Digest;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -95,20 +95,13 @@ impl StudySpec {
         }
     }
 
-    /// Trials of one round of Hyperband, which are planned where the study names no number. Counted here once more, as
-    /// the scheduler is on a floor above; a test compares the two.
+    /// Trials of one round of Hyperband, which are planned where the study names no number.
     fn round(&self) -> Option<f64> {
         let SchedulerSpec::Hyperband { min_resource, reduction_factor, algorithm1 } = self.scheduler else {
             return None;
         };
-        let (least, eta) = (min_resource.max(1), reduction_factor.max(2));
-        let below = |epochs: &u32| Some(epochs / eta).filter(|below| *below >= least);
-        let rungs = std::iter::successors(Some(self.runner.epochs()), below).count() as u32;
-        let bracket = |own: u32| {
-            let (all, own, power) = (u64::from(rungs), u64::from(own), u64::from(eta).pow(own - 1));
-            if algorithm1 { (all * power).div_ceil(own) } else { all / own * power }
-        };
-        Some((1..=rungs).map(bracket).sum::<u64>() as f64)
+        let entrants = rungs::round(min_resource, self.runner.epochs(), reduction_factor, algorithm1);
+        Some(entrants.into_iter().map(f64::from).sum())
     }
 
     fn json(&self) -> Json {

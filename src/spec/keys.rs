@@ -32,10 +32,10 @@ impl FrozenKey {
     }
 
     /// Whether these features can be computed from those of `other`: whole feature maps of a shallower cut of the same
-    /// network and views.
+    /// network and views, unless they are halves, which are rounded.
     pub fn extends(&self, other: &Self) -> bool {
         let family = |key: &Self| Self { cut: 0, pooled: false, ..key.clone() };
-        !other.pooled && other.cut <= self.cut && other != self && family(other) == family(self)
+        !other.pooled && !other.half && other.cut <= self.cut && other != self && family(other) == family(self)
     }
 }
 

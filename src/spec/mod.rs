@@ -16,6 +16,7 @@ mod metric;
 mod network;
 mod notify;
 mod precision;
+pub mod rungs;
 mod runner;
 mod search;
 mod settings;

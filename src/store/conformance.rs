@@ -360,9 +360,10 @@ fn write_once_records_are_final(backend: &dyn Backend) {
     let mean = Some(OpenedMean { threshold: Some(0.7) });
     let chosen = vec![Chosen { trial: TrialNumber(0), epoch: Epoch(2), threshold: tested.threshold }];
     assert!(matches!(store.record_tested(std::slice::from_ref(&tested)), Err(StoreError::Recorded { .. })));
-    store.begin_opening(99, true, &chosen, mean).unwrap();
-    assert!(matches!(store.begin_opening(100, false, &[], None), Err(StoreError::Recorded { .. })));
     let opening = Opening { unix_ms: 99, unfinished: true, chosen, mean, results: Vec::new() };
+    store.begin_opening(&opening).unwrap();
+    let again = Opening { unix_ms: 100, unfinished: false, chosen: Vec::new(), mean: None, results: Vec::new() };
+    assert!(matches!(store.begin_opening(&again), Err(StoreError::Recorded { .. })));
     assert_eq!(reader.opening().unwrap(), Some(opening.clone()));
     store.record_tested(std::slice::from_ref(&tested)).unwrap();
     assert!(matches!(store.record_tested(std::slice::from_ref(&tested)), Err(StoreError::Recorded { .. })));

@@ -1,8 +1,7 @@
 //! Studies in memory, lost when the last handle is dropped: for the library, and for tests.
 
 use super::{
-    Backend, Chosen, Claim, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, Reader, RunEnd, RunRow, RunStart, Store,
-    StoreError, lock,
+    Backend, Claim, ImagesOnRecord, OpenedTrial, Opening, Reader, RunEnd, RunRow, RunStart, Store, StoreError, lock,
 };
 use crate::engine::Event;
 use crate::fsx::Holder;
@@ -234,18 +233,12 @@ impl Store for MemoryStore {
         Ok(lock(&self.kept).opening.clone())
     }
 
-    fn begin_opening(
-        &mut self,
-        unix_ms: u64,
-        unfinished: bool,
-        chosen: &[Chosen],
-        mean: Option<OpenedMean>,
-    ) -> Result<(), StoreError> {
+    fn begin_opening(&mut self, opening: &Opening) -> Result<(), StoreError> {
         let mut kept = write(&self.kept);
         if kept.opening.is_some() {
             return Err(StoreError::Recorded { what: "the opening of the test images" });
         }
-        kept.opening = Some(Opening { unix_ms, unfinished, chosen: chosen.to_vec(), mean, results: Vec::new() });
+        kept.opening = Some(Opening { results: Vec::new(), ..opening.clone() });
         Ok(())
     }
 

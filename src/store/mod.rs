@@ -201,17 +201,11 @@ pub trait Store: Send {
     fn opening(&self) -> Result<Option<Opening>, StoreError>;
 
     /// Records, once and permanently, that the test images are being opened, for which trials, and what was fixed for them
-    /// and for their mean; called before the first of the images is scored.
+    /// and for their mean; called before the first of the images is scored. There are no results yet.
     ///
     /// # Errors
     /// If they have been opened before.
-    fn begin_opening(
-        &mut self,
-        unix_ms: u64,
-        unfinished: bool,
-        chosen: &[Chosen],
-        mean: Option<OpenedMean>,
-    ) -> Result<(), StoreError>;
+    fn begin_opening(&mut self, opening: &Opening) -> Result<(), StoreError>;
 
     /// Records the results of the opening, best on validation first.
     ///

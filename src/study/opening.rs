@@ -13,7 +13,7 @@ use crate::runner::image::{ImageError, ImageRunner};
 use crate::runner::{DeviceSlot, Silent};
 use crate::space::Params;
 use crate::spec::{OperatingPoint, RunnerSpec};
-use crate::store::{Chosen, OpenedMean, OpenedTrial, StoreError};
+use crate::store::{Chosen, OpenedMean, OpenedTrial, Opening, StoreError};
 use std::io;
 use std::path::PathBuf;
 
@@ -158,9 +158,13 @@ impl Study {
         std::fs::create_dir_all(&folder).map_err(|source| OpeningError::Io { path: folder, source })?;
         // An interrupted opening is completed with the trials and thresholds that were fixed before it.
         if begun.is_none() {
-            let chosen: Vec<Chosen> = candidates.iter().map(Candidate::chosen).collect();
-            let mean = mean_of(&candidates, &self.spec().objective.operating_point);
-            self.store.begin_opening(clock::unix_ms(), unfinished, &chosen, mean)?;
+            self.store.begin_opening(&Opening {
+                unix_ms: clock::unix_ms(),
+                unfinished,
+                chosen: candidates.iter().map(Candidate::chosen).collect(),
+                mean: mean_of(&candidates, &self.spec().objective.operating_point),
+                results: Vec::new(),
+            })?;
         }
         let mut results = Vec::new();
         for c in &candidates {

@@ -2,7 +2,7 @@
 
 use crate::program::{Bench, text};
 use hpsearch::ids::{Epoch, TrialNumber};
-use hpsearch::store::Chosen;
+use hpsearch::store::{Chosen, Opening};
 use std::process::Output;
 
 /// Two quick trials on images that are quick to draw; the head is on an early stage of a narrow network.
@@ -116,7 +116,18 @@ fn nothing_is_opened_with_a_damaged_checkpoint_or_before_the_end() {
     let (state, name) = (dir.parent().unwrap(), dir.file_name().unwrap().to_str().unwrap());
     let claim = hpsearch::store::in_folder(state).claim(name).unwrap();
     let fixed = Chosen { trial: TrialNumber(1), epoch: Epoch(2), threshold: Some(0.123) };
-    claim.open().unwrap().unwrap().begin_opening(1_000_000, false, &[fixed], None).unwrap();
+    claim
+        .open()
+        .unwrap()
+        .unwrap()
+        .begin_opening(&Opening {
+            unix_ms: 1_000_000,
+            unfinished: false,
+            chosen: vec![fixed],
+            mean: None,
+            results: Vec::new(),
+        })
+        .unwrap();
     drop(claim);
     let completed = test(&bench, &["--finalists", "2", "--json"]);
     assert_eq!(code(&completed).0, 0);

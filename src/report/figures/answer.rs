@@ -1,16 +1,14 @@
 //! The section on the result: the finalists side by side, whether they differ, and how lucky the winner is.
 
-use super::evidence::{DRAWS, Entry, Evidence, Model, classes_of, resampling};
+use super::evidence::{Entry, Evidence, Model};
 use crate::engine::TrialState;
-use crate::ids::TrialNumber;
-use crate::metrics::{Ranked, constrained};
 use crate::report::draw::{Colour, luck, whiskers};
 use crate::report::exhibit::{Exhibit, Section};
 use crate::report::model::{StudyRecord, TrialRecord};
 use crate::report::table::{Cell, Table};
 use crate::spec::{Direction, Metric};
-use crate::stats::{Interval, expected_maximum, hanley_mcneil, holm, percentile_interval, quantile};
-use crate::wording::{counted, listed};
+use crate::stats::{Interval, expected_maximum, hanley_mcneil, holm, quantile};
+use crate::wording::counted;
 
 pub fn section(record: &StudyRecord, validation: &Evidence, test: Option<&Evidence>) -> Section {
     // Without predictions of the test images there is nothing to show of them.
@@ -25,61 +23,6 @@ pub fn section(record: &StudyRecord, validation: &Evidence, test: Option<&Eviden
         intro: "Which configuration to take, whether the leaders differ at all, and how much of the lead is luck."
             .into(),
         exhibits,
-    }
-}
-
-impl Entry<'_> {
-    /// The objective on these images: metrics with a threshold at the one fixed on validation images, while constrained
-    /// ones choose theirs anew on any images.
-    pub fn objective(&self, metric: &Metric) -> Option<f64> {
-        self.metrics.get(metric).or_else(|| constrained(&self.predictions, metric))
-    }
-
-    /// The 95 % interval of the objective; `None` where it has none.
-    pub fn interval(&self, metric: &Metric, seed: u64) -> Option<Interval> {
-        match metric {
-            Metric::Recall => self.intervals[0],
-            Metric::F1 => self.intervals[1],
-            Metric::RocAuc => self.intervals[2],
-            Metric::PrAuc => self.intervals[3],
-            Metric::Specificity => self.intervals[4],
-            Metric::Precision => self.intervals[5],
-            Metric::RecallAtSpecificity(_) | Metric::SpecificityAtRecall(_) | Metric::PrecisionAtRecall(_) => {
-                self.constrained_interval(metric, seed)
-            }
-            _ => None,
-        }
-    }
-
-    /// The bootstrap's interval of a constrained metric: every draw chooses its own threshold, so the choice is part of the
-    /// spread.
-    fn constrained_interval(&self, metric: &Metric, seed: u64) -> Option<Interval> {
-        let classes = classes_of(&self.predictions);
-        let ranked: Vec<Ranked> = classes.into_iter().map(|c| self.predictions.ranked(c)).collect();
-        let draws = resampling(&self.predictions).run(seed, 0, DRAWS, |times| {
-            let parts = ranked.iter().map(|r| r.resampled(times).constrained(metric));
-            parts.sum::<Option<f64>>().map(|sum| sum / ranked.len() as f64)
-        });
-        // As with other figures, an interval without width would claim certainty.
-        percentile_interval(&draws, 0.95).filter(|interval| interval.high - interval.low > 1e-12)
-    }
-}
-
-impl Evidence<'_> {
-    /// Why there are no figures of a trial on the test images, a sentence; `None` before they are opened.
-    pub fn why_not_tested(record: &StudyRecord, trial: TrialNumber) -> Option<String> {
-        let results = &record.test.as_ref()?.results;
-        Some(match results.as_slice() {
-            [] => "The opening of the test images was interrupted: it has no results.".to_owned(),
-            _ if results.iter().any(|r| r.trial == trial) => {
-                format!("Trial {trial} was tested, but its test predictions are gone or cannot be used.")
-            }
-            _ => format!(
-                "Trial {trial} was not tested: the test images were opened once, for trial{} {}.",
-                if results.len() > 1 { "s" } else { "" },
-                listed(results.iter().map(|r| r.trial))
-            ),
-        })
     }
 }
 

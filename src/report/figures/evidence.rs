@@ -1,9 +1,11 @@
 //! The finalists' predictions and everything computed from them once.
 
 use crate::ids::TrialNumber;
-use crate::metrics::{Curve, Metrics, Predictions, Ranked, evaluate, threshold_at};
+use crate::metrics::{Curve, Metrics, Predictions, Ranked, constrained, evaluate, threshold_at};
 use crate::report::model::StudyRecord;
+use crate::spec::Metric;
 use crate::stats::{Delong, Interval, Resampling, percentile_interval, wilson};
+use crate::wording::listed;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt;
@@ -77,6 +79,41 @@ impl Entry<'_> {
             ("pr_auc", m.pr_auc, pr_auc),
         ]
     }
+
+    /// The objective on these images: metrics with a threshold at the one fixed on validation images, while constrained
+    /// ones choose theirs anew on any images.
+    pub fn objective(&self, metric: &Metric) -> Option<f64> {
+        self.metrics.get(metric).or_else(|| constrained(&self.predictions, metric))
+    }
+
+    /// The 95 % interval of the objective; `None` where it has none.
+    pub fn interval(&self, metric: &Metric, seed: u64) -> Option<Interval> {
+        match metric {
+            Metric::Recall => self.intervals[0],
+            Metric::F1 => self.intervals[1],
+            Metric::RocAuc => self.intervals[2],
+            Metric::PrAuc => self.intervals[3],
+            Metric::Specificity => self.intervals[4],
+            Metric::Precision => self.intervals[5],
+            Metric::RecallAtSpecificity(_) | Metric::SpecificityAtRecall(_) | Metric::PrecisionAtRecall(_) => {
+                self.constrained_interval(metric, seed)
+            }
+            _ => None,
+        }
+    }
+
+    /// The bootstrap's interval of a constrained metric: every draw chooses its own threshold, so the choice is part of the
+    /// spread.
+    fn constrained_interval(&self, metric: &Metric, seed: u64) -> Option<Interval> {
+        let classes = classes_of(&self.predictions);
+        let ranked: Vec<Ranked> = classes.into_iter().map(|c| self.predictions.ranked(c)).collect();
+        let draws = resampling(&self.predictions).run(seed, 0, DRAWS, |times| {
+            let parts = ranked.iter().map(|r| r.resampled(times).constrained(metric));
+            parts.sum::<Option<f64>>().map(|sum| sum / ranked.len() as f64)
+        });
+        // As with other figures, an interval without width would claim certainty.
+        percentile_interval(&draws, 0.95).filter(|interval| interval.high - interval.low > 1e-12)
+    }
 }
 
 /// The finalists on one set of images.
@@ -113,6 +150,22 @@ impl<'a> Evidence<'a> {
             models.push((Model::Mean(results.len()), Cow::Owned(mean), fixed.threshold));
         }
         Some(Self::new("test", models, record.spec.seed))
+    }
+
+    /// Why there are no figures of a trial on the test images, a sentence; `None` before they are opened.
+    pub fn why_not_tested(record: &StudyRecord, trial: TrialNumber) -> Option<String> {
+        let results = &record.test.as_ref()?.results;
+        Some(match results.as_slice() {
+            [] => "The opening of the test images was interrupted: it has no results.".to_owned(),
+            _ if results.iter().any(|r| r.trial == trial) => {
+                format!("Trial {trial} was tested, but its test predictions are gone or cannot be used.")
+            }
+            _ => format!(
+                "Trial {trial} was not tested: the test images were opened once, for trial{} {}.",
+                if results.len() > 1 { "s" } else { "" },
+                listed(results.iter().map(|r| r.trial))
+            ),
+        })
     }
 
     fn new(set: &'static str, models: Vec<Judged<'a>>, seed: u64) -> Self {

@@ -10,8 +10,8 @@ use crate::engine::{Paid, Price, Prices};
 use crate::nn::inception_v3;
 use crate::space::Params;
 use crate::spec::{
-    AugmentSpec, BackboneKind, CachePrecision, FreezeTo, FrozenKey, HeadKind, ImbalancePolicy, NetworkSpec,
-    NormStatistics, RunnerSpec, TrialSettings, Views,
+    AugmentSpec, BackboneKind, FreezeTo, FrozenKey, HeadKind, ImbalancePolicy, NetworkSpec, NormStatistics, RunnerSpec,
+    TrialSettings, Views,
 };
 use std::ops::Range;
 
@@ -338,7 +338,7 @@ pub(super) fn originals(settings: &TrialSettings) -> FrozenKey {
 /// rounded. One pass computes the averages at every tap, so a head's features cost what lies beyond the deepest tap paid for.
 fn starts(network: &NetworkSpec, augment: &AugmentSpec, paid: &Paid) -> Vec<(usize, u32)> {
     let (key, cut) = (network.frozen_key(augment), network.cut());
-    let maps = paid.iter().filter(|(other, _)| network.cache == CachePrecision::F32 && key.extends(other));
+    let maps = paid.iter().filter(|(other, _)| key.extends(other));
     let mut starts: Vec<(usize, u32)> = maps.map(|(other, &epochs)| (other.cut(), epochs)).collect();
     if network.head_only() {
         for tap in network.backbone.stages() {
@@ -584,7 +584,7 @@ pub(super) mod tests {
         let prices = prices("");
         let half = |freeze: &str| {
             let mut settings = settings(&prices, freeze);
-            settings.network.cache = CachePrecision::F16;
+            settings.network.cache = crate::spec::CachePrecision::F16;
             settings
         };
         let alone = spent(&prices, &half("all"), 1, &mut Paid::new());

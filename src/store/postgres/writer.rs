@@ -7,9 +7,7 @@ use crate::crash::{self, Point};
 use crate::engine::Event;
 use crate::history::Row;
 use crate::spec::StudySpec;
-use crate::store::{
-    Chosen, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError, codec, lock,
-};
+use crate::store::{ImagesOnRecord, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError, codec, lock};
 use std::sync::{Arc, Mutex};
 
 /// The writer of a study. It is made only under the claim to the study, with which it shares the session.
@@ -167,29 +165,23 @@ impl Store for PostgresStore {
         lock(&self.session).ask(&mut |client| read::opening(client, self.study))
     }
 
-    fn begin_opening(
-        &mut self,
-        unix_ms: u64,
-        unfinished: bool,
-        chosen: &[Chosen],
-        mean: Option<OpenedMean>,
-    ) -> Result<(), StoreError> {
+    fn begin_opening(&mut self, opening: &Opening) -> Result<(), StoreError> {
         let study = self.study;
         lock(&self.session).transact(&mut |t| {
             let rows = t.execute(
                 "INSERT INTO hpsearch.test_opening (study, opened_ms, unfinished) VALUES ($1, $2, $3) \
                  ON CONFLICT DO NOTHING",
-                &[&study, &int(unix_ms), &unfinished],
+                &[&study, &int(opening.unix_ms), &opening.unfinished],
             )?;
             once(rows == 1, "the opening of the test images")?;
-            for (place, choice) in (0_i64..).zip(chosen) {
+            for (place, choice) in (0_i64..).zip(&opening.chosen) {
                 let (trial, epoch) = (i64::from(choice.trial.0), i64::from(choice.epoch.0));
                 t.execute(
                     "INSERT INTO hpsearch.test_choice (study, trial, place, epoch, threshold) VALUES ($1, $2, $3, $4, $5)",
                     &[&study, &trial, &place, &epoch, &choice.threshold],
                 )?;
             }
-            if let Some(mean) = mean {
+            if let Some(mean) = opening.mean {
                 let insert = "INSERT INTO hpsearch.test_mean (study, threshold) VALUES ($1, $2)";
                 t.execute(insert, &[&study, &mean.threshold])?;
             }

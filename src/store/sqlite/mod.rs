@@ -15,9 +15,7 @@ pub(super) use folder::Folder;
 pub(super) use optuna::optuna_studies;
 pub(super) use reader::SqliteReader;
 
-use super::{
-    Chosen, ImagesOnRecord, OpenedMean, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError, codec,
-};
+use super::{ImagesOnRecord, OpenedTrial, Opening, RunEnd, RunRow, RunStart, Store, StoreError, codec};
 use crate::crash::{self, Point};
 use crate::engine::Event;
 use crate::history::Row;
@@ -211,14 +209,8 @@ impl Store for SqliteStore {
         self.ask(|c| Ok(once::opening(c)?))
     }
 
-    fn begin_opening(
-        &mut self,
-        unix_ms: u64,
-        unfinished: bool,
-        chosen: &[Chosen],
-        mean: Option<OpenedMean>,
-    ) -> Result<(), StoreError> {
-        self.transact(|t| once::begin_opening(t, (unix_ms, unfinished), chosen, mean))
+    fn begin_opening(&mut self, opening: &Opening) -> Result<(), StoreError> {
+        self.transact(|t| once::begin_opening(t, opening))
     }
 
     fn record_tested(&mut self, results: &[OpenedTrial]) -> Result<(), StoreError> {

@@ -124,27 +124,22 @@ pub(super) fn opening(connection: &Connection) -> rusqlite::Result<Option<Openin
     Ok(Some(Opening { unix_ms: unix_ms as u64, unfinished, chosen, mean, results }))
 }
 
-pub(super) fn begin_opening(
-    t: &Transaction<'_>,
-    (unix_ms, unfinished): (u64, bool),
-    chosen: &[Chosen],
-    mean: Option<OpenedMean>,
-) -> Result<(), Fault> {
-    if opening(t)?.is_some() {
+pub(super) fn begin_opening(t: &Transaction<'_>, opening: &Opening) -> Result<(), Fault> {
+    if self::opening(t)?.is_some() {
         return Err(StoreError::Recorded { what: "the opening of the test images" }.into());
     }
     t.execute_batch(OPENING)?;
     t.execute(
         "INSERT INTO test_opening (opening, opened_ms, unfinished) VALUES (1, ?, ?)",
-        params![unix_ms as i64, unfinished],
+        params![opening.unix_ms as i64, opening.unfinished],
     )?;
-    for (place, choice) in chosen.iter().enumerate() {
+    for (place, choice) in opening.chosen.iter().enumerate() {
         t.execute(
             "INSERT INTO test_choice (trial, place, epoch, threshold) VALUES (?, ?, ?, ?)",
             params![choice.trial.0, place as i64, choice.epoch.0, choice.threshold],
         )?;
     }
-    if let Some(mean) = mean {
+    if let Some(mean) = opening.mean {
         t.execute("INSERT INTO test_mean (one, threshold) VALUES (1, ?)", params![mean.threshold])?;
     }
     Ok(())
