@@ -153,6 +153,15 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// Whether an error says that a file system can no longer be used, for whatever it is asked: it is full, read only, gone or broken.
+pub fn is_fault_of_disk(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lost = [Errno::IO, Errno::STALE, Errno::NOTCONN].map(Errno::raw_os_error);
+    is_disk_full(error)
+        || error.kind() == io::ErrorKind::ReadOnlyFilesystem
+        || error.raw_os_error().is_some_and(|code| lost.contains(&code))
+}
+
 /// Whether an error means that the disk is full.
 pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

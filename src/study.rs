@@ -186,6 +186,9 @@ impl Study {
                 // No result is lost, and a corrected study file can keep its name.
                 stored = None;
                 claim.remove()?;
+                for (file, ..) in PICTURES {
+                    let _ = std::fs::remove_file(dir.join(file)); // of what may be other images
+                }
             } else {
                 spec = with_earlier;
             }
@@ -387,6 +390,7 @@ impl Study {
                 | Event::Enqueued { .. }
                 | Event::EarlierResults { .. }
                 | Event::PaceMeasured { .. }
+                | Event::WeightsIdentified { .. }
                 | Event::WorkerReady { .. } => {}
             }
         }

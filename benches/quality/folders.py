@@ -25,6 +25,8 @@ def manifest(data, work, held_out):
             link = work / split
             if not link.exists():
                 link.symlink_to((data / split).resolve())
+            if link.resolve() != (data / split).resolve():
+                raise SystemExit(f"{work} holds runs on other images ({link.resolve()}): name another --work")
             for folder in sorted(p for p in (data / split).iterdir() if p.is_dir()):
                 images = sorted(folder.iterdir(), key=lambda p: hashlib.sha256(p.name.encode()).digest())
                 for i, image in enumerate(images):

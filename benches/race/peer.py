@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """The peer of benches/race/race.py: the same search by Optuna (TPE, Hyperband) with PyTorch, as a competent user would write it.
 
-InceptionV3 in channels_last, frozen layers in eval mode under no_grad, nothing computed beyond the tap, decoded images kept in
-memory, augmentation in worker processes ahead of the step, a class-weighted loss, AdamW with warm-up and a cosine, the statistics
-of pretrained batch norm kept, the best trial's weights kept for the test. It answers with the best of the trials trained to their
-end, as `study.best_trial` does; trials that were pruned stand in only while there is none. Writes one JSON file.
+InceptionV3 in channels_last, frozen layers in eval mode under no_grad with batch norm folded into convolutions, nothing computed
+beyond the tap, decoded images kept in memory, augmentation in a worker process ahead of the step, frozen features of what does not
+change (validation images, and training images without augmentation) computed once a trial, a class-weighted loss, fused AdamW with
+warm-up and a cosine, the statistics of pretrained batch norm kept, the best trial's weights kept for the test. It answers with the
+best of the trials trained to their end, as `study.best_trial` does; trials that were pruned stand in only while there is none.
+Writes one JSON file.
 """
 import argparse, csv, json, math, time
 from pathlib import Path
@@ -30,8 +32,11 @@ class Views(torch.utils.data.Dataset):
 
     def __init__(self, images, labels, strength):
         self.images, self.labels = images, labels
-        self.change = v2.Compose([v2.RandomHorizontalFlip(0.5 * strength), v2.RandomRotation(10 * strength),
-                                  v2.ColorJitter(brightness=0.2 * strength)]) if strength else None
+        size = images.shape[-1]
+        self.change = v2.Compose([
+            v2.RandomHorizontalFlip(0.5 * strength), v2.Pad(size // 8, padding_mode="edge"),
+            v2.RandomRotation(10 * strength, interpolation=v2.InterpolationMode.BILINEAR), v2.CenterCrop(size),
+            v2.ColorJitter(brightness=0.2 * strength)]) if strength else None
 
     def __len__(self):
         return len(self.labels)
@@ -56,6 +61,8 @@ def main():
     p.add_argument("--loaders", type=int, default=1)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--first", type=Path, help="a JSON file of configurations to try first")
+    p.add_argument("--answers", type=float, nargs="*", default=[], metavar="MINUTES",
+                   help="score what it would have answered earlier, too")
     p.add_argument("--out", type=Path, required=True)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
@@ -91,21 +98,31 @@ def main():
         if params["head"] == "hidden":
             dense = [nn.Linear(width, 256), nn.ReLU(), nn.Dropout(params["dropout"]), nn.Linear(256, 2)]
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(width), nn.Dropout(params["dropout"]), *dense)
-        body[:cut].requires_grad_(False)
-        return body[:cut], body[cut:], head
+        frozen = body[:cut].requires_grad_(False)
+        for module in frozen.modules():
+            if isinstance(module, torchvision.models.inception.BasicConv2d):
+                module.conv, module.bn = torch.nn.utils.fusion.fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+        return frozen, body[cut:], head
 
-    def forward(frozen, trained, head, images, grad):
-        with torch.no_grad():
-            x = frozen(pixels(images))
-        with torch.set_grad_enabled(grad):
-            return head(trained(x))
+    @torch.no_grad()
+    def features(model, images):
+        """Of the frozen part; pooled at once where nothing but the head comes after."""
+        x = model[0](pixels(images))
+        return x.mean((2, 3), keepdim=True) if len(model[1]) == 0 else x
 
-    def score(model, images):
+    def all_features(model, images):
+        parts = torch.cat([features(model, part) for part in images.split(32)])
+        return parts.contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def score(model, found):
+        """Scores from the frozen part's features."""
         model[2].eval()
-        return torch.cat([forward(*model, part, False).softmax(1)[:, 1] for part in images.split(32)])
+        return torch.cat([model[2](model[1](part)).softmax(1)[:, 1] for part in found.split(32)])
 
-    course, spent = [], {"epochs": 0}
-    best = {"rank": (False, -math.inf)}  # a trial trained to its end comes before one that was not
+    minutes = lambda: (time.monotonic() - began) / 60
+    course, begun, judged = [], [], []  # with minutes: values of trials trained to their end, trials, epochs
+    answers = [(0.0, {"rank": (False, -math.inf)})]  # a trial trained to its end comes before one that was not
 
     def objective(trial):
         params = dict(
@@ -117,39 +134,53 @@ def main():
             freeze=trial.suggest_categorical("freeze", ["none", "Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6e", "all"]),
             strength=trial.suggest_float("strength", 0.0, 1.0, step=0.5),
             head=trial.suggest_categorical("head", ["linear", "hidden"]))
+        begun.append(minutes())
         model = frozen, trained, head = build(params)
         rate = params["learning_rate"]
-        groups = [dict(params=[p], rate=share * rate, weight_decay=params["weight_decay"] if p.dim() > 1 else 0.0)
-                  for part, share in ((head, 1.0), (trained, params["backbone_rate"])) for p in part.parameters()]
-        optimiser = torch.optim.AdamW(groups, lr=rate)
+        groups = [dict(params=[p for p in part.parameters() if (p.dim() > 1) == matrix], rate=share * rate,
+                       weight_decay=params["weight_decay"] if matrix else 0.0)
+                  for part, share in ((head, 1.0), (trained, params["backbone_rate"])) for matrix in (False, True)]
+        optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, fused=True)
+        once = frozen_val = None
+        if len(frozen):
+            frozen_val = all_features(model, data["val"][0])
+            once = all_features(model, data["train"][0]) if not params["strength"] else None
         workers = dict(num_workers=a.loaders, persistent_workers=True, prefetch_factor=4) if params["strength"] else {}
-        loader = torch.utils.data.DataLoader(Views(*data["train"], params["strength"]), a.batch, shuffle=True, drop_last=True,
-                                             **workers)
+        labels = data["train"][1]
+        images = Views(data["train"][0] if once is None else once, labels, params["strength"])
+        # A batch of one has no statistics.
+        loader = torch.utils.data.DataLoader(images, a.batch, shuffle=True, drop_last=len(labels) % a.batch == 1, **workers)
         steps, warm, step = a.epochs * len(loader), 0.5 * len(loader), 0
         for epoch in range(1, a.epochs + 1):
             head.train()
             for images, labels in loader:
-                if time.monotonic() - began > 60 * a.minutes:
+                if minutes() > a.minutes:
                     raise optuna.TrialPruned()
                 factor = min((step + 1) / warm, 1) if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
                 for group in optimiser.param_groups:
                     group["lr"] = group["rate"] * factor
-                loss = loss_of(forward(*model, images, True), labels)
+                x = images.contiguous(memory_format=torch.channels_last) if once is not None else features(model, images)
+                loss = loss_of(head(trained(x)), labels)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
                 step += 1
-            scores = score(model, data["val"][0])
+            if frozen_val is None:
+                scores = torch.cat([score(model, pixels(part)) for part in data["val"][0].split(32)])
+            else:
+                scores = score(model, frozen_val)
+            if not scores.isfinite().all():
+                raise optuna.TrialPruned()
             value = roc_auc_score(data["val"][1].numpy(), scores.numpy())
-            spent["epochs"] += 1
-            print(f"trial {trial.number} epoch {epoch}: {value:.4f} {params} {(time.monotonic() - began) / 60:.1f} min", flush=True)
-            if (rank := (epoch == a.epochs, value)) > best["rank"]:
-                best.update(rank=rank, params=params, validation=scores.tolist(),
-                            state=[{k: v.clone() for k, v in part.state_dict().items()} for part in (trained, head)])
+            judged.append(minutes())
+            print(f"trial {trial.number} epoch {epoch}: {value:.4f} {params} {minutes():.1f} min", flush=True)
+            if (rank := (epoch == a.epochs, value)) > answers[-1][1]["rank"]:
+                answers.append((minutes(), dict(rank=rank, params=params, validation=scores.tolist(), state=[
+                    {k: v.clone() for k, v in part.state_dict().items()} for part in (trained, head)])))
             trial.report(value, epoch)
             if epoch < a.epochs and trial.should_prune():
                 raise optuna.TrialPruned()
-        course.append(((time.monotonic() - began) / 60, value))
+        course.append((minutes(), value))
         return value
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -159,14 +190,23 @@ def main():
                                 sampler=optuna.samplers.TPESampler(seed=a.seed), pruner=pruner)
     for params in json.loads(a.first.read_text()) if a.first else []:
         study.enqueue_trial(params)
-    study.optimize(objective, timeout=60 * a.minutes - (time.monotonic() - began), catch=())
-    model = build(best["params"])
-    for part, state in zip(model[1:], best["state"]):
-        part.load_state_dict(state)
-    test = score(model, data["test"][0])
-    a.out.write_text(json.dumps(dict(
-        course=course, trials=len(study.trials), epochs=spent["epochs"], params=best["params"],
-        validation=[data["val"][1].tolist(), best["validation"]], test=[data["test"][1].tolist(), test.tolist()])))
+    study.optimize(objective, timeout=60 * (a.minutes - minutes()), catch=())
+
+    def answer(at):
+        best = [answer for since, answer in answers if since <= at][-1]
+        if "state" not in best:
+            raise SystemExit(f"no epoch was over after {at:g} minutes")
+        model = build(best["params"])
+        for part, state in zip(model[1:], best["state"]):
+            part.load_state_dict(state)
+        test = torch.cat([score(model, features(model, part)) for part in data["test"][0].split(32)])
+        return dict(course=[(since, value) for since, value in course if since <= at], trials=sum(t <= at for t in begun),
+                    epochs=sum(t <= at for t in judged), params=best["params"], given=at,
+                    validation=[data["val"][1].tolist(), best["validation"]], test=[data["test"][1].tolist(), test.tolist()])
+
+    # The last may have come a moment late: an epoch that was under way is judged.
+    told = [answer(at) for at in a.answers] + [dict(answer(math.inf), given=a.minutes)]
+    a.out.write_text(json.dumps(told))
 
 
 main()

@@ -3,18 +3,19 @@
 
     cargo build --release --bin hpsearch
     python3 benches/race/race.py --data FOLDER --positive CLASS --weights FILE --scaling unit --work DIR \\
-        [--size 150 --epochs 8 --minutes 60 --seeds 1 2 3 --first 20 --sides hpsearch peer] [--record RECORD.json] \\
+        [--size 150 --epochs 8 --minutes 60 --seeds 1 2 3 --first 20 --longer 8 --sides hpsearch peer] [--record RECORD.json] \\
         [--chart race.svg]
 
 FOLDER has {train,test}/CLASS/*. A fifth of train is the validation set of both sides (every fifth image of each class in the
 order of a digest of its name); test is scored once, at the end, with the trial that each side holds for best, at the threshold
 that is Youden's on its validation scores. Both sides try the same --first configurations, drawn from the space by the seed,
 before their samplers are asked, and stop trials at the same rung, a quarter of the epochs. Runs that are finished are not run
-again, so a race can be run in pieces; --record adds their figures (no scores, no images) to those of earlier pieces, and table
-and chart are of all that it holds of this race. hpsearch's mean of its five leading trials is scored too. The peer is
+again, so a race can be run in pieces; --record adds their figures (no scores, no images) to those of earlier pieces on a processor
+of the same kind, and table and chart are of all that it holds of this race, also with other --minutes. hpsearch's mean of its five leading trials is scored too. The peer is
 benches/race/peer.py. Needs optuna, torch, torchvision, scikit-learn, safetensors, pillow; the chart needs matplotlib.
 """
-import argparse, csv, json, sqlite3, subprocess, sys, time
+import argparse, csv, hashlib, json, os, shutil, sqlite3, subprocess, sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ wall_time = "{seconds}s"
 n_trials = 100000
 """
 TAPS = ["Mixed_5d", "Mixed_6b", "Mixed_6e", "Mixed_7a", "Mixed_7c"]
+LONGER = 1  # the seed that goes on
 DEPTHS = ["none", "Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6e", "all"]
 
 
@@ -83,10 +85,11 @@ def first(a, seed):
             for _ in range(a.first)]
 
 
-def scores(path, positive):
-    """Labels (1: positive) and scores of a file of predictions."""
-    rows = list(csv.DictReader(open(path)))
-    return [int(r["label"] == positive) for r in rows], [float(r[f"positive:{positive}"]) for r in rows]
+def scores(path, a):
+    """Labels (1: positive) and scores of a file of predictions, in the manifest's order: the peer's."""
+    order = {row["path"]: i for i, row in enumerate(csv.DictReader(open(a.manifest)))}
+    rows = sorted(csv.DictReader(open(path)), key=lambda row: order[row["image"]])
+    return [int(r["label"] == a.positive) for r in rows], [float(r[f"positive:{a.positive}"]) for r in rows]
 
 
 def ours(a, seed, folder):
@@ -116,19 +119,36 @@ def ours(a, seed, folder):
     validation = sorted((state / "race" / "predictions").glob(f"{trial:05}-*.csv"))[-1]
     of_mean = {name: [mean[key]["value"], *mean[key]["interval"]]
                for name, key in (("AUC", "roc_auc"), ("recall", "recall"), ("F1", "f1")) if key in mean}
-    return dict(course=course, trials=trials, epochs=epochs, params=best["params"], mean=of_mean,
-                validation=scores(validation, a.positive), test=scores(test, a.positive))
+    return {a.minutes: dict(course=course, trials=trials, epochs=epochs, params=best["params"], mean=of_mean, given=a.minutes,
+                            validation=scores(validation, a), test=scores(test, a))}
 
 
 def peer(a, seed, folder):
+    """What the peer answers after --minutes; with seed 1 also after --longer times as many, in the same course."""
+    longer = [a.longer * a.minutes] if a.longer and seed == LONGER else []
     out, enqueued = folder / "result.json", folder / "first.json"
     enqueued.write_text(json.dumps(first(a, seed)))
     command = [sys.executable, ROOT / "benches/race/peer.py", "--manifest", a.manifest, "--positive", a.positive, "--weights",
                a.weights.resolve(), "--preset", a.preset, "--scaling", a.scaling, "--size", a.size, "--epochs", a.epochs,
-               "--minutes", a.minutes, "--seed", seed, "--first", enqueued, "--out", out]
+               "--minutes", *(longer or [a.minutes]), "--answers", *([a.minutes] if longer else []), "--seed", seed, "--first", enqueued, "--out", out]
     with open(folder / "run.log", "w") as log:
         subprocess.run([str(word) for word in command], stdout=log, stderr=log, check=True)
-    return json.loads(out.read_text())
+    return {answer["given"]: answer for answer in json.loads(out.read_text())}
+
+
+def draws_of(labels):
+    """Images drawn with replacement within each class, 2,000 times; the same for all sides."""
+    rng = np.random.default_rng(0)
+    classes = [np.flatnonzero(labels == c) for c in (0, 1)]
+    return [np.concatenate([rng.choice(c, len(c)) for c in classes]) for _ in range(2000)]
+
+
+def difference(first, second):
+    """Difference of two answers' test AUC on the same images, with a 95 % bootstrap interval."""
+    labels, ours, theirs = np.array(first["test"][0]), np.array(first["test"][1]), np.array(second["test"][1])
+    assert first["test"][0] == second["test"][0], "not the same images"
+    of = lambda i: roc_auc_score(labels[i], ours[i]) - roc_auc_score(labels[i], theirs[i])
+    return [float(x) for x in (of(np.arange(len(labels))), *np.percentile([of(i) for i in draws_of(labels)], [2.5, 97.5]))]
 
 
 def figures(found):
@@ -139,9 +159,7 @@ def figures(found):
     called = ts >= threshold
     kinds = {"AUC": lambda i: roc_auc_score(ty[i], ts[i]), "recall": lambda i: recall_score(ty[i], called[i]),
              "F1": lambda i: f1_score(ty[i], called[i])}
-    rng, everything = np.random.default_rng(0), np.arange(len(ty))
-    classes = [np.flatnonzero(ty == c) for c in (0, 1)]
-    draws = [np.concatenate([rng.choice(c, len(c)) for c in classes]) for _ in range(2000)]
+    everything, draws = np.arange(len(ty)), draws_of(ty)
     told = {}
     for name, of in kinds.items():
         low, high = np.percentile([of(i) for i in draws], [2.5, 97.5])
@@ -149,18 +167,30 @@ def figures(found):
     return told
 
 
+def race(a):
+    """What two runs must have in common to be of one race."""
+    words = Path("/proc/cpuinfo").read_text().split()
+    widest = next((name for name, flag in (("AVX-512", "avx512f"), ("AVX2", "avx2")) if flag in words), "no AVX2")
+    program = subprocess.run([a.binary, "--version"], check=True, capture_output=True, text=True).stdout.split()[-1]
+    return dict(images=a.data.resolve().name, positive=a.positive, weights=a.weights.name, preset=a.preset, scaling=a.scaling,
+                size=a.size, epochs_a_trial=a.epochs, training=a.training, first=a.first, rungs=[a.epochs // 4, a.epochs],
+                machine=f"{len(os.sched_getaffinity(0))} cores, {widest}",
+                programs={"hpsearch": program, **{name: version(name) for name in ("optuna", "torch")}})
+
+
 def recorded(a, runs):
     """Adds runs to the record; all runs in it of this race."""
     rows = json.loads(a.record.read_text()) if a.record.exists() else []
-    race = dict(images=a.data.resolve().name, size=a.size, given=a.minutes, epochs_a_trial=a.epochs, training=a.training,
-                first=a.first, rungs=[a.epochs // 4, a.epochs])  # earlier rows lack these: they are of another race
-    for (side, seed), found in runs.items():
-        who = dict(race, side=side, seed=seed)
+    same = race(a)
+    for (side, given, seed), found in runs.items():
+        who = dict(same, given=given, side=side, seed=seed)
         rows = [row for row in rows if any(row.get(key) != value for key, value in who.items())]
-        rows.append(dict(who, **{key: value for key, value in found.items() if key not in ("validation", "test")}))
-    rows.sort(key=lambda row: (row["images"], row["size"], row["given"], row["seed"], row["side"]))
+        rows.append(who | {key: value for key, value in found.items() if key not in ("validation", "test")})
+    rows.sort(key=lambda row: (row["images"], row["size"], row["given"], row["side"], row["seed"]))
     a.record.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-    return {(row["side"], row["seed"]): row for row in rows if all(row.get(key) == value for key, value in race.items())}
+    return {(row["side"], row["given"], row["seed"]): row for row in rows
+            if all(row.get(key) == value for key, value in same.items())
+            and row["given"] in (a.minutes, a.minutes * (a.longer or 1))}
 
 
 def main():
@@ -172,6 +202,7 @@ def main():
     p.add_argument("--minutes", type=float, default=60)
     p.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     p.add_argument("--first", type=int, default=20, help="configurations with which both sides begin")
+    p.add_argument("--longer", type=int, help="the peer goes on with seed 1, for so many times --minutes")
     p.add_argument("--sides", nargs="*", default=["hpsearch", "peer"], choices=["hpsearch", "peer"])
     p.add_argument("--training", nargs="*", default=[], metavar="LINE", help="further lines of our [training]")
     p.add_argument("--binary", type=Path, default=ROOT / "target/release/hpsearch")
@@ -186,23 +217,31 @@ def main():
     runs = {}
     for seed in a.seeds:
         for side in a.sides:
-            folder = a.work / f"{side}-{a.size}-{a.minutes:g}-first{a.first}-{seed}"
-            folder.mkdir(exist_ok=True)
+            longer = f"-longer{a.longer}" if a.longer and side == "peer" and seed == LONGER else ""
+            identity = hashlib.sha256(json.dumps(race(a), sort_keys=True).encode()).hexdigest()[:8]
+            folder = a.work / f"{side}-{identity}-{a.minutes:g}-{seed}{longer}"
             kept = folder / "found.json"
             if not kept.exists():
-                began = time.monotonic()
+                shutil.rmtree(folder, ignore_errors=True)  # what was interrupted begins anew, on either side
+                folder.mkdir()
                 found = (ours if side == "hpsearch" else peer)(a, seed, folder)
-                kept.write_text(json.dumps(dict(found, minutes=(time.monotonic() - began) / 60)))
-            found = json.loads(kept.read_text())
-            runs[side, seed] = dict(found, figures=figures(found), best=roc_auc_score(*found["validation"]))
+                kept.write_text(json.dumps(list(found.values())))
+            for found in json.loads(kept.read_text()):
+                runs[side, found["given"], seed] = dict(found, figures=figures(found), best=roc_auc_score(*found["validation"]))
+    for (side, given, seed), found in runs.items():
+        if side == "hpsearch":
+            others = {g: runs["peer", g, seed] for g in sorted({g for s, g, n in runs if (s, n) == ("peer", seed)})}
+            found["differences"] = {f"{g:g}": difference(found, other) for g, other in others.items()}
     if a.record:
         runs = recorded(a, runs)
     print("| side | seed | minutes | trials | epochs | best validation AUC | test AUC | recall | F1 |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for (side, seed), found in runs.items():
+    for (side, _, seed), found in runs.items():
         told = lambda figures: " | ".join(f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in figures.values())
-        counts = f"{found['minutes']:.1f} | {found['trials']} | {found['epochs']}"
+        counts = f"{found['given']:g} | {found['trials']} | {found['epochs']}"
         print(f"| {side} | {seed} | {counts} | {found['best']:.4f} | {told(found['figures'])} |")
+        for others, (value, low, high) in found.get("differences", {}).items():
+            print(f"| {side} less peer after {others} minutes | {seed} | | | | | {value:.3f} ({low:.3f} to {high:.3f}) | | |")
         if found.get("mean"):
             print(f"| {side}, mean of five | {seed} | | | | | {told(found['mean'])} |")
     if a.chart:
@@ -210,13 +249,17 @@ def main():
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
         figure, axes = plt.subplots(figsize=(7, 4))
-        for (side, seed), found in runs.items():
+        shortest, name = min(given for _, given, _ in runs), {"hpsearch": "hpsearch", "peer": "Optuna and PyTorch"}
+        for (side, given, _), found in runs.items():
             if not found["course"]:  # no trial came to its end
                 continue
             minutes, values = zip(*found["course"])
-            label = side if side not in axes.get_legend_handles_labels()[1] else None
-            axes.step([*minutes, found["minutes"]], [*np.maximum.accumulate(values), max(values)], where="post",
-                      color={"hpsearch": "C0", "peer": "C1"}[side], label=label)
+            label = f"{name[side]}, {given:g} minutes"
+            axes.step([*minutes, given], [*np.maximum.accumulate(values), max(values)], where="post",
+                      color={"hpsearch": "C0", "peer": "C1"}[side], linestyle="-" if given == shortest else ":",
+                      label=label if label not in axes.get_legend_handles_labels()[1] else None)
+        if any(given != shortest for _, given, _ in runs):
+            axes.set_xscale("log")
         axes.set(xlabel="minutes", ylabel="best validation AUC of a trial trained to the end")
         axes.legend()
         figure.tight_layout()

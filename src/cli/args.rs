@@ -75,12 +75,20 @@ impl Global {
         colors(std::io::stderr().is_terminal())
     }
 
-    /// Loads a study file and shows its warnings on standard error.
+    /// Loads a study file and shows its warnings on standard error; its mistakes on standard output for programs.
     ///
     /// # Errors
     /// With every mistake of the file; exit code 2 (6 if it cannot be read).
     pub fn load(&self, study: &Path) -> Result<Loaded, CliError> {
-        let loaded = config::load(study).map_err(CliError::study_file)?;
+        let loaded = match config::load(study) {
+            Ok(loaded) => loaded,
+            Err(mistakes) => {
+                if self.json {
+                    writeln!(std::io::stdout(), "{}", serde_json::json!({ "mistakes": mistakes.to_json() }))?;
+                }
+                return Err(CliError::study_file(mistakes));
+            }
+        };
         if !self.quiet && !loaded.warnings.is_empty() {
             complain(&loaded.warnings.render(self.color()));
         }

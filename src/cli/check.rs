@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit};
 use crate::config::Loaded;
 use crate::data::{Survey, survey};
 use crate::engine::WarmStart;
-use crate::spec::RunnerSpec;
+use crate::spec::{RunnerSpec, WeightSource};
 use crate::study;
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,15 +20,18 @@ pub struct Args {
     pub strict: bool,
 }
 
-/// Prints one line about a valid study, with warnings on standard error, and what the headers of its images say, if they
-/// are there.
+/// Prints one line about a valid study, with warnings on standard error, what the headers of its images say, and what is
+/// missing beside the file.
 ///
 /// # Errors
 /// With every mistake of the file, or if images that are there cannot be listed.
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let loaded = global.load(&args.study)?;
     let warm = warm_starts(&loaded, global)?;
-    let images = images(&loaded)?;
+    let mut images = images(&loaded)?;
+    if let (Some(images), Some(remark)) = (&mut images, missing_weights(&loaded)) {
+        images.remarks.push(remark);
+    }
     let mut out = std::io::stdout().lock();
     if global.json {
         let warnings: Vec<_> = loaded.warnings.to_json();
@@ -50,10 +53,18 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     Ok(if args.strict && warned { Exit::Usage } else { Exit::Done })
 }
 
-/// What the headers of the study's images say; `None` if they are not there, or if there are none.
+/// What the headers of the study's images say, and what a run would stumble over; `None` without files of images.
 fn images(loaded: &Loaded) -> Result<Option<Survey>, CliError> {
     let RunnerSpec::Image { data, .. } = &loaded.spec.runner else { return Ok(None) };
     survey(data, &loaded.base).map_err(|e| CliError::new("list the images", e).exit(Exit::Missing))
+}
+
+/// A remark if the study takes its weights from a file that is not there.
+fn missing_weights(loaded: &Loaded) -> Option<String> {
+    let RunnerSpec::Image { network, .. } = &loaded.spec.runner else { return None };
+    let WeightSource::File(path) = &network.weights else { return None };
+    let path = loaded.base.join(path);
+    (!path.exists()).then(|| format!("the weights `{}` are not there", path.display()))
 }
 
 /// The results of earlier studies from which the sampler will start (`warm_start`).

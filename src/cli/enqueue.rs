@@ -37,8 +37,11 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         let taken = NotEnqueued::Taken(trial.to_string());
         return Err(CliError::new("enqueue the configuration", taken).exit(Exit::Usage));
     }
+    let enqueued = serde_json::json!({ "study": name, "params": params });
     study.enqueue(params).map_err(|e| CliError::new(format!("write to study `{name}`"), e))?;
-    if !global.quiet && !global.json {
+    if global.json {
+        writeln!(std::io::stdout(), "{enqueued}")?;
+    } else if !global.quiet {
         writeln!(
             std::io::stdout(),
             "the next new trial of study {name} takes it; raise `budget.n_trials` if all are out"

@@ -22,9 +22,9 @@ pub struct Args {
     /// Leave out what has to be measured: weights are not loaded, time and disk are not estimated
     #[arg(long)]
     pub no_measure: bool,
-    /// Where to measure: cpu, cuda, cuda:N or auto
-    #[arg(long, default_value = "auto")]
-    pub device: crate::spec::Devices,
+    /// Where to measure: cpu, cuda, cuda:N or auto, instead of the study's
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<crate::spec::Devices>,
 }
 
 /// What a run will do.
@@ -66,7 +66,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     };
     let costs = match (&data, &rungs) {
         (Some((data, summary)), Some(rungs)) if !args.no_measure => {
-            let device = device::resolve(&args.device)
+            let device = device::resolve(args.device.as_ref().unwrap_or(&spec.run.device))
                 .map_err(|e| CliError::new("find the device", e).exit(Exit::Missing))?
                 .first()
                 .copied()

@@ -72,7 +72,7 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         devices,
         silence: if elsewhere.is_some() { RunOptions::SILENCE_ELSEWHERE } else { RunOptions::SILENCE },
         elsewhere,
-        patience: RunOptions::PATIENCE,
+        patience: RunOptions::patience_with(&spec.runner),
     };
     if matches!(spec.runner, RunnerSpec::External { .. }) {
         return Err(run_error(&spec.name, RunError::External));
@@ -93,8 +93,9 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         }
     }
     if matches!(spec.runner, RunnerSpec::Image { .. }) && !matches!(study.engine().plan(), Plan::Done(_)) {
-        usable(&spec, &options.base)
-            .map_err(|e| CliError::new(format!("run study `{}`", spec.name), e).exit(Exit::Missing))?;
+        let doing = || format!("run study `{}`", spec.name);
+        let weights = usable(&spec, &options.base).map_err(|e| CliError::new(doing(), e).exit(Exit::Missing))?;
+        study.identify_weights(weights).map_err(|e| images_error(doing(), e))?;
     }
     look_at_data(&mut study, &options, global)?;
     let verdict = run::run(&mut study, &options, &mut notifier);
@@ -191,7 +192,11 @@ fn look_at_data(study: &mut Study, options: &RunOptions, global: &Global) -> Res
 }
 
 fn images_error(doing: String, error: ImagesError) -> CliError {
-    let exit = if matches!(error, ImagesError::Others(_)) { Exit::Missing } else { Exit::Error };
+    let exit = if matches!(error, ImagesError::Others(_) | ImagesError::OtherWeights { .. }) {
+        Exit::Missing
+    } else {
+        Exit::Error
+    };
     CliError::new(doing, error).exit(exit)
 }
 

@@ -23,7 +23,7 @@ use std::path::Path;
 pub struct Args {
     /// A study file or the name of a study; may be left out where there is only one
     pub study: Option<String>,
-    /// How many leading trials are evaluated; the first is the answer, the others are for comparison
+    /// How many leading trials are evaluated, 1 to 5; the first is the answer, the others are for comparison
     #[arg(long, value_name = "N", default_value_t = FINALISTS as u32, value_parser = clap::value_parser!(u32).range(1..=5))]
     pub finalists: u32,
     /// cpu, cuda:N or auto, instead of the study's

@@ -221,7 +221,8 @@ fn weights(section: &Section<'_>, backbone: BackboneKind) -> WeightSource {
                         "weights are read from safetensors files",
                         "another kind of file",
                     );
-                    suggest(report, Some(text), ["pretrained", "random"]);
+                    suggest(report, Some(text), ["pretrained", "random"])
+                        .help("write `pretrained`, `random`, `hub:OWNER/NAME` or the path of a .safetensors file");
                 }
                 WeightSource::File(file)
             }

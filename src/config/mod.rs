@@ -20,6 +20,7 @@ pub use diagnostics::Diagnostics;
 use crate::spec::StudySpec;
 use crate::wording::counted;
 use reader::{Log, Place};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A valid study file.
@@ -43,11 +44,21 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => parse(&shown, text, path),
             Err(error) => {
-                let at = error.utf8_error().valid_up_to();
-                Err(failed(shown, format!("the file is not UTF-8 text (byte {at})"), false))
+                let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
+                let title = format!("the file is not UTF-8 text (line {line})");
+                Err(failed(shown, title, "save it as UTF-8: text editors ask for the encoding in \"Save as\"", false))
             }
         },
-        Err(error) => Err(failed(shown, format!("cannot read the study file: {error}"), true)),
+        Err(error) => {
+            let title = format!("cannot read the study file: {error}");
+            let help = match error.kind() {
+                ErrorKind::NotFound => "is the path right? A relative path starts at the working directory",
+                ErrorKind::IsADirectory => "name the file in it: a study file is a TOML file",
+                _ => "is it a TOML file that you may read?",
+            };
+            Err(failed(shown, title, help, true))
+        }
     }
 }
 
@@ -60,10 +71,10 @@ pub fn from_text(text: &str) -> Result<Loaded, Diagnostics> {
     parse("the study's text", text.to_owned(), Path::new("study.toml"))
 }
 
-fn failed(path: String, title: String, unreadable: bool) -> Diagnostics {
+fn failed(path: String, title: String, help: &str, unreadable: bool) -> Diagnostics {
     let log = Log::default();
     let file = log.file(path, String::new());
-    log.error(&Place { file, span: None }, title, "");
+    log.error(&Place { file, span: None }, title, "").help(help);
     log.unreadable.set(unreadable);
     finish(log)
 }

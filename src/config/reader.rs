@@ -153,7 +153,8 @@ impl<'a> Item<'a> {
     pub fn seconds(&self) -> Option<f64> {
         let seconds = self.value.as_str().and_then(units::seconds);
         if seconds.is_none() {
-            self.wanted("a duration of at most ten years").help("write it like \"90s\", \"45m\", \"8h\" or \"1h30m\"");
+            self.wanted("a duration of at most ten years")
+                .help("write it like \"90s\", \"45m\", \"8h\", \"2d\" or \"1h30m\": the units are s, m, h and d");
         }
         seconds
     }
@@ -200,7 +201,15 @@ impl<'a> Item<'a> {
     /// The value as a table whose keys a schema lists.
     pub fn table(&self, schema: &'static Table) -> Option<Section<'a>> {
         match self.value {
-            DeValue::Table(table) => Some(Section::new(self.log, self.place.clone(), Some(table), schema)),
+            DeValue::Table(table) => {
+                // Of a table that users name, their name.
+                let name = match schema.name.rsplit_once("NAME") {
+                    Some((before, "")) => format!("{before}{}", self.key),
+                    Some(_) => self.key.to_owned(),
+                    None => schema.name.to_owned(),
+                };
+                Some(Section::called(&name, self.log, self.place.clone(), Some(table), schema))
+            }
             _ => {
                 self.wanted("a table");
                 None
@@ -221,13 +230,18 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// Reads a table; keys that the schema does not list are mistakes.
     pub fn new(log: &'a Log, place: Place, table: Option<&'a DeTable<'a>>, schema: &'static Table) -> Self {
+        Self::called(schema.name, log, place, table, schema)
+    }
+
+    /// The same with what the table is called in messages.
+    fn called(name: &str, log: &'a Log, place: Place, table: Option<&'a DeTable<'a>>, schema: &'static Table) -> Self {
         let section = Self { log, place, schema, table };
         for item in section.items() {
             if schema.keys.iter().all(|k| k.name != item.key) {
-                let title = if schema.name.is_empty() {
+                let title = if name.is_empty() {
                     format!("there is no key or table `{}`", item.key)
                 } else {
-                    format!("there is no key `{}` in `{}`", item.key, schema.name)
+                    format!("there is no key `{}` in `{name}`", item.key)
                 };
                 let report = log.error(&item.key_place, title, "unknown");
                 let report = suggest(report, Some(item.key), schema.keys.iter().map(|k| k.name));

@@ -80,7 +80,7 @@ pub static TABLES: &[Table] = &[
                 "enqueue",
                 "array of tables",
                 "none",
-                "Known configurations that go first: `[[enqueue]]` with a value for every parameter of the space.",
+                "Known configurations that go first: `[[enqueue]]` with a value for every parameter that exists in the configuration (see `when`); fixed ones may be left out.",
             ),
         ],
     },
@@ -125,7 +125,12 @@ pub static TABLES: &[Table] = &[
                 "-",
                 "A tree `{train,val,test}/{CLASS}/*` or `{CLASS}/*` of JPEG, PNG and DICOM files, relative to the study file.",
             ),
-            key("manifest", "path", "-", "A CSV file with columns `path`, `label` and, if known, `patient`, `split`."),
+            key(
+                "manifest",
+                "path",
+                "-",
+                "A CSV file with columns `path`, `label` and, if known, `patient`, `split`: see above.",
+            ),
             key("synthetic", "table", "-", "A data set made by this program."),
             key(
                 "positive",
@@ -180,7 +185,7 @@ pub static TABLES: &[Table] = &[
     },
     Table {
         name: "split",
-        about: "How images are divided. The same patient, and the same bytes, are never on two sides.",
+        about: "How images are divided. The same patient, where patients are known, and the same bytes are never on two sides.",
         keys: &[
             key("validation", "number", "`0.2`", "Share of the development images (all but test) kept for validation."),
             key(
@@ -235,7 +240,7 @@ pub static TABLES: &[Table] = &[
                 "scaling",
                 "`unit`, `symmetric`, `imagenet`",
                 "the preset's",
-                "Pixels as x/255; as x/127.5 - 1; or with ImageNet's mean and deviation.",
+                "Pixels as x/255; as x/127.5 - 1; or with ImageNet's mean and deviation. Where `backbone` is searched, pretrained weights of the others are given `imagenet`.",
             ),
             key(
                 "pool_padding",
@@ -388,7 +393,7 @@ pub static TABLES: &[Table] = &[
                 "metric",
                 "text",
                 "`roc_auc`",
-                "`recall`, `precision`, `specificity`, `f1`, `balanced_accuracy`, `accuracy`, `roc_auc`, `pr_auc`, `brier`, `log_loss`, `recall@specificity>=X`, `specificity@recall>=X`, `precision@recall>=X`; with other runners any name that they report.",
+                "`recall`, `precision`, `specificity`, `f1`, `balanced_accuracy`, `accuracy`, `roc_auc`, `pr_auc`, `brier`, `log_loss`, `recall@specificity>=X`, `specificity@recall>=X`, `precision@recall>=X`; with other runners any name that they report, by default `value`.",
             ),
             key(
                 "direction",
@@ -426,7 +431,7 @@ pub static TABLES: &[Table] = &[
                 "cost_aware",
                 "true or false",
                 "`false`",
-                "`tpe`: weigh what a configuration promises against the work of training it (by the cost model, see `[budget] work`), less and less as the budget is spent. For budgets of work or time.",
+                "`tpe`: weigh what a configuration promises against the work of training it (by the cost model, see `[budget] work`), less and less as the budget is spent. For budgets of `work`, given in operations or as a time; `wall_time` does not count.",
             ),
             key(
                 "warm_start",

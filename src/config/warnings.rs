@@ -54,6 +54,18 @@ fn search(top: &Section<'_>, spec: &StudySpec) {
                 .help("raise `n_trials`, or lower `n_startup` or, in `[run]`, `virtual_workers`");
         }
     }
+    let counted = spec.budget.work.is_some() || spec.budget.epochs.is_some();
+    if matches!(spec.sampler, SamplerSpec::Tpe { cost_aware: true, .. })
+        && spec.budget.wall_seconds.is_some()
+        && !counted
+    {
+        log.warn(
+            &top.section("budget").place_of("wall_time"),
+            "costs are weighed without an end in sight",
+            "not counted",
+        )
+        .help("a sampler may not look at the clock: write `work` with the same time, it is converted once");
+    }
     let (SchedulerSpec::Sha { min_resource, reduction_factor }
     | SchedulerSpec::Asha { min_resource, reduction_factor }
     | SchedulerSpec::Hyperband { min_resource, reduction_factor, .. }) = spec.scheduler
@@ -147,6 +159,15 @@ fn images(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
             "nothing but the head is trained",
         )
         .help("write `freeze = \"none\"`, or name weights");
+    }
+    let hub = matches!(network.weights, WeightSource::Hub { .. });
+    if hub && spec.space.get("backbone").is_some() && section.get("scaling").is_some() {
+        log.warn(
+            &section.place_of("scaling"),
+            "`scaling` is that of one backbone",
+            "others have that of their weights",
+        )
+        .help("pretrained weights of the other backbones in the space are given pixels as `imagenet` scales them");
     }
     if let DataSource::Synthetic(synthetic) = &data.source
         && f64::from(training.batch_size)

@@ -226,14 +226,7 @@ impl Found {
     }
 
     fn divide(self, spec: &DataSpec, seed: u64) -> Result<DataSet, DataError> {
-        let positive = match &spec.positive {
-            Some(name) => self
-                .classes
-                .iter()
-                .position(|c| c == name)
-                .ok_or_else(|| DataError::NoPositive { name: name.clone(), classes: self.classes.join(", ") })?,
-            None => self.classes.len() - 1,
-        };
+        let positive = positive(spec, &self.classes)?;
         let split = split(&self.records, &self.sets, &self.classes, &spec.split, seed)?;
         let count = |images: &[usize]| summary::counts(&self.records, self.classes.len(), images.iter().copied());
         let all: Vec<usize> = (0..self.records.len()).collect();
@@ -294,7 +287,12 @@ fn decoded(
     })
 }
 
-fn check_classes(classes: &[String], place: &Path, images: impl Fn(&String) -> usize) -> Result<(), DataError> {
+/// Whether there are two classes or more, and files of each.
+pub(super) fn check_classes(
+    classes: &[String],
+    place: &Path,
+    images: impl Fn(&String) -> usize,
+) -> Result<(), DataError> {
     let place = place.display().to_string();
     if let [class] = classes {
         return Err(DataError::OneClass { class: class.clone(), place });
@@ -304,6 +302,13 @@ fn check_classes(classes: &[String], place: &Path, images: impl Fn(&String) -> u
         return Ok(());
     }
     Err(DataError::EmptyClass { classes: empty.into_iter().collect::<Vec<_>>().join("`, `"), place })
+}
+
+/// Index of the positive class: the one that the study names, else the last.
+pub(super) fn positive(spec: &DataSpec, classes: &[String]) -> Result<usize, DataError> {
+    let Some(name) = &spec.positive else { return Ok(classes.len() - 1) };
+    let none = || DataError::NoPositive { name: name.clone(), classes: classes.join(", ") };
+    classes.iter().position(|class| class == name).ok_or_else(none)
 }
 
 /// At most this many bad files are listed in a message.

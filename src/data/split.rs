@@ -227,7 +227,7 @@ pub enum SplitError {
     /// A class is missing from a set.
     #[error(
         "split the images: class `{class}` has none left for {side}\n\
-         hint: add images of `{class}`, or let `data.split.validation = \"merge\"` make a new validation set"
+         hint: add images of `{class}`, or merge the given validation set: `policy = \"merge\"` in `[split]`"
     )]
     ClassMissing { class: String, side: &'static str },
 }

@@ -160,6 +160,13 @@ impl DataSummary {
         if !self.skipped.is_empty() {
             remarks.push(format!("{} skipped: no usable image", counted(self.skipped.len(), "file")));
         }
+        if self.patients.is_none() && !self.synthetic {
+            remarks.push(
+                "no patient is known: each image counts as one of its own, and images of one person may be on both sides of \
+                 the split; `patient` in `[data]` reads patients from names, a column `patient` in a manifest has them"
+                    .into(),
+            );
+        }
         if self.test.contains(&0) && sum(&self.test) > 0 {
             remarks.push("the test set lacks a class: its ranking metrics will be undefined".into());
         }

@@ -1,9 +1,10 @@
 //! What the headers of a study's images say, before anything is decoded.
 
+use super::dataset::{DataError, check_classes, positive};
 use super::decode::{Header, Kind, Salt, probe, wide_range};
-use super::manifest::{ManifestError, list};
+use super::manifest::{Listing, ManifestError, list};
 use super::patients;
-use crate::spec::{DataSource, DataSpec, Window};
+use crate::spec::{BadFilePolicy, DataSource, DataSpec, Window};
 use crate::wording::counted;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -33,15 +34,19 @@ pub struct Survey {
     pub remarks: Vec<String>,
 }
 
-/// Reads the headers of a study's images, and looks at a few grey PNG files of 16 bits; `None` if they are synthetic or not
-/// there.
+/// Lists a study's images and reads their headers, and looks at a few grey PNG files of 16 bits; `None` if they are
+/// synthetic. What a run would stumble over is among the remarks, as is that the images are not there.
 ///
 /// # Errors
 /// If the files cannot be listed.
 pub fn survey(spec: &DataSpec, base: &Path) -> Result<Option<Survey>, ManifestError> {
-    match &spec.source {
-        DataSource::Folder(path) | DataSource::Manifest(path) if base.join(path).exists() => {}
-        _ => return Ok(None),
+    let path = match &spec.source {
+        DataSource::Folder(path) | DataSource::Manifest(path) => base.join(path),
+        DataSource::Synthetic(_) => return Ok(None),
+    };
+    if !path.exists() {
+        let remark = format!("the images were not looked at: `{}` is not there", path.display());
+        return Ok(Some(Survey { remarks: vec![remark], ..Survey::default() }));
     }
     let listing = list(spec, base)?;
     let salt = Salt::fresh();
@@ -55,8 +60,20 @@ pub fn survey(spec: &DataSpec, base: &Path) -> Result<Option<Survey>, ManifestEr
         .filter_map(|(image, kind)| Some((image.name.as_str(), kind.as_ref()?.header()?, image.patient.is_none())))
         .collect();
     let dicom = kinds.iter().flatten().filter(|kind| matches!(kind, Kind::Dicom(_))).count();
+    let mut remarks = listing.notes.clone();
+    remarks.extend(classes(spec, &listing, &path).err().map(|error| format!("a run will fail to {error}")));
+    let broken = |(image, kind): (&super::manifest::Listed, &Option<Kind>)| {
+        kind.as_ref().is_none_or(Kind::is_broken_picture).then(|| image.name.clone())
+    };
+    let broken: Vec<String> = listing.images.iter().zip(&kinds).filter_map(broken).collect();
+    if let Some(first) = broken.first() {
+        let (files, will) =
+            (counted(broken.len(), "file"), if spec.bad_files == BadFilePolicy::Skip { "skip" } else { "refuse" });
+        remarks.push(format!("a run will {will} {files} that cannot be read as a picture, such as `{first}`"));
+    }
     let mut found = Survey {
         files: listing.images.len(),
+        remarks,
         dicom,
         broken: dicom - headers.len(),
         patients: headers.iter().filter_map(|(_, h, _)| h.patient).collect::<HashSet<_>>().len(),
@@ -82,6 +99,14 @@ pub fn survey(spec: &DataSpec, base: &Path) -> Result<Option<Survey>, ManifestEr
     let wide: Vec<PathBuf> = listing.images.iter().zip(&kinds).filter_map(wide).collect();
     found.remarks.extend(dark(&wide, spec.window));
     Ok(Some(found))
+}
+
+/// Whether the classes found are those that the study needs.
+fn classes(spec: &DataSpec, listing: &Listing, place: &Path) -> Result<(), DataError> {
+    let classes: Vec<String> = listing.classes.iter().cloned().collect();
+    check_classes(&classes, place, |class| listing.images.iter().filter(|i| &i.label == class).count())?;
+    positive(spec, &classes)?;
+    Ok(())
 }
 
 /// Values with their counts, most frequent first.

@@ -1,6 +1,7 @@
 //! The events of a study's log, and what they carry.
 
 use super::Price;
+use crate::digest::Digest;
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::{EarlierResult, StopCurve};
 use crate::space::Params;
@@ -100,6 +101,9 @@ pub enum Event {
     Enqueued { params: Params, unix_ms: u64 },
     /// How fast the machine is that began a study whose budget of work was given as time, in mega-operations a second.
     PaceMeasured { pace: f64, unix_ms: u64 },
+    /// Which weights the networks of a study on images begin with: their digests, by backbone. On record before its first
+    /// order, so that no trial goes on or is tested with others.
+    WeightsIdentified { weights: BTreeMap<String, Digest>, unix_ms: u64 },
     /// A worker can take orders. On record when it is another than the last of its number, or elsewhere.
     WorkerReady { worker: u32, greeting: Greeting, unix_ms: u64 },
     /// The order is done.

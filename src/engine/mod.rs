@@ -24,6 +24,7 @@ pub use state::Inconsistent;
 pub use table::{Certainty, PlannedBracket, PlannedRung, RungTable, planned_trials, rung_table};
 pub use trial::{EpochFiles, EpochPoint, Failure, OrderProgress, TrialProgress, TrialState};
 
+use crate::digest::Digest;
 use crate::ids::OrderId;
 use crate::ledger::Ledger;
 use crate::sampler::{self, Sampler};
@@ -70,6 +71,8 @@ pub struct Engine {
     greetings: BTreeMap<u32, Greeting>,
     /// The arithmetic of the first worker that computed itself.
     arithmetic: Option<String>,
+    /// Digests of the weights that backbones begin with.
+    weights: BTreeMap<String, Digest>,
     race: Race,
 }
 
@@ -107,6 +110,7 @@ impl Engine {
             warm: Vec::new(),
             greetings: BTreeMap::new(),
             arithmetic: None,
+            weights: BTreeMap::new(),
             race: Race::default(),
         };
         engine.plan_for(engine.target);

@@ -40,8 +40,7 @@ impl Engine {
     /// Ask when a worker is idle and no open order awaits one: where no algorithm uses results, all orders of the study
     /// could otherwise be issued at once.
     pub fn plan(&self) -> Plan {
-        let limit = self.spec.budget.max_failures;
-        if limit.is_some_and(|limit| self.failures >= limit.max(1)) {
+        if self.has_failed_enough() {
             return Plan::Done(DoneReason::FailureLimit);
         }
         let Some((trial, from, to, bracket, rung, stop)) = self.decision(&self.next) else {
@@ -71,6 +70,11 @@ impl Engine {
         }
         let (order, planned_trials) = (OrderId(self.orders.len() as u32), self.planned);
         Plan::Issue(WorkOrder { order, trial, params, from, to, stop, bracket, rung, planned_trials, price })
+    }
+
+    /// Whether as many trials have failed as the study allows: then open orders are not trained on either.
+    pub fn has_failed_enough(&self) -> bool {
+        self.spec.budget.max_failures.is_some_and(|limit| self.failures >= limit.max(1))
     }
 
     /// The sampler's proposal for a new trial that begins with so many epochs.

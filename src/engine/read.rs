@@ -2,9 +2,10 @@
 
 use super::trial::{EpochFiles, OrderProgress, TrialProgress, TrialState};
 use super::{Engine, FailureClass, FileRef, Greeting, Outcome, WarmStart, WorkOrder};
+use crate::digest::Digest;
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::{Ledger, Place};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Number of best complete trials whose last checkpoint is kept, to be scored on the test images.
 const KEPT_FINALS: usize = 5;
@@ -131,6 +132,11 @@ impl Engine {
     /// The arithmetic that the first worker computed with.
     pub fn arithmetic(&self) -> Option<&str> {
         self.arithmetic.as_deref()
+    }
+
+    /// Digests of the weights that the study's networks begin with, by backbone, once they are on record.
+    pub fn weights(&self) -> &BTreeMap<String, Digest> {
+        &self.weights
     }
 
     /// The number of failed trials.

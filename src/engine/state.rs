@@ -4,10 +4,12 @@ use super::course::roc_auc;
 use super::order::Progress;
 use super::trial::{EpochFiles, EpochPoint, Failure, OrderProgress, TrialProgress, TrialState};
 use super::{Engine, EpochReport, Event, FailureClass, Outcome, WarmStart, WorkOrder};
+use crate::digest::Digest;
 use crate::ids::{Epoch, OrderId, TrialNumber};
 use crate::ledger::StopCurve;
 use crate::scheduler::Next;
 use crate::space::Params;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// An event that does not follow from those before it.
@@ -29,6 +31,9 @@ pub enum Inconsistent {
     /// The pace is positive, and measured once, before the first order.
     #[error("take {pace} mega-operations a second as the machine's pace: one is on record, or this is none")]
     Pace { pace: f64 },
+    /// A backbone has the weights that it began with.
+    #[error("take these weights of {backbone}: others are on record")]
+    Weights { backbone: String },
     /// Order numbers are contiguous.
     #[error("follow order {found}: the next order is {expected}")]
     OrderNumber { found: OrderId, expected: OrderId },
@@ -85,6 +90,7 @@ impl Engine {
                 Ok(())
             }
             Event::PaceMeasured { pace, .. } => self.set_pace(*pace),
+            Event::WeightsIdentified { weights, .. } => self.set_weights(weights),
             Event::WorkerReady { worker, greeting, .. } => {
                 if self.arithmetic.is_none() {
                     self.arithmetic.clone_from(&greeting.arithmetic);
@@ -115,6 +121,15 @@ impl Engine {
             return Err(Inconsistent::Pace { pace });
         }
         self.purse.pace = Some(pace);
+        Ok(())
+    }
+
+    fn set_weights(&mut self, weights: &BTreeMap<String, Digest>) -> Result<(), Inconsistent> {
+        let other = weights.iter().find(|(name, digest)| self.weights.get(*name).is_some_and(|known| known != *digest));
+        if let Some((backbone, _)) = other {
+            return Err(Inconsistent::Weights { backbone: backbone.clone() });
+        }
+        self.weights.extend(weights.clone());
         Ok(())
     }
 

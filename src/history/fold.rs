@@ -112,7 +112,7 @@ impl History {
             Event::Enqueued { params, unix_ms } => {
                 rows.push(Row::Enqueued(EnqueuedRow { seq: self.seq, params: params.clone(), at_ms: *unix_ms }));
             }
-            Event::PaceMeasured { .. } => {}
+            Event::PaceMeasured { .. } | Event::WeightsIdentified { .. } => {}
             Event::WorkerReady { worker, greeting, unix_ms } => {
                 rows.push(Row::Worker(WorkerRow { worker: *worker, greeting: greeting.clone(), ready_ms: *unix_ms }))
             }
@@ -127,6 +127,7 @@ impl History {
             Event::EarlierResults { .. }
             | Event::Enqueued { .. }
             | Event::PaceMeasured { .. }
+            | Event::WeightsIdentified { .. }
             | Event::WorkerReady { .. } => None,
         };
         for &trial in self.engine.changed() {

@@ -18,6 +18,7 @@ use crate::crash::{self, Point};
 use crate::engine::{self, DoneReason, Engine, EpochReport, FailureClass, Greeting, TrialState, WorseThanChance};
 use crate::ids::TrialNumber;
 use crate::runner::Phase;
+use crate::runner::command::GRACE;
 use crate::spec::{NormStatistics, Others, RunnerSpec};
 use crate::store::RunEnd;
 use crate::study::{Ask, Ended, Lost, Outlook, Study, StudyError, Trial};
@@ -225,7 +226,7 @@ impl Coordinator<'_> {
                 let starting = self.slots.iter().filter(|slot| slot.is_starting()).count();
                 let free: Vec<usize> = (0..self.slots.len()).filter(|&worker| self.slots[worker].is_free()).collect();
                 for worker in free.into_iter().take(orders.saturating_sub(starting)) {
-                    let hello = self.options.hello(worker as u32, self.study);
+                    let hello = self.options.hello(worker as u32, self.study)?;
                     let started = self.slots[worker].start(worker, self.launcher, &hello, &self.sender);
                     started.map_err(RunError::Launch)?;
                 }
@@ -393,8 +394,9 @@ impl Coordinator<'_> {
                 let Some(job) = self.slots[worker].job.take() else { return Ok(()) };
                 self.ended += 1;
                 match (job.trial, failure) {
-                    (Some(_), Some(failure)) if failure.disk_full => {
-                        return Err(RunError::DiskFull { reason: failure.reason });
+                    (Some(trial), Some(failure)) if failure.of_place => {
+                        self.study.release(trial);
+                        self.unfit(worker, failure.reason)?;
                     }
                     (Some(trial), Some(failure)) => self.lost(worker, trial, failure.class, failure.reason)?,
                     (Some(trial), None) if self.stopping.is_some() => self.study.release(trial),
@@ -601,6 +603,22 @@ impl Coordinator<'_> {
         Ok(())
     }
 
+    /// A place at which no trial can be trained, for now. On this machine that ends the run; another one rests, unless
+    /// there is none left that is fit.
+    fn unfit(&mut self, worker: usize, reason: String) -> Result<(), RunError> {
+        let Some(rest) = self.rest(worker) else { return Err(RunError::Place { reason }) };
+        if let Some(worker) = self.slots[worker].worker.take() {
+            self.retire(worker.link);
+        }
+        let in_vain = |slot: &Slot| slot.worker.is_none() && (slot.failures == 0 || slot.failures >= FAILED_STARTS);
+        if self.slots.iter().all(in_vain) {
+            return Err(RunError::Place { reason });
+        }
+        let text = format!("worker {worker} cannot train: {reason}\nthe next one is started in {} s", rest.as_secs());
+        self.news.push(Progress::Warning { text });
+        Ok(())
+    }
+
     /// Lets a place rest, longer each time; `None`: workers run on this machine, where none does.
     fn rest(&mut self, worker: usize) -> Option<Duration> {
         let elsewhere = self.options.elsewhere.as_ref()?;
@@ -611,12 +629,15 @@ impl Coordinator<'_> {
         Some(rest)
     }
 
-    /// Ends a worker. On another machine that may take a while, for which nobody waits.
+    /// Ends a worker. On another machine that may take a while, for which nobody waits. One that has a program to end is given
+    /// the time for it: what the program has started would survive otherwise.
     pub(super) fn retire(&self, link: Box<dyn Link>) {
+        let program = matches!(self.study.spec().runner, RunnerSpec::Command(_));
+        let patience = if program { GRACE + Duration::from_secs(2) } else { Duration::ZERO };
         if self.options.elsewhere.is_some() {
-            std::thread::spawn(move || link.reap(Duration::ZERO));
+            std::thread::spawn(move || link.reap(patience));
         } else {
-            link.reap(Duration::ZERO);
+            link.reap(patience);
         }
     }
 

@@ -4,7 +4,8 @@ use super::progress::Standing;
 use super::protocol::{self, Request};
 use crate::engine::DoneReason;
 use crate::runner::DeviceSlot;
-use crate::spec::{ClusterKind, ClusterSpec, Device, Devices};
+use crate::runner::command::GRACE;
+use crate::spec::{ClusterKind, ClusterSpec, Device, Devices, RunnerSpec};
 use crate::study::{Study, StudyError};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -69,6 +70,11 @@ impl RunOptions {
     /// The usual [`RunOptions::patience`].
     pub const PATIENCE: Duration = Duration::from_secs(4);
 
+    /// The usual [`RunOptions::patience`] with trials of a kind: programs may take their time to save what they have.
+    pub fn patience_with(runner: &RunnerSpec) -> Duration {
+        if matches!(runner, RunnerSpec::Command(_)) { GRACE + Self::PATIENCE } else { Self::PATIENCE }
+    }
+
     /// Names of the devices, for people.
     pub(super) fn device_names(&self) -> String {
         if let Some(elsewhere) = &self.elsewhere {
@@ -78,7 +84,7 @@ impl RunOptions {
     }
 
     /// The first message to a worker.
-    pub(super) fn hello(&self, worker: u32, study: &Study) -> Request {
+    pub(super) fn hello(&self, worker: u32, study: &Study) -> Result<Request, StudyError> {
         let elsewhere = self.elsewhere.as_ref().map(|elsewhere| protocol::Elsewhere {
             devices: elsewhere.devices.clone(),
             turn: match elsewhere.cluster.kind {
@@ -88,13 +94,14 @@ impl RunOptions {
             },
             threads: self.threads,
         });
-        Request::Hello {
+        Ok(Request::Hello {
             version: protocol::VERSION,
             spec: study.spec().clone(),
             base: self.base.clone(),
+            materials: study.materials()?,
             slot: self.slot(worker, study),
             elsewhere,
-        }
+        })
     }
 
     fn slot(&self, worker: u32, study: &Study) -> DeviceSlot {
@@ -126,11 +133,12 @@ pub enum RunError {
         "train the trials of a study whose runner is `external`\nhint: the program that uses hpsearch as a library trains them; start that"
     )]
     External,
-    /// There is no room for a checkpoint; what is on record stays, and the same study goes on later.
+    /// There is no room for a checkpoint, or images, weights or a disk are gone; what is on record stays, and the same study goes on
+    /// later.
     #[error(
-        "go on: the disk is full\n{reason}\nhint: free some space and run it again: it goes on from the last checkpoints"
+        "go on here\n{reason}\nhint: free some space, or bring back what is missing, and run it again: it goes on from the last checkpoints"
     )]
-    DiskFull { reason: String },
+    Place { reason: String },
     /// No worker can be started.
     #[error("start a worker")]
     Launch(#[source] std::io::Error),

@@ -1,13 +1,13 @@
 //! Messages between coordinator and worker: one JSON object per line.
 
 use crate::engine::{EpochReport, FailureClass, Greeting, WorkOrder};
-use crate::runner::{DeviceSlot, Phase, Start};
+use crate::runner::{DeviceSlot, Materials, Phase, Start};
 use crate::spec::{Devices, StudySpec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Both sides must have the same version: they are the same binary, unless someone replaced it during a run.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The longest line in bytes; longer ones are invalid.
 pub const MAX_LINE: usize = 4 << 20;
@@ -17,9 +17,16 @@ pub const MAX_LINE: usize = 4 << 20;
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)] // a few a second
 pub enum Request {
-    /// The first message: the study, and where to compute. `elsewhere`: the worker is on another machine, and finds its
-    /// device and threads itself.
-    Hello { version: u32, spec: StudySpec, base: PathBuf, slot: DeviceSlot, elsewhere: Option<Elsewhere> },
+    /// The first message: the study, what its trials are made of, and where to compute. `elsewhere`: the worker is on another
+    /// machine, and finds its device and threads itself.
+    Hello {
+        version: u32,
+        spec: StudySpec,
+        base: PathBuf,
+        materials: Materials,
+        slot: DeviceSlot,
+        elsewhere: Option<Elsewhere>,
+    },
     /// Train this.
     Run { order: WorkOrder, start: Start },
     /// The epoch is on record; `go`: train the next one.
@@ -68,8 +75,8 @@ pub enum Reply {
 pub struct Failure {
     pub class: FailureClass,
     pub reason: String,
-    /// Nothing can be written: the run ends, and the order stays open.
-    pub disk_full: bool,
+    /// It is the fault of the place ([`crate::runner::TrialError::of_place`]): the order stays open.
+    pub of_place: bool,
 }
 
 /// Writes one message.
@@ -91,6 +98,7 @@ mod tests {
             version: VERSION,
             spec: conformance::study("line\nbreak"),
             base: PathBuf::from("a b"),
+            materials: Materials::default(),
             slot: DeviceSlot {
                 device: crate::spec::Device::Cuda(1),
                 threads: 1,

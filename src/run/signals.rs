@@ -16,7 +16,9 @@ pub(super) struct Listener {
 impl Listener {
     /// Calls `first` at the first signal with its number; ends the process at the second.
     pub(super) fn new(first: impl Fn(i32) + Send + 'static) -> std::io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let ignored = ignored();
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !ignored.contains(signal)))?;
         let handle = signals.handle();
         let thread = std::thread::spawn(move || {
             let mut asked = false;
@@ -40,6 +42,15 @@ impl Drop for Listener {
             let _ = thread.join();
         }
     }
+}
+
+/// The signals that whoever started this process had it ignore: SIGHUP under `nohup`, SIGINT in the background of a script. They
+/// stay ignored. Known on Linux only.
+fn ignored() -> Vec<i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let mask = mask.unwrap_or(0);
+    [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| mask >> (signal - 1) & 1 == 1).collect()
 }
 
 /// Notes SIGTERM and SIGHUP, for a program that has a terminal to put in order before it ends.

@@ -454,6 +454,27 @@ fn places_whose_workers_do_not_start_rest_and_the_run_goes_on() {
 }
 
 #[test]
+fn a_place_without_the_images_rests_and_its_order_goes_to_another() {
+    let gone = |voice: &Voice| {
+        let failure = Failure { class: FailureClass::BadInput, reason: "no images".to_owned(), of_place: true };
+        voice.ended(Some(failure))
+    };
+    let (verdict, study, seen) = play_elsewhere(
+        &spec(),
+        |_| true,
+        move |voice, order, number| if number == 1 { gone(voice) } else { voice.train(order) },
+    );
+    assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
+    assert_eq!(record(&study), without_faults());
+    assert_eq!(lost(&seen), []);
+    assert!(warnings(&seen, "cannot train: no images") <= 1, "{seen:?}");
+    // Where no place has them, the run says so, and no trial has failed.
+    let (verdict, study, _) = play_elsewhere(&spec(), |_| true, move |voice, _, _| gone(voice));
+    assert!(matches!(verdict, Err(RunError::Place { .. })), "{verdict:?}");
+    assert_eq!(study.engine().failures(), 0);
+}
+
+#[test]
 fn idle_workers_elsewhere_are_dismissed() {
     // The first trial takes long, and what follows depends on it: meanwhile there is nothing to do for the other worker.
     let mut halving = spec();
@@ -482,9 +503,9 @@ fn a_full_disk_ends_the_run_and_leaves_the_order_open() {
         |_| true,
         |voice, _, _| {
             let reason = "no space".to_owned();
-            voice.ended(Some(Failure { class: FailureClass::Crashed, reason, disk_full: true }))
+            voice.ended(Some(Failure { class: FailureClass::Crashed, reason, of_place: true }))
         },
     );
-    assert!(matches!(verdict, Err(RunError::DiskFull { .. })));
+    assert!(matches!(verdict, Err(RunError::Place { .. })));
     assert_eq!(study.engine().failures(), 0);
 }

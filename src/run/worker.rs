@@ -4,10 +4,10 @@ use super::place;
 use super::protocol::{self, Failure, Reply, Request};
 use crate::crash::{self, Point};
 use crate::engine::{EpochReport, FailureClass, WorkOrder};
-use crate::runner::command::CommandRunner;
+use crate::runner::command::{CommandRunner, GRACE};
 use crate::runner::image::ImageRunner;
 use crate::runner::synthetic::SyntheticRunner;
-use crate::runner::{Continue, DeviceSlot, EpochSink, Phase, SinkClosed, Start, TrialError, TrialRunner};
+use crate::runner::{Continue, DeviceSlot, EpochSink, Materials, Phase, SinkClosed, Start, TrialError, TrialRunner};
 use crate::spec::{Device, RunnerSpec, StudySpec};
 use std::io::{BufRead, Stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,8 +33,9 @@ const COORDINATOR_SILENCE: Duration = Duration::from_secs(120);
 /// How much later than the programs of its trial a worker may be signalled.
 const SIGNALLED: Duration = Duration::from_millis(200);
 
-/// How long a runner may take to stop once the coordinator has gone, before the process exits.
-const ORPHANED: Duration = Duration::from_secs(2);
+/// How many milliseconds a runner may take to stop once the coordinator has gone, before the process exits: longer where it has
+/// a program to end.
+static ORPHANED: AtomicU64 = AtomicU64::new(2000);
 
 /// Turns this process into a worker: serves the coordinator over standard input and output until the input is closed.
 pub fn serve() -> ExitCode {
@@ -50,8 +51,10 @@ pub fn serve() -> ExitCode {
     let reader = interrupted.clone();
     std::thread::spawn(move || read_requests(sender, &reader));
 
-    let (version, spec, base, slot, elsewhere) = match requests.recv() {
-        Ok(Some(Request::Hello { version, spec, base, slot, elsewhere })) => (version, spec, base, slot, elsewhere),
+    let (version, spec, base, materials, slot, elsewhere) = match requests.recv() {
+        Ok(Some(Request::Hello { version, spec, base, materials, slot, elsewhere })) => {
+            (version, spec, base, materials, slot, elsewhere)
+        }
         _ => {
             if let Some(reason) = eviction.get().cloned() {
                 out.send(&Reply::Leaving { reason });
@@ -65,6 +68,9 @@ pub fn serve() -> ExitCode {
             protocol::VERSION
         );
         return ExitCode::FAILURE;
+    }
+    if matches!(spec.runner, RunnerSpec::Command(_)) {
+        ORPHANED.store((GRACE + Duration::from_secs(1)).as_millis() as u64, Ordering::Relaxed);
     }
     let beat = out.clone();
     std::thread::spawn(move || {
@@ -87,7 +93,7 @@ pub fn serve() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let Some(mut runner) = runner(&spec, &base) else { return ExitCode::FAILURE };
+    let Some(mut runner) = runner(&spec, &base, materials) else { return ExitCode::FAILURE };
     let greeting = place::greeting(&spec, slot.device);
     let end_of_time = if is_elsewhere { place::end_of_time() } else { None };
     if !out.send(&Reply::Ready { version: protocol::VERSION, greeting }) {
@@ -172,9 +178,9 @@ fn die_with_parent(gently: bool) {
 }
 
 /// The runner of a study; `None` where no worker trains (the coordinator does not start one then).
-fn runner(spec: &StudySpec, base: &Path) -> Option<Box<dyn TrialRunner>> {
+fn runner(spec: &StudySpec, base: &Path, materials: Materials) -> Option<Box<dyn TrialRunner>> {
     Some(match &spec.runner {
-        RunnerSpec::Image { .. } => Box::new(ImageRunner::new(spec, base)),
+        RunnerSpec::Image { .. } => Box::new(ImageRunner::new(spec, base).expecting(materials)),
         RunnerSpec::Synthetic { .. } => Box::new(SyntheticRunner::new(spec)),
         RunnerSpec::Command(command) => Box::new(CommandRunner::new(spec, command, base, std::env::current_exe().ok())),
         RunnerSpec::External { .. } => return None,
@@ -192,12 +198,12 @@ fn attempt(
     let result = catch_unwind(AssertUnwindSafe(|| runner.run(order, start, slot, sink)));
     match result {
         Ok(Ok(())) => None,
-        Ok(Err(TrialError { class, reason, disk_full })) => Some((Failure { class, reason, disk_full }, false)),
+        Ok(Err(TrialError { class, reason, of_place })) => Some((Failure { class, reason, of_place }, false)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
             let reason = format!("the trial panicked: {text}");
-            Some((Failure { class: FailureClass::Crashed, reason, disk_full: false }, true))
+            Some((Failure { class: FailureClass::Crashed, reason, of_place: false }, true))
         }
     }
 }
@@ -207,15 +213,20 @@ fn may_be_eviction(class: FailureClass) -> bool {
     matches!(class, FailureClass::Crashed | FailureClass::Lost)
 }
 
-/// When the coordinator was last heard, in milliseconds since 1970.
+/// When the coordinator was last heard, in milliseconds since this process looked first: no clock that can be set.
 static HEARD: AtomicU64 = AtomicU64::new(0);
+
+fn milliseconds() -> u64 {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    BEGAN.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
 
 /// Ends this process once its coordinator, on another machine, has not been heard for long: if that machine has failed, nothing
 /// closes the input.
 fn end_without_coordinator() {
     loop {
         std::thread::sleep(COORDINATOR_BEAT);
-        let silent = crate::clock::unix_ms().saturating_sub(HEARD.load(Ordering::Relaxed));
+        let silent = milliseconds().saturating_sub(HEARD.load(Ordering::Relaxed));
         if silent > COORDINATOR_SILENCE.as_millis() as u64 {
             eprintln!("the run has not been heard for {} s", silent / 1000);
             std::process::exit(1);
@@ -273,7 +284,7 @@ fn listen(
 fn read_requests(sender: Sender<Option<Request>>, interrupted: &AtomicBool) {
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { break };
-        HEARD.store(crate::clock::unix_ms(), Ordering::Relaxed);
+        HEARD.store(milliseconds(), Ordering::Relaxed);
         let request = match serde_json::from_str(&line) {
             Ok(request) => request,
             Err(error) => {
@@ -292,7 +303,7 @@ fn read_requests(sender: Sender<Option<Request>>, interrupted: &AtomicBool) {
     }
     interrupted.store(true, Ordering::Relaxed);
     let _ = sender.send(None); // ends the wait for an order, or for the answer to an epoch
-    std::thread::sleep(ORPHANED);
+    std::thread::sleep(Duration::from_millis(ORPHANED.load(Ordering::Relaxed)));
     std::process::exit(1);
 }
 

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 pub const FOLDERS: &str = "commands";
 
 /// How long a program may take to end once asked to, or after it has reported its last epoch.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// The runner of studies whose trials are commands.
 #[derive(Clone, Debug)]

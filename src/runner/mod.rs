@@ -6,9 +6,11 @@ pub mod image;
 pub mod synthetic;
 
 use crate::data::Task;
+use crate::digest::Digest;
 use crate::engine::{EpochReport, FailureClass, FileRef, WorkOrder};
 use crate::spec::Device;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Runs work orders. Implementations: `image` (candle), `command` (any program), `synthetic` (a formula).
@@ -110,6 +112,15 @@ pub enum Continue {
 #[error("the coordinator has gone")]
 pub struct SinkClosed;
 
+/// What the trials of a study are made of: with other images or weights they would be other trials.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Materials {
+    /// The digest of the images and their split, if on record.
+    pub images: Option<Digest>,
+    /// The digests of the weights that backbones begin with, by backbone, as far as on record.
+    pub weights: BTreeMap<String, Digest>,
+}
+
 /// Why an attempt ended without reaching its goal.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
@@ -118,14 +129,15 @@ pub struct TrialError {
     pub class: FailureClass,
     /// For people: what failed and what to do.
     pub reason: String,
-    /// The disk is full, which is not the trial's fault: a run ends then and leaves the order open.
-    pub disk_full: bool,
+    /// It is the fault of the place and not of the trial: its disk is full or broken, or images and weights are gone or are others.
+    /// The order is left open for another time or place.
+    pub of_place: bool,
 }
 
 impl TrialError {
     /// A failure of a class.
     pub fn new(class: FailureClass, reason: impl Into<String>) -> Self {
-        Self { class, reason: reason.into(), disk_full: false }
+        Self { class, reason: reason.into(), of_place: false }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Events and specifications as text, the same in every backend that stores text. The names of kinds and fields are part of the database format and never change.
 
 use super::StoreError;
+use crate::digest::Digest;
 use crate::engine::{EpochReport, Event, FailureClass, Greeting, Outcome, WarmStart, WorkOrder};
 use crate::ids::OrderId;
 use crate::space::Params;
 use crate::spec::StudySpec;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 #[derive(Serialize, Deserialize)]
 struct AttemptStarted {
@@ -48,6 +50,12 @@ struct Enqueued<'a> {
 #[derive(Serialize, Deserialize)]
 struct PaceMeasured {
     pace: f64,
+    unix_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WeightsIdentified<'a> {
+    weights: Cow<'a, BTreeMap<String, Digest>>,
     unix_ms: u64,
 }
 
@@ -103,6 +111,10 @@ pub(super) fn encode(event: &Event) -> Result<(&'static str, String), StoreError
         &Event::PaceMeasured { pace, unix_ms } => {
             ("pace_measured", serde_json::to_string(&PaceMeasured { pace, unix_ms }))
         }
+        Event::WeightsIdentified { weights, unix_ms } => {
+            let (weights, unix_ms) = (Cow::Borrowed(weights), *unix_ms);
+            ("weights_identified", serde_json::to_string(&WeightsIdentified { weights, unix_ms }))
+        }
         Event::WorkerReady { worker, greeting, unix_ms } => {
             let (worker, greeting, unix_ms) = (*worker, Cow::Borrowed(greeting), *unix_ms);
             ("worker_ready", serde_json::to_string(&WorkerReady { worker, greeting, unix_ms }))
@@ -146,6 +158,10 @@ pub(super) fn decode(seq: u64, kind: &str, body: &str) -> Result<Event, StoreErr
         "pace_measured" => {
             let PaceMeasured { pace, unix_ms } = parse(seq, body)?;
             Event::PaceMeasured { pace, unix_ms }
+        }
+        "weights_identified" => {
+            let WeightsIdentified { weights, unix_ms } = parse(seq, body)?;
+            Event::WeightsIdentified { weights: weights.into_owned(), unix_ms }
         }
         "worker_ready" => {
             let WorkerReady { worker, greeting, unix_ms } = parse(seq, body)?;

@@ -64,6 +64,19 @@ impl Files {
         });
     }
 
+    /// Drops checkpoints that are not among these.
+    fn keep_only(&mut self, on_record: &BTreeSet<String>) {
+        for own in self.checkpoints.values_mut() {
+            own.retain(|path, bytes| {
+                let keep = on_record.contains(path);
+                if !keep {
+                    self.bytes -= *bytes;
+                }
+                keep
+            });
+        }
+    }
+
     fn drop_checkpoint(&mut self, trial: TrialNumber, path: &str) {
         if let Some(own) = self.checkpoints.get_mut(&trial)
             && let Some(bytes) = own.remove(path)
@@ -264,9 +277,12 @@ impl Study {
     pub fn tidy(&mut self) -> Result<Swept, StudyError> {
         self.flush()?;
         self.files.drop_unneeded(self.history.engine());
+        // What was given up for the quota in earlier runs is in the log, but on record no more.
+        let on_record: BTreeSet<String> = self.store.kept_files()?.into_iter().collect();
+        self.files.keep_only(&on_record);
         self.files.stale.clear(); // found below, with everything else
         let kept = self.files.kept();
-        let forgotten: Vec<String> = self.store.kept_files()?.into_iter().filter(|path| !kept.contains(path)).collect();
+        let forgotten: Vec<String> = on_record.into_iter().filter(|path| !kept.contains(path)).collect();
         self.store.forget_files(&forgotten)?;
         let mut swept = self.sweep()?;
         if self.dir.as_os_str().is_empty() {

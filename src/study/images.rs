@@ -2,12 +2,15 @@
 
 use super::{PICTURES, Study, StudyError};
 use crate::data::{DataSet, DataSummary, sheet};
+use crate::digest::Digest;
 use crate::engine::Event;
 use crate::fsx;
 use crate::report::{DrawError, contact_sheet};
+use crate::runner::Materials;
 use crate::runner::image::ImagePrices;
 use crate::spec::AugmentSpec;
 use crate::store::{ImagesOnRecord, StoreError};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,12 +21,20 @@ pub enum ImagesError {
     /// They are not those on record.
     #[error("the images are not those it was trained on: {}\nhint: restore them, or give the study of these another `name`", .0.join("; "))]
     Others(Vec<String>),
+    /// The weights are not those on record.
+    #[error(
+        "the weights of {backbone} are not those that its trials began with\nhint: restore the file, or name the revision of the hub (`hub:OWNER/NAME@REVISION`); or give the study of these another `name`"
+    )]
+    OtherWeights { backbone: String },
     /// The record of the images cannot be read from JSON or written as such.
     #[error("read what the images were")]
     Codec(#[from] serde_json::Error),
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The study cannot be written to.
+    #[error(transparent)]
+    Study(#[from] Box<StudyError>),
     /// A picture cannot be drawn.
     #[error("draw samples")]
     Draw(#[from] DrawError),
@@ -62,6 +73,33 @@ impl Study {
         }
         self.price_trials(images);
         Ok(())
+    }
+
+    /// Records which weights the networks of the study begin with, or checks that they are still the same.
+    ///
+    /// # Errors
+    /// [`ImagesError::OtherWeights`] if they differ from those on record, or the store fails.
+    pub fn identify_weights(&mut self, weights: BTreeMap<String, Digest>) -> Result<(), ImagesError> {
+        let known = self.engine().weights();
+        if let Some((backbone, _)) =
+            weights.iter().find(|(name, digest)| known.get(*name).is_some_and(|k| k != *digest))
+        {
+            return Err(ImagesError::OtherWeights { backbone: backbone.clone() });
+        }
+        if weights.keys().any(|name| !known.contains_key(name)) {
+            let event = Event::WeightsIdentified { weights, unix_ms: crate::clock::unix_ms() };
+            self.apply(event).and_then(|()| self.flush()).map_err(Box::new)?;
+        }
+        Ok(())
+    }
+
+    /// What is on record of what its trials are made of.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn materials(&self) -> Result<Materials, StoreError> {
+        let images = self.store.images()?.map(|images| images.digest);
+        Ok(Materials { images, weights: self.engine().weights().clone() })
     }
 
     /// Prices trials on images: without, a budget of work is never spent.

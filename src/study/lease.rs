@@ -159,6 +159,7 @@ impl Study {
         let engine = self.engine();
         let waiting = engine.open_orders().filter(|open| !self.leased.contains(&open.order.order)).count();
         let outlook = match engine.plan() {
+            Plan::Done(DoneReason::FailureLimit) => Outlook::Done(DoneReason::FailureLimit),
             Plan::Issue(_) => {
                 let trials = engine::planned_trials(self.spec()).map_or(usize::MAX, |n| n as usize);
                 let mut more = trials.saturating_sub(engine.trials().len()).max(1);
@@ -182,6 +183,7 @@ impl Study {
             return Err(WarmStartError::NotOpened.into());
         }
         let waiting = self.engine().open_orders().find(|open| !self.leased.contains(&open.order.order));
+        let waiting = waiting.filter(|_| !self.engine().has_failed_enough());
         let id = match waiting {
             Some(open) => open.order.order,
             None => match self.engine().plan() {

@@ -5,12 +5,12 @@ use super::record::{self, RecordError};
 use super::{Study, StudyError};
 use crate::clock;
 use crate::digest::Digest;
-use crate::engine::{FileRef, Plan, TrialState};
+use crate::engine::{DoneReason, FileRef, Plan, TrialState};
 use crate::fsx;
 use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::{self, Predictions, PredictionsError, predictions};
 use crate::runner::image::{ImageError, ImageRunner};
-use crate::runner::{DeviceSlot, Silent};
+use crate::runner::{DeviceSlot, Materials, Silent};
 use crate::space::Params;
 use crate::spec::{OperatingPoint, RunnerSpec};
 use crate::store::{Chosen, OpenedMean, OpenedTrial, Opening, StoreError};
@@ -142,7 +142,8 @@ impl Study {
         let folder = || on_record.as_ref().map(|images| images.folder.clone()).ok_or(OpeningError::NoFolder);
         let base = options.base.clone().map_or_else(folder, Ok)?;
         let (slot, dir) = (&options.slot, self.dir().to_owned());
-        let mut runner = ImageRunner::new(self.spec(), &base);
+        let weights = Materials { images: None, ..self.materials()? }; // images are compared below, in words
+        let mut runner = ImageRunner::new(self.spec(), &base).expecting(weights);
         let images = runner.data(slot, &mut Silent)?;
         if let Some(on_record) = &on_record {
             same(on_record, images)?;
@@ -182,7 +183,11 @@ impl Study {
 
     /// Whether there is nothing left to train, or no time left to do it in.
     fn is_over(&self) -> Result<bool, StudyError> {
-        let done = matches!(self.engine().plan(), Plan::Done(_)) && self.engine().open_orders().next().is_none();
+        let done = match self.engine().plan() {
+            Plan::Done(DoneReason::FailureLimit) => true,
+            Plan::Done(_) => self.engine().open_orders().next().is_none(),
+            _ => false,
+        };
         let spent = self.run_seconds()?;
         Ok(done || self.spec().budget.wall_seconds.is_some_and(|limit| spent >= limit))
     }

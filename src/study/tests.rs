@@ -1,9 +1,11 @@
 use super::*;
+use crate::digest::Digest;
 use crate::engine::{DoneReason, EpochReport, FailureClass};
 use crate::ids::{Epoch, TrialNumber};
 use crate::runner::TrialError;
 use crate::spec::NormStatistics;
 use crate::store::conformance;
+use std::collections::BTreeMap;
 
 fn value(epoch: Epoch, value: f64) -> EpochReport {
     EpochReport { epoch, value: Some(value), ..EpochReport::default() }
@@ -320,4 +322,74 @@ fn a_default_that_has_changed_since_does_not_change_a_study() {
     drop(study);
     let said = read("[training]\nnorm_statistics = \"precise\"\n");
     assert!(matches!(Study::open(state.path(), &said), Err(StudyError::Changed { .. })));
+}
+
+#[test]
+fn a_study_begun_with_some_weights_refuses_others() {
+    let state = tempfile::tempdir().unwrap();
+    let spec = conformance::study("weights");
+    let with = |text: &[u8]| BTreeMap::from([("inception_v3".to_owned(), Digest::of(text))]);
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    study.identify_weights(with(b"first")).unwrap();
+    drop(study);
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    assert_eq!(study.materials().unwrap().weights, with(b"first"));
+    study.identify_weights(with(b"first")).unwrap();
+    let refused = study.identify_weights(with(b"second")).unwrap_err().to_string();
+    assert!(refused.starts_with("the weights of inception_v3 are not those"), "{refused}");
+}
+
+#[test]
+fn what_a_quota_took_in_an_earlier_run_counts_no_more() {
+    let state = tempfile::tempdir().unwrap();
+    let mut spec = conformance::study("phantom");
+    let complete = |study: &mut Study, value: f64| {
+        let mut trial = asked(study);
+        let number = trial.number().0;
+        for epoch in trial.remaining() {
+            let report = EpochReport { value: Some(value), ..with_files(study, number, epoch.0) };
+            study.report(&mut trial, report).unwrap();
+            study.sweep().unwrap();
+        }
+        study.tell(trial, Ok(())).unwrap();
+        study.sweep().unwrap();
+    };
+    let checkpoints = |study: &Study| -> Vec<String> {
+        listing(study).into_iter().filter(|n| n.starts_with("checkpoints")).collect()
+    };
+    // Room for one checkpoint: the better one stays.
+    spec.limits.checkpoint_bytes = Some(30);
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    complete(&mut study, 0.4);
+    complete(&mut study, 0.9);
+    assert_eq!(checkpoints(&study), ["checkpoints/00001-0003"]);
+    drop(study);
+    // Room for two: that of a worse trial is kept, and the one that was given up must not crowd it out again.
+    spec.limits.checkpoint_bytes = Some(60);
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    study.tidy().unwrap();
+    complete(&mut study, 0.3);
+    let both = ["checkpoints/00001-0003", "checkpoints/00002-0003"];
+    assert_eq!(checkpoints(&study), both);
+    drop(study);
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    study.tidy().unwrap();
+    assert_eq!(checkpoints(&study), both);
+}
+
+#[test]
+fn after_too_many_failures_open_orders_are_not_handed_out_and_the_study_is_over() {
+    let state = tempfile::tempdir().unwrap();
+    let mut spec = conformance::study("failing");
+    spec.budget.max_failures = Some(1);
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    let (first, second) = (asked(&mut study), asked(&mut study));
+    study.tell(first, Err(TrialError::new(FailureClass::BadInput, "no"))).unwrap();
+    study.release(second);
+    assert!(matches!(study.outlook().unwrap(), Outlook::Done(DoneReason::FailureLimit)));
+    assert!(matches!(study.ask().unwrap(), Ask::Done(DoneReason::FailureLimit)));
+    drop(study);
+    spec.budget.max_failures = Some(5);
+    let mut study = Study::open(state.path(), &spec).unwrap();
+    assert_eq!(asked(&mut study).number(), TrialNumber(1), "with a raised limit it goes on");
 }

@@ -133,6 +133,19 @@ fn a_signal_ends_a_run_cleanly_and_the_same_command_goes_on() {
 }
 
 #[test]
+fn a_hangup_that_nohup_ignores_does_not_end_a_run() {
+    let bench = Bench::synthetic(9, 20, HALVING);
+    let mut command = std::process::Command::new("nohup");
+    let plain = bench.command(&["run"]);
+    command.arg(plain.get_program()).args(plain.get_args()).arg(bench.study());
+    let null = std::process::Stdio::null;
+    let mut run = command.stdin(null()).stdout(null()).stderr(null()).spawn().unwrap();
+    bench.wait_for("SELECT count(*) FROM epoch", 3);
+    signal(run.id(), Signal::HUP);
+    assert_eq!(wait(&mut run, Duration::from_secs(60)).and_then(|s| s.code()), Some(0));
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over_with_a_warning() {
     let bench = Bench::synthetic(9, 40, "[scheduler]\nkind = \"none\"\n[budget]\nn_trials = 2\n");
     bench.finish(&["--workers", "1"]);

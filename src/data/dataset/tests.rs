@@ -327,14 +327,15 @@ fn a_tiny_image_is_mentioned_in_the_notes() {
     let place = Place::new();
     place.classes("", 6);
     let spec = DataSpec { size: 16, ..spec() };
-    assert_eq!(place.open(&spec).unwrap().summary().remarks().len(), 0);
+    let notes = || place.open(&spec).unwrap().summary().notes.clone();
+    assert_eq!(notes().len(), 0);
     let mut dot = std::io::Cursor::new(Vec::new());
     image::GrayImage::from_pixel(1, 1, image::Luma([7])).write_to(&mut dot, ImageFormat::Png).unwrap();
     place.write("SICK/dot.png", dot.get_ref());
-    let remarks = place.open(&spec).unwrap().summary().remarks();
-    assert_eq!(remarks, ["1 image enlarged more than 8-fold to 16 x 16, such as `SICK/dot.png` (1 x 1)"]);
+    let enlarged = notes();
+    assert_eq!(enlarged, ["1 image enlarged more than 8-fold to 16 x 16, such as `SICK/dot.png` (1 x 1)"]);
     // The index stores dimensions, as it does digests.
-    assert_eq!(place.open(&spec).unwrap().summary().remarks(), remarks);
+    assert_eq!(notes(), enlarged);
 }
 
 #[test]
@@ -348,6 +349,8 @@ fn patients_come_from_names_or_the_manifest() {
     let data = place.open(&spec).unwrap();
     let patients = data.summary().patients.clone().unwrap();
     assert_eq!((patients.patients, patients.most_images, patients.unknown), (20, 2, 0));
+    let nobody = place.open(&DataSpec { patient: None, ..spec.clone() }).unwrap().summary().remarks().join("\n");
+    assert!(nobody.contains("no patient is known") && data.summary().remarks().is_empty(), "{nobody}");
     place.png("NORMAL/stray.png", 999);
     let data = place.open(&spec).unwrap();
     assert_eq!(data.summary().patients.clone().unwrap().unknown, 1);
@@ -435,4 +438,22 @@ fn grey_pictures_stored_as_rgb_decode_alike_in_both_modes() {
     let grey = decode::decode(&bytes, 8, ColourMode::Grey, Window::File).unwrap();
     let colour = decode::decode(&bytes, 8, ColourMode::Rgb, Window::File).unwrap();
     assert!(colour.chunks(3).zip(&grey).all(|(c, &g)| c == [g; 3]));
+}
+
+#[test]
+fn a_survey_names_what_a_run_would_stumble_over() {
+    let place = Place::new();
+    let remarks = |spec: &DataSpec| super::super::survey(spec, place.dir.path()).unwrap().unwrap().remarks.join("\n");
+    let gone = DataSpec { source: DataSource::Folder("gone".into()), ..spec() };
+    assert!(remarks(&gone).contains("gone` is not there"), "{}", remarks(&gone));
+    place.classes("", 6);
+    assert_eq!(remarks(&spec()), "");
+    let ill = DataSpec { positive: Some("ILL".into()), ..spec() };
+    assert!(remarks(&ill).contains("a run will fail to find the positive class `ILL`"), "{}", remarks(&ill));
+    let nobody = DataSpec { patient: Some("(zzz[0-9]+)".into()), ..spec() };
+    assert!(remarks(&nobody).contains("no patient in the name of 12 files"), "{}", remarks(&nobody));
+    place.write("SICK/oops.jpg", b"oops");
+    assert_eq!(remarks(&spec()), "a run will refuse 1 file that cannot be read as a picture, such as `SICK/oops.jpg`");
+    let skip = DataSpec { bad_files: BadFilePolicy::Skip, ..spec() };
+    assert!(remarks(&skip).contains("a run will skip 1 file"), "{}", remarks(&skip));
 }

@@ -44,6 +44,11 @@ impl Kind {
         }
     }
 
+    /// Whether this is no DICOM file, and no picture whose header makes sense either.
+    pub fn is_broken_picture(&self) -> bool {
+        matches!(self, Self::Picture { dimensions: None, .. })
+    }
+
     /// Whether a DICOM header says that annotations are burned into the picture.
     pub fn says_burned_in(&self) -> bool {
         matches!(self, Self::Dicom(Some(header)) if header.burned_in.as_deref() == Some("YES"))

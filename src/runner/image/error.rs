@@ -35,6 +35,19 @@ pub enum ImageError {
     /// The images cannot be used.
     #[error("open the images")]
     Data(#[source] Box<DataError>),
+    /// The images are not those on record.
+    #[error(
+        "open the images: they are not those that the study was begun with\nhint: were files added, removed or changed since, or are they others on this machine?"
+    )]
+    OtherImages,
+    /// The weights are not those on record.
+    #[error(
+        "build {backbone}: its weights are not those that the study was begun with\nhint: was the file changed since, or is it another on this machine?"
+    )]
+    OtherWeights {
+        /// The network.
+        backbone: BackboneKind,
+    },
     /// The images are too small for the network.
     #[error(
         "put a head on {tap}: images of {size} pixels do not reach it\nhint: take larger images or an earlier `tap`"
@@ -149,6 +162,8 @@ impl ImageError {
             | Self::NotPrepared { .. }
             | Self::Settings(_)
             | Self::Data(_)
+            | Self::OtherImages
+            | Self::OtherWeights { .. }
             | Self::TooSmall { .. }
             | Self::NoStage { .. }
             | Self::BeyondTap { .. }
@@ -225,8 +240,14 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
 
 impl From<ImageError> for TrialError {
     fn from(error: ImageError) -> Self {
-        let full = |e: &(dyn Error + 'static)| e.downcast_ref::<std::io::Error>().is_some_and(fsx::is_disk_full);
-        Self { class: error.class(), reason: explain(&error), disk_full: causes(&error).any(full) }
+        let broken = |e: &(dyn Error + 'static)| e.downcast_ref::<std::io::Error>().is_some_and(fsx::is_fault_of_disk);
+        // A run opens images and weights before its workers do: what they miss has gone since, or is not on their machine.
+        let gone = match &error {
+            ImageError::Data(_) | ImageError::OtherImages | ImageError::OtherWeights { .. } => true,
+            ImageError::Build(error) => matches!(**error, BuildError::Weights(_)),
+            _ => false,
+        };
+        Self { class: error.class(), reason: explain(&error), of_place: gone || causes(&error).any(broken) }
     }
 }
 

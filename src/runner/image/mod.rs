@@ -32,7 +32,7 @@ pub use pooled::Pooled;
 pub use price::{Counts, EpochWork, ImagePrices, ImageWork, Parts};
 pub use scorer::{Explainer, Scored, Scorer, mean_of, mean_score, summed};
 
-use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
+use super::{Continue, DeviceSlot, EpochSink, Materials, Start, TrialError, TrialRunner};
 use crate::data::features::FeatureCache;
 use crate::data::{DataSet, DataSummary};
 use crate::digest::Digest;
@@ -47,7 +47,7 @@ use crate::space::{Params, Value};
 use crate::spec::{NetworkSpec, RunnerSpec, Setting, StudySpec, TrialSettings, WeightSource};
 use candle_core::Device;
 use feed::Frozen;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use training::Training;
 use watch::watched;
@@ -56,6 +56,7 @@ use watch::watched;
 pub struct ImageRunner {
     study: StudySpec,
     base: PathBuf,
+    expected: Materials,
     opened: Option<Opened>,
 }
 
@@ -81,7 +82,13 @@ struct TrialPlan {
 impl ImageRunner {
     /// The runner of `study`, whose relative paths start at `base`, the study file's folder.
     pub fn new(study: &StudySpec, base: &Path) -> Self {
-        Self { study: study.clone(), base: base.to_owned(), opened: None }
+        Self { study: study.clone(), base: base.to_owned(), expected: Materials::default(), opened: None }
+    }
+
+    /// The same, which refuses other images and weights than these.
+    #[must_use]
+    pub fn expecting(self, expected: Materials) -> Self {
+        Self { expected, ..self }
     }
 
     /// A summary of the images, which the first call opens.
@@ -215,11 +222,16 @@ impl ImageRunner {
     ) -> Result<(), ImageError> {
         let base = self.base.clone();
         let seed = self.study.seed;
+        let expected = self.expected.weights.get(&settings.network.backbone.to_string()).copied();
         let opened = self.open_data(slot, sink)?;
         let key = settings.network.key();
         if opened.networks.iter().all(|(k, _)| *k != key) {
             let network = located(&settings.network, &base);
-            opened.networks.push((key, build(&network, seed, &opened.device)?));
+            let built = build(&network, seed, &opened.device)?;
+            if expected.is_some_and(|expected| expected != built.weights) {
+                return Err(ImageError::OtherWeights { backbone: network.backbone });
+            }
+            opened.networks.push((key, built));
         }
         Ok(())
     }
@@ -234,10 +246,14 @@ impl ImageRunner {
             if sink.interrupted() {
                 return Err(ImageError::Interrupted);
             }
+            let data = opened?;
+            if self.expected.images.is_some_and(|expected| expected != data.summary().digest) {
+                return Err(ImageError::OtherImages);
+            }
             self.opened = Some(Opened {
                 device: device(slot.device)?,
                 named: slot.device,
-                data: opened?,
+                data,
                 cache: FeatureCache::open(&slot.cache_dir, self.study.limits.cache_bytes)?,
                 networks: Vec::new(),
             });
@@ -313,11 +329,12 @@ pub fn located(network: &NetworkSpec, base: &Path) -> NetworkSpec {
 }
 
 /// Checks that the weights of every backbone in the search space can be loaded, so that a missing one is reported
-/// before the first trial. Loads them on the CPU, so that the calling process holds no GPU memory.
+/// before the first trial, and returns their digests by backbone. Loads them on the CPU, so that the calling process holds no
+/// GPU memory.
 ///
 /// # Errors
 /// If one cannot be loaded, or the study has no images.
-pub fn usable(study: &StudySpec, base: &Path) -> Result<(), ImageError> {
+pub fn usable(study: &StudySpec, base: &Path) -> Result<BTreeMap<String, Digest>, ImageError> {
     let RunnerSpec::Image { network, .. } = &study.runner else { return Err(ImageError::NotImages) };
     let searched = study.space.parameters.iter().find(|p| p.name == "backbone");
     let choices = searched.map_or_else(Vec::new, |p| p.domain.choices().to_vec());
@@ -326,10 +343,8 @@ pub fn usable(study: &StudySpec, base: &Path) -> Result<(), ImageError> {
     if networks.is_empty() {
         networks.push(network.clone());
     }
-    for network in networks {
-        build(&located(&network, base), study.seed, &Device::Cpu)?;
-    }
-    Ok(())
+    let built = |network: &NetworkSpec| build(&located(network, base), study.seed, &Device::Cpu);
+    networks.iter().map(|network| Ok((network.backbone.to_string(), built(network)?.weights))).collect()
 }
 
 /// Opens a device.

@@ -552,3 +552,26 @@ fn micro_batches_train_like_the_whole_batch() {
         assert!((a - b).abs() < 1e-4 * a, "{a} {b}");
     }
 }
+
+#[test]
+fn other_images_or_weights_than_those_on_record_are_the_fault_of_the_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let (study, slot) = (study(), slot(folder.path(), "s"));
+    let mut opened = ImageRunner::new(&study, Path::new("."));
+    let images = opened.data(&slot, &mut Listener::default()).unwrap().digest;
+    let weights = usable(&study, Path::new(".")).unwrap();
+    assert_eq!(weights.keys().collect::<Vec<_>>(), ["inception_v3"]);
+    let expecting = |materials: Materials| {
+        let mut runner = ImageRunner::new(&study, Path::new(".")).expecting(materials);
+        runner.run(&order(0, 1), &Start::default(), &slot, &mut Listener::default())
+    };
+    expecting(Materials { images: Some(images), weights: weights.clone() }).unwrap();
+    let other = Digest::of(b"other");
+    for (materials, what) in [
+        (Materials { images: Some(other), weights: weights.clone() }, "the images"),
+        (Materials { images: None, weights: [("inception_v3".to_owned(), other)].into() }, "its weights"),
+    ] {
+        let error = expecting(materials).unwrap_err();
+        assert!(error.of_place && error.reason.contains(what), "{error:?}");
+    }
+}

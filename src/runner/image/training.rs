@@ -409,7 +409,7 @@ fn missing(predictions: &Predictions) -> String {
         "no image is called positive at the operating point, or no threshold reaches it".to_owned()
     } else {
         format!(
-            "there is none of class {}\nhint: validate on more images, or merge the given validation set",
+            "there is none of class {}\nhint: validate on more images, or merge the given validation set (`policy = \"merge\"` in `[split]`)",
             absent.join(", ")
         )
     }

@@ -84,20 +84,10 @@ impl Claim for FolderClaim {
         Ok(Box::new(SqliteStore::create(&self.database, spec)?))
     }
 
-    /// Also removes the files that SQLite keeps beside the database.
+    /// Also removes the files that SQLite keeps beside the database: before it, as they make no sense without it.
     fn remove(&self) -> Result<(), StoreError> {
-        for suffix in ["", "-wal", "-shm"] {
-            let mut path = self.database.as_os_str().to_owned();
-            path.push(suffix);
-            let path = PathBuf::from(path);
-            match std::fs::remove_file(&path) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(StoreError::Io { path, source });
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        super::remove_beside(&self.database)?;
+        super::remove(&self.database)
     }
 
     fn read(&self) -> Result<Box<dyn Reader>, StoreError> {

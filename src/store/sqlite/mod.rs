@@ -37,6 +37,26 @@ struct SqliteStore {
     run: Option<i64>,
 }
 
+/// Removes the files that SQLite keeps beside a database.
+fn remove_beside(database: &Path) -> Result<(), StoreError> {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let mut path = database.as_os_str().to_owned();
+        path.push(suffix);
+        remove(&PathBuf::from(path))?;
+    }
+    Ok(())
+}
+
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::Io { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 impl SqliteStore {
     /// Creates the database of a new study. The file appears under its name only once it is complete.
     fn create(path: &Path, spec: &StudySpec) -> Result<Self, StoreError> {
@@ -45,13 +65,12 @@ impl SqliteStore {
         }
         let draft = path.with_extension("db.draft");
         let io = |source| StoreError::Io { path: path.to_owned(), source };
-        match std::fs::remove_file(&draft) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(e)),
-            _ => {}
-        }
+        remove(&draft)?;
         format::draft(&draft, spec).map_err(|e| e.at(&draft))?;
         std::fs::File::open(&draft).and_then(|f| f.sync_all()).map_err(io)?;
         crash::at(Point::DatabaseDrafted);
+        // A log that was left of a deleted database would be taken for this one's.
+        remove_beside(path)?;
         std::fs::rename(&draft, path).map_err(io)?;
         crate::fsx::sync_folder(path.parent().unwrap_or(Path::new("."))).map_err(io)?;
         crash::at(Point::DatabaseMade);

@@ -160,3 +160,20 @@ fn a_database_of_format_1_is_migrated_and_its_rows_rebuilt() {
     assert_eq!(text(&connection, "PRAGMA foreign_key_check").len(), 0);
     assert_eq!(expected.trials[&TrialNumber(4)].state.as_ref(), "failed");
 }
+
+#[test]
+fn the_log_of_a_deleted_database_is_not_taken_for_that_of_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("study.db");
+    let store = filled(folder.path());
+    let log = std::fs::read(folder.path().join("study.db-wal")).unwrap();
+    assert!(log.len() > 4096, "it holds the history");
+    drop(store);
+    // As after a kill, and `rm study.db` by a user who wants to begin anew.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(folder.path().join("study.db-wal"), log).unwrap();
+    let store = SqliteStore::create(&path, &conformance::study("filled")).unwrap();
+    assert_eq!(store.len(), 0);
+    assert_eq!(text(&store.connection, "SELECT count(*) FROM epoch"), ["0"]);
+    assert_eq!(text(&store.connection, "PRAGMA integrity_check"), ["ok"]);
+}
