@@ -2,7 +2,8 @@
 //!
 //! `recorded TABLE.json.gz SEEDS [METHOD...]` prints, for each method and mark of work, the mean over the seeds of the true
 //! regret: how far the test AUC of the trial that the search holds for best lies below that of the best configuration. With
-//! `METHOD/any` the search holds for best whatever has the best value, after however few epochs.
+//! `METHOD/any` the search holds for best whatever has the best value, after however few epochs; with `METHOD@N` it has N
+//! virtual workers, of which one is real.
 //! `recorded TABLE.json.gz check` prints how well the model of the table predicts rows that it has not seen, and how well the
 //! cost model's work of an epoch agrees with its seconds: of each trial's fastest epoch, as other work disturbed some.
 //!
@@ -78,14 +79,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         return world.check(&file);
     }
     let seeds: u64 = what.parse()?;
-    let any = |name: &str| format!("{name}/any");
-    let chosen = METHODS.iter().flat_map(|&(name, lines)| [(name.to_owned(), lines, false), (any(name), lines, true)]);
-    let chosen = chosen.filter(|(name, _, any)| methods.contains(name) || (methods.is_empty() && !any));
+    let all: Vec<String> = METHODS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let chosen = if methods.is_empty() { &all } else { methods };
     println!("| method | {} | trials |", MARKS.map(|m| m.to_string()).join(" | "));
     println!("|---|{}---|", "---|".repeat(MARKS.len()));
-    for (name, lines, any) in chosen {
+    for name in chosen {
+        let (rest, any) = name.strip_suffix("/any").map_or((name.as_str(), false), |rest| (rest, true));
+        let (method, workers) = rest.split_once('@').unwrap_or((rest, "1"));
+        let workers: u32 = workers.parse()?;
+        let (_, lines) = METHODS.iter().find(|(known, _)| *known == method).ok_or(format!("no method `{method}`"))?;
         let runs: Vec<(Vec<f64>, usize)> =
-            (0..seeds).into_par_iter().map(|seed| world.play(lines, seed, any)).collect();
+            (0..seeds).into_par_iter().map(|seed| world.play(lines, seed, any, workers)).collect();
         let n = runs.len() as f64;
         let cells: Vec<String> = (0..MARKS.len())
             .map(|i| {
@@ -394,11 +398,11 @@ impl World {
     }
 
     /// A whole search: its true regret at each mark, and how many trials it began.
-    fn play(&self, lines: &str, seed: u64, any: bool) -> (Vec<f64>, usize) {
+    fn play(&self, lines: &str, seed: u64, any: bool, workers: u32) -> (Vec<f64>, usize) {
         let budget = MARKS[MARKS.len() - 1] * self.unit;
         let mut spec = spec(&self.made, lines).expect("a sound study");
         spec.seed = seed;
-        spec.run.virtual_workers = 1;
+        spec.run.virtual_workers = workers;
         spec.budget.n_trials = Some(100_000);
         spec.budget.work = Some(WorkBudget::GigaOperations((budget / 1000.0) as u64));
         let mut engine = Engine::new(&spec);

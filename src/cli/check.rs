@@ -29,8 +29,8 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let loaded = global.load(&args.study)?;
     let warm = warm_starts(&loaded, global)?;
     let mut images = images(&loaded)?;
-    if let (Some(images), Some(remark)) = (&mut images, missing_weights(&loaded)) {
-        images.remarks.push(remark);
+    if let Some(remark) = missing_weights(&loaded) {
+        images.get_or_insert_default().remarks.push(remark);
     }
     let mut out = std::io::stdout().lock();
     if global.json {

@@ -8,7 +8,7 @@ use crate::engine::WarmStart;
 use crate::engine::{Certainty, PlannedBracket, RungTable, rung_table};
 use crate::runner::device;
 use crate::runner::image::{ImageError, StudyCost, study_cost};
-use crate::spec::{Budget, Device, RunnerSpec, StudySpec, WorkBudget};
+use crate::spec::{Budget, Device, Devices, RunnerSpec, StudySpec, WorkBudget};
 use crate::wording::bytes;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -22,9 +22,9 @@ pub struct Args {
     /// Leave out what has to be measured: weights are not loaded, time and disk are not estimated
     #[arg(long)]
     pub no_measure: bool,
-    /// Where to measure: cpu, cuda, cuda:N or auto, instead of the study's
+    /// Where to measure: cpu, cuda, cuda:N or auto, instead of on the study's device, if it is here
     #[arg(long, value_name = "DEVICE")]
-    pub device: Option<crate::spec::Devices>,
+    pub device: Option<Devices>,
 }
 
 /// What a run will do.
@@ -66,7 +66,14 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     };
     let costs = match (&data, &rungs) {
         (Some((data, summary)), Some(rungs)) if !args.no_measure => {
-            let device = device::resolve(args.device.as_ref().unwrap_or(&spec.run.device))
+            // Trials of a cluster are not trained here, and the study's own device may be elsewhere.
+            let here = || device::resolve(&Devices::Auto);
+            let device = match &args.device {
+                Some(asked) => device::resolve(asked),
+                None if spec.cluster.is_some() => here(),
+                None => device::resolve(&spec.run.device).or_else(|_| here()),
+            };
+            let device = device
                 .map_err(|e| CliError::new("find the device", e).exit(Exit::Missing))?
                 .first()
                 .copied()

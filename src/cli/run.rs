@@ -236,6 +236,7 @@ fn run_error(name: &str, error: RunError) -> CliError {
             let exit = study_exit(&error);
             CliError::new(format!("run study `{name}`"), error).exit(exit)
         }
+        RunError::Missing { .. } => CliError::new(format!("run study `{name}`"), error).exit(Exit::Missing),
         RunError::External => CliError::new(format!("run study `{name}`"), error).exit(Exit::Usage),
         error => CliError::new(format!("run study `{name}`"), error),
     }

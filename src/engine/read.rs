@@ -134,6 +134,11 @@ impl Engine {
         self.arithmetic.as_deref()
     }
 
+    /// Whether any epoch is on record.
+    pub fn has_epochs(&self) -> bool {
+        self.trials.iter().any(|trial| !trial.curve.is_empty())
+    }
+
     /// Digests of the weights that the study's networks begin with, by backbone, once they are on record.
     pub fn weights(&self) -> &BTreeMap<String, Digest> {
         &self.weights

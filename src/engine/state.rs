@@ -125,6 +125,9 @@ impl Engine {
     }
 
     fn set_weights(&mut self, weights: &BTreeMap<String, Digest>) -> Result<(), Inconsistent> {
+        if !self.has_epochs() {
+            self.weights.clear(); // there is nothing to protect yet
+        }
         let other = weights.iter().find(|(name, digest)| self.weights.get(*name).is_some_and(|known| known != *digest));
         if let Some((backbone, _)) = other {
             return Err(Inconsistent::Weights { backbone: backbone.clone() });

@@ -91,6 +91,7 @@ pub fn run_with(
         done: None,
         failed_starts: 0,
         beaten: Instant::now(),
+        retiring: Duration::ZERO,
         ever_ready: false,
         program: if options.elsewhere.is_some() { place::program() } else { String::new() },
         ended: 0,
@@ -135,6 +136,8 @@ pub(super) struct Coordinator<'a> {
     pub(super) failed_starts: u32,
     /// When workers on other machines were last told that this process lives.
     beaten: Instant,
+    /// How long workers have been waited for that were ended, since it was last made up for.
+    retiring: Duration,
     /// Whether any worker has been ready.
     ever_ready: bool,
     /// The digest of this program, where workers must have the same.
@@ -396,7 +399,7 @@ impl Coordinator<'_> {
                 match (job.trial, failure) {
                     (Some(trial), Some(failure)) if failure.of_place => {
                         self.study.release(trial);
-                        self.unfit(worker, failure.reason)?;
+                        self.unfit(worker, failure.class, failure.reason)?;
                     }
                     (Some(trial), Some(failure)) => self.lost(worker, trial, failure.class, failure.reason)?,
                     (Some(trial), None) if self.stopping.is_some() => self.study.release(trial),
@@ -605,14 +608,16 @@ impl Coordinator<'_> {
 
     /// A place at which no trial can be trained, for now. On this machine that ends the run; another one rests, unless
     /// there is none left that is fit.
-    fn unfit(&mut self, worker: usize, reason: String) -> Result<(), RunError> {
-        let Some(rest) = self.rest(worker) else { return Err(RunError::Place { reason }) };
+    fn unfit(&mut self, worker: usize, class: FailureClass, reason: String) -> Result<(), RunError> {
+        let missing = class == FailureClass::BadInput;
+        let error = |reason| if missing { RunError::Missing { reason } } else { RunError::Disk { reason } };
+        let Some(rest) = self.rest(worker) else { return Err(error(reason)) };
         if let Some(worker) = self.slots[worker].worker.take() {
             self.retire(worker.link);
         }
         let in_vain = |slot: &Slot| slot.worker.is_none() && (slot.failures == 0 || slot.failures >= FAILED_STARTS);
         if self.slots.iter().all(in_vain) {
-            return Err(RunError::Place { reason });
+            return Err(error(reason));
         }
         let text = format!("worker {worker} cannot train: {reason}\nthe next one is started in {} s", rest.as_secs());
         self.news.push(Progress::Warning { text });
@@ -631,13 +636,29 @@ impl Coordinator<'_> {
 
     /// Ends a worker. On another machine that may take a while, for which nobody waits. One that has a program to end is given
     /// the time for it: what the program has started would survive otherwise.
-    pub(super) fn retire(&self, link: Box<dyn Link>) {
+    pub(super) fn retire(&mut self, link: Box<dyn Link>) {
         let program = matches!(self.study.spec().runner, RunnerSpec::Command(_));
-        let patience = if program { GRACE + Duration::from_secs(2) } else { Duration::ZERO };
+        let patience = if program { self.reaping() } else { Duration::ZERO };
         if self.options.elsewhere.is_some() {
             std::thread::spawn(move || link.reap(patience));
         } else {
+            let began = Instant::now();
             link.reap(patience);
+            self.retiring += began.elapsed();
+        }
+    }
+
+    /// Time that went by while workers were ended, in which none was heard, counts for nobody.
+    pub(super) fn excuse_retired(&mut self) {
+        let held = std::mem::take(&mut self.retiring);
+        self.excuse(held);
+    }
+
+    /// How long a worker has to end: longer where it has a program to end.
+    fn reaping(&self) -> Duration {
+        match self.study.spec().runner {
+            RunnerSpec::Command(_) => GRACE + Duration::from_secs(2),
+            _ => REAPING,
         }
     }
 
@@ -694,10 +715,11 @@ impl Coordinator<'_> {
     fn dismiss_all(&mut self) {
         let mut left: Vec<Worker> = self.slots.iter_mut().filter_map(|slot| slot.worker.take()).collect();
         left.iter_mut().for_each(|worker| worker.link.close());
+        let reaping = self.reaping();
         std::thread::scope(|scope| {
             for worker in left {
                 // One that waits in a queue does not know that its input is closed.
-                let patience = if worker.greeting.is_some() { REAPING } else { Duration::ZERO };
+                let patience = if worker.greeting.is_some() { reaping } else { Duration::ZERO };
                 scope.spawn(move || worker.link.reap(patience));
             }
         });

@@ -21,6 +21,8 @@ impl Coordinator<'_> {
         }
         let limits = self.study.spec().limits.clone();
         for worker in 0..self.slots.len() {
+            // What ended others took is not this one's: its reports may be waiting to be read.
+            self.excuse_retired();
             // Elsewhere a worker may wait for its turn before it starts; once it has, it says so.
             let is_silent = |busy: &Worker| {
                 (busy.has_spoken || self.options.elsewhere.is_none()) && busy.heard.elapsed() > self.options.silence

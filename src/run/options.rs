@@ -133,12 +133,14 @@ pub enum RunError {
         "train the trials of a study whose runner is `external`\nhint: the program that uses hpsearch as a library trains them; start that"
     )]
     External,
-    /// There is no room for a checkpoint, or images, weights or a disk are gone; what is on record stays, and the same study goes on
-    /// later.
+    /// A disk is full or broken; what is on record stays, and the same study goes on later.
     #[error(
-        "go on here\n{reason}\nhint: free some space, or bring back what is missing, and run it again: it goes on from the last checkpoints"
+        "go on: this disk cannot be used\n{reason}\nhint: free some space, or mend it, and run it again: it goes on from the last checkpoints"
     )]
-    Place { reason: String },
+    Disk { reason: String },
+    /// Images or weights are gone, or are others than those on record; what is on record stays.
+    #[error("go on here\n{reason}\nhint: with the images and weights of before, the same command goes on")]
+    Missing { reason: String },
     /// No worker can be started.
     #[error("start a worker")]
     Launch(#[source] std::io::Error),

@@ -459,18 +459,28 @@ fn a_place_without_the_images_rests_and_its_order_goes_to_another() {
         let failure = Failure { class: FailureClass::BadInput, reason: "no images".to_owned(), of_place: true };
         voice.ended(Some(failure))
     };
+    let failed = Arc::new(AtomicU32::new(0));
     let (verdict, study, seen) = play_elsewhere(
         &spec(),
         |_| true,
-        move |voice, order, number| if number == 1 { gone(voice) } else { voice.train(order) },
+        move |voice, order, number| {
+            if number == 1 {
+                failed.store(1, Ordering::SeqCst);
+                return gone(voice);
+            }
+            while failed.load(Ordering::SeqCst) == 0 {
+                std::thread::sleep(Duration::from_millis(5)); // until the other has had its order
+            }
+            voice.train(order)
+        },
     );
     assert_eq!(verdict.unwrap().done, Some(DoneReason::Complete));
     assert_eq!(record(&study), without_faults());
     assert_eq!(lost(&seen), []);
-    assert!(warnings(&seen, "cannot train: no images") <= 1, "{seen:?}");
+    assert_eq!(warnings(&seen, "cannot train: no images"), 1, "{seen:?}");
     // Where no place has them, the run says so, and no trial has failed.
     let (verdict, study, _) = play_elsewhere(&spec(), |_| true, move |voice, _, _| gone(voice));
-    assert!(matches!(verdict, Err(RunError::Place { .. })), "{verdict:?}");
+    assert!(matches!(verdict, Err(RunError::Missing { .. })), "{verdict:?}");
     assert_eq!(study.engine().failures(), 0);
 }
 
@@ -506,6 +516,6 @@ fn a_full_disk_ends_the_run_and_leaves_the_order_open() {
             voice.ended(Some(Failure { class: FailureClass::Crashed, reason, of_place: true }))
         },
     );
-    assert!(matches!(verdict, Err(RunError::Place { .. })));
+    assert!(matches!(verdict, Err(RunError::Disk { .. })));
     assert_eq!(study.engine().failures(), 0);
 }

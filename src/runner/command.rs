@@ -8,6 +8,7 @@ mod lines;
 
 use super::{Continue, DeviceSlot, EpochSink, Start, TrialError, TrialRunner};
 use crate::engine::{FailureClass, WorkOrder};
+use crate::fsx;
 use crate::ids::{Epoch, TrialNumber};
 use crate::spec::{CommandSpec, Direction, StudySpec};
 use lines::{Line, Tail};
@@ -134,13 +135,13 @@ impl TrialRunner for CommandRunner {
         let dir = study_dir.join(folder(order.trial));
         let log = study_dir.join(format!("logs/trial-{:05}.log", order.trial.0));
         for folder in [Some(dir.as_path()), log.parent()].into_iter().flatten() {
-            std::fs::create_dir_all(folder).map_err(|e| crashed(format!("make `{}`: {e}", folder.display())))?;
+            std::fs::create_dir_all(folder).map_err(|e| unwritable(format!("make `{}`: {e}", folder.display()), &e))?;
         }
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
-            .map_err(|e| crashed(format!("open the log `{}`: {e}", log.display())))?;
+            .map_err(|e| unwritable(format!("open the log `{}`: {e}", log.display()), &e))?;
         let mut child = self.spawn(order, start, slot, &dir)?;
         if let Some(mut stdin) = child.stdin.take() {
             // Errors are ignored: a program need not read its input.
@@ -340,6 +341,11 @@ fn write_log(log: &Mutex<File>, text: &str) {
     if let Ok(mut log) = log.lock() {
         let _ = writeln!(log, "{text}");
     }
+}
+
+/// Something of the search's own cannot be written.
+fn unwritable(reason: String, error: &std::io::Error) -> TrialError {
+    TrialError { of_place: fsx::is_fault_of_disk(error), ..crashed(reason) }
 }
 
 fn crashed(reason: String) -> TrialError {

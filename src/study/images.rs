@@ -23,7 +23,7 @@ pub enum ImagesError {
     Others(Vec<String>),
     /// The weights are not those on record.
     #[error(
-        "the weights of {backbone} are not those that its trials began with\nhint: restore the file, or name the revision of the hub (`hub:OWNER/NAME@REVISION`); or give the study of these another `name`"
+        "the weights of {backbone} are not those that its trials began with\nhint: put them back (those of the hub lie in the cache `HF_HOME`), or give the study of these another `name`; `hub:OWNER/NAME@REVISION` never changes"
     )]
     OtherWeights { backbone: String },
     /// The record of the images cannot be read from JSON or written as such.
@@ -75,18 +75,17 @@ impl Study {
         Ok(())
     }
 
-    /// Records which weights the networks of the study begin with, or checks that they are still the same.
+    /// Records which weights the networks of the study begin with, or checks that they are still the same, once an epoch is on record.
     ///
     /// # Errors
     /// [`ImagesError::OtherWeights`] if they differ from those on record, or the store fails.
     pub fn identify_weights(&mut self, weights: BTreeMap<String, Digest>) -> Result<(), ImagesError> {
         let known = self.engine().weights();
-        if let Some((backbone, _)) =
-            weights.iter().find(|(name, digest)| known.get(*name).is_some_and(|k| k != *digest))
-        {
+        let other = weights.iter().find(|(name, digest)| known.get(*name).is_some_and(|k| k != *digest));
+        if let (Some((backbone, _)), true) = (other, self.engine().has_epochs()) {
             return Err(ImagesError::OtherWeights { backbone: backbone.clone() });
         }
-        if weights.keys().any(|name| !known.contains_key(name)) {
+        if other.is_some() || weights.keys().any(|name| !known.contains_key(name)) {
             let event = Event::WeightsIdentified { weights, unix_ms: crate::clock::unix_ms() };
             self.apply(event).and_then(|()| self.flush()).map_err(Box::new)?;
         }

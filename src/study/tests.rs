@@ -334,7 +334,11 @@ fn a_study_begun_with_some_weights_refuses_others() {
     drop(study);
     let mut study = Study::open(state.path(), &spec).unwrap();
     assert_eq!(study.materials().unwrap().weights, with(b"first"));
+    study.identify_weights(with(b"second")).unwrap();
     study.identify_weights(with(b"first")).unwrap();
+    let mut trial = asked(&mut study);
+    study.report(&mut trial, value(Epoch(1), 0.5)).unwrap();
+    study.release(trial);
     let refused = study.identify_weights(with(b"second")).unwrap_err().to_string();
     assert!(refused.starts_with("the weights of inception_v3 are not those"), "{refused}");
 }

@@ -42,7 +42,7 @@ pub enum ImageError {
     OtherImages,
     /// The weights are not those on record.
     #[error(
-        "build {backbone}: its weights are not those that the study was begun with\nhint: was the file changed since, or is it another on this machine?"
+        "build {backbone}: its weights are not those that the study was begun with\nhint: were they changed since, or are they others on this machine? Those of the hub lie in the cache `HF_HOME`"
     )]
     OtherWeights {
         /// The network.
@@ -241,12 +241,14 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
 impl From<ImageError> for TrialError {
     fn from(error: ImageError) -> Self {
         let broken = |e: &(dyn Error + 'static)| e.downcast_ref::<std::io::Error>().is_some_and(fsx::is_fault_of_disk);
-        // A run opens images and weights before its workers do: what they miss has gone since, or is not on their machine.
-        let gone = match &error {
-            ImageError::Data(_) | ImageError::OtherImages | ImageError::OtherWeights { .. } => true,
-            ImageError::Build(error) => matches!(**error, BuildError::Weights(_)),
-            _ => false,
-        };
+        // A run opens images and weights before its workers do: what they miss has gone since, or is not on their machine. Weights
+        // for which a GPU has no room are not among that.
+        let gone = error.class() == FailureClass::BadInput
+            && match &error {
+                ImageError::Data(_) | ImageError::OtherImages | ImageError::OtherWeights { .. } => true,
+                ImageError::Build(error) => matches!(**error, BuildError::Weights(_)),
+                _ => false,
+            };
         Self { class: error.class(), reason: explain(&error), of_place: gone || causes(&error).any(broken) }
     }
 }
@@ -288,6 +290,7 @@ impl From<DataError> for ImageError {
 mod tests {
     use super::*;
     use crate::nn::inception_v3::InceptionV3Error;
+    use crate::nn::weights::WeightError;
     use crate::spec::Devices;
 
     #[test]
@@ -305,6 +308,22 @@ mod tests {
         assert_eq!(built("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"), FailureClass::Oom);
         assert_eq!(built(illegal), FailureClass::Lost);
         assert_eq!(built("shape mismatch"), FailureClass::BadInput);
+    }
+
+    #[test]
+    fn weights_that_are_gone_are_the_fault_of_the_place_and_a_full_gpu_is_not() {
+        let failed = |error: WeightError| TrialError::from(ImageError::from(BuildError::Weights(error)));
+        let io = |kind: std::io::ErrorKind| WeightError::Io { path: "w".into(), source: kind.into() };
+        let gone = failed(io(std::io::ErrorKind::NotFound));
+        assert_eq!((gone.class, gone.of_place), (FailureClass::BadInput, true));
+        let text = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")".to_owned();
+        let full = failed(WeightError::Candle(candle_core::Error::Msg(text)));
+        assert_eq!((full.class, full.of_place), (FailureClass::Oom, false));
+        // Of what can be written to, a broken disk is; of trials, nothing.
+        for (code, of_place) in [(5, true), (28, true), (30, true), (116, true), (2, false)] {
+            let source = std::io::Error::from_raw_os_error(code); // EIO, ENOSPC, EROFS, ESTALE, ENOENT
+            assert_eq!(TrialError::from(ImageError::Io { path: "f".into(), source }).of_place, of_place, "{code}");
+        }
     }
 
     #[test]

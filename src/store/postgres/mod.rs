@@ -26,7 +26,7 @@ use write::int;
 use writer::PostgresStore;
 
 /// What makes the tables of each format from those of the one before, the first from none.
-const SCHEMAS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+const SCHEMAS: [&str; 3] = [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 /// The format of the tables that this program writes.
 const FORMAT_VERSION: i64 = SCHEMAS.len() as i64;
 

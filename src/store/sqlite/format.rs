@@ -13,7 +13,8 @@ use std::path::Path;
 /// - 2: rows are those of [`History`]; `trial` has `result` and `result_epochs`.
 /// - 3: `ranking` goes by the latest epoch.
 /// - 4: `worker`, and its event `worker_ready`.
-pub const FORMAT_VERSION: i64 = 4;
+/// - 5: the event `weights_identified`.
+pub const FORMAT_VERSION: i64 = 5;
 
 /// `PRAGMA application_id`: `hpse` in ASCII. It identifies a study database, also to `file(1)`.
 const APPLICATION_ID: i64 = 0x6870_7365;

@@ -97,8 +97,8 @@ fn files_that_are_not_ours_or_too_new_are_refused() {
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE event (x)").unwrap();
     assert!(matches!(SqliteReader::open(&path), Err(StoreError::NotAStudy(_))));
     std::fs::remove_file(&path).unwrap();
-    filled(folder.path()).connection.pragma_update(None, "user_version", 5).unwrap();
-    assert!(matches!(SqliteStore::open(&path), Err(StoreError::Newer { found: 5, known: 4 })));
+    filled(folder.path()).connection.pragma_update(None, "user_version", 6).unwrap();
+    assert!(matches!(SqliteStore::open(&path), Err(StoreError::Newer { found: 6, known: 5 })));
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_database_of_format_1_is_migrated_and_its_rows_rebuilt() {
     let reader = backend.read("old").unwrap();
     assert_eq!((reader.tables().unwrap(), reader.runs().unwrap(), reader.files().unwrap()), before);
     let connection = Connection::open(folder.join("study.db")).unwrap();
-    assert_eq!(text(&connection, "PRAGMA user_version"), ["4"]);
+    assert_eq!(text(&connection, "PRAGMA user_version"), ["5"]);
     assert_eq!(text(&connection, "PRAGMA foreign_key_check").len(), 0);
     assert_eq!(expected.trials[&TrialNumber(4)].state.as_ref(), "failed");
 }

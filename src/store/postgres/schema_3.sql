@@ -1,0 +1,1 @@
+-- Format 3: no other tables; the event weights_identified, which earlier programs do not know.
