@@ -66,6 +66,8 @@ kind = "tpe"
 kind = "hyperband"
 min_resource = {rung}
 reduction_factor = 4
+[run]
+virtual_workers = 1
 [budget]
 wall_time = "{seconds}s"
 n_trials = 100000

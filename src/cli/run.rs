@@ -91,6 +91,17 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
         for warm in study.engine().warm_starts() {
             writeln!(std::io::stdout(), "note: {warm}")?;
         }
+        // Before the first order: later the number cannot change.
+        let pretended = spec.run.virtual_workers;
+        if spec.learns() && options.workers < pretended {
+            writeln!(
+                std::io::stdout(),
+                "note: the search decides as if {pretended} workers were under way, and there {}; with `virtual_workers = {}` in \
+                 `[run]`, from the start, it knows more when it decides",
+                if options.workers == 1 { "is 1".to_owned() } else { format!("are {}", options.workers) },
+                options.workers
+            )?;
+        }
     }
     if matches!(spec.runner, RunnerSpec::Image { .. }) && !matches!(study.engine().plan(), Plan::Done(_)) {
         let doing = || format!("run study `{}`", spec.name);

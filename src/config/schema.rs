@@ -548,7 +548,7 @@ pub static TABLES: &[Table] = &[
                 "virtual_workers",
                 "whole number",
                 "`8`",
-                "Machines that the search pretends to have, so that any number of real ones gives the same result. Part of a study whose sampler or scheduler learns from results: when it decides, all machines but one are at work, with results that it does not know yet. With 1 it knows every result, but only one real worker has work at a time.",
+                "Machines that the search pretends to have, so that any number of real ones gives the same result. Part of a study whose sampler or scheduler learns from results: when it decides, all machines but one are at work, with results that it does not know yet. With 1 it knows every result, but only one real worker has work at a time: best where there is only one, above all in short studies (docs/cost.md has figures).",
             ),
         ],
     },
