@@ -40,7 +40,11 @@ pub(super) struct Server {
 
 /// The format of the tables there; 0 where there are none.
 fn format(client: &mut impl GenericClient) -> Result<i64, Fault> {
-    if !client.query_one("SELECT to_regclass('hpsearch.format') IS NOT NULL", &[])?.try_get(0)? {
+    // By the catalogue's rows, not `to_regclass`: a session that has once found no such table remembers that, and would not see
+    // what another has made since, while it waited for its turn.
+    let known = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname = 'hpsearch' AND c.relname = 'format')";
+    if !client.query_one(known, &[])?.try_get(0)? {
         return Ok(0);
     }
     let found: i64 = client.query_one("SELECT version FROM hpsearch.format", &[])?.try_get(0)?;
