@@ -80,7 +80,7 @@ impl Purse {
 
     /// What orders of so many epochs count for above their price when costs are weighed: four times the mean price of random
     /// configurations. Without it the cheapest corner of a space is drawn without end, as its trials take next to nothing
-    /// from the budget, and the best of thousands of noisy values is a lucky one (docs/quality.md has the figures).
+    /// from the budget, and the best of thousands of noisy values is a lucky one (docs/cost.md has the figures).
     pub(super) fn least(&self, epochs: u32) -> u64 {
         self.least.saturating_mul(u64::from(epochs))
     }
