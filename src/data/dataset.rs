@@ -2,7 +2,7 @@
 
 use super::decode::{self, DECODER_VERSION};
 use super::index::{Contents, contents};
-use super::manifest::{GivenSet, Listed, ManifestError, list};
+use super::manifest::{GivenSet, Listed, Listing, ManifestError, list};
 use super::patients::{self, PatientError};
 use super::split::{Split, SplitError, split};
 use super::store::{PixelFile, StoreError, Wanted};
@@ -115,8 +115,7 @@ struct Found {
 impl Found {
     fn files(spec: &DataSpec, base: &Path, place: &Path, folder: &Path, watch: &dyn Watch) -> Result<Self, DataError> {
         let listing = list(spec, base)?;
-        let classes: Vec<String> = listing.classes.into_iter().collect();
-        check_classes(&classes, place, |class| listing.images.iter().filter(|i| &i.label == class).count())?;
+        let classes = classes(&listing, place)?;
         let paths: Vec<_> = listing.images.iter().map(|i| i.file.clone()).collect();
         let index = folder.join(format!("files-{}.json", Digest::of(place.as_os_str().as_encoded_bytes()).short()));
         let mut bad = Vec::new();
@@ -287,19 +286,17 @@ fn decoded(
     })
 }
 
-/// Whether there are two classes or more, and files of each.
-pub(super) fn check_classes(
-    classes: &[String],
-    place: &Path,
-    images: impl Fn(&String) -> usize,
-) -> Result<(), DataError> {
+/// The classes of the files listed: two or more, with files of each.
+pub(super) fn classes(listing: &Listing, place: &Path) -> Result<Vec<String>, DataError> {
+    let classes: Vec<String> = listing.classes.iter().cloned().collect();
     let place = place.display().to_string();
-    if let [class] = classes {
+    if let [class] = classes.as_slice() {
         return Err(DataError::OneClass { class: class.clone(), place });
     }
-    let empty: BTreeSet<&str> = classes.iter().filter(|c| images(c) == 0).map(String::as_str).collect();
+    let has_files = |class: &str| listing.images.iter().any(|image| image.label == class);
+    let empty: BTreeSet<&str> = classes.iter().map(String::as_str).filter(|class| !has_files(class)).collect();
     if empty.is_empty() {
-        return Ok(());
+        return Ok(classes);
     }
     Err(DataError::EmptyClass { classes: empty.into_iter().collect::<Vec<_>>().join("`, `"), place })
 }

@@ -1,8 +1,8 @@
 //! What the headers of a study's images say, before anything is decoded.
 
-use super::dataset::{DataError, check_classes, positive};
+use super::dataset::{classes, positive};
 use super::decode::{Header, Kind, Salt, probe, wide_range};
-use super::manifest::{Listing, ManifestError, list};
+use super::manifest::{ManifestError, list};
 use super::patients;
 use crate::spec::{BadFilePolicy, DataSource, DataSpec, Window};
 use crate::wording::counted;
@@ -61,7 +61,8 @@ pub fn survey(spec: &DataSpec, base: &Path) -> Result<Option<Survey>, ManifestEr
         .collect();
     let dicom = kinds.iter().flatten().filter(|kind| matches!(kind, Kind::Dicom(_))).count();
     let mut remarks = listing.notes.clone();
-    remarks.extend(classes(spec, &listing, &path).err().map(|error| format!("a run will fail to {error}")));
+    let named = classes(&listing, &path).and_then(|classes| positive(spec, &classes));
+    remarks.extend(named.err().map(|error| format!("a run will fail to {error}")));
     let broken = |(image, kind): (&super::manifest::Listed, &Option<Kind>)| {
         kind.as_ref().is_none_or(Kind::is_broken_picture).then(|| image.name.clone())
     };
@@ -99,14 +100,6 @@ pub fn survey(spec: &DataSpec, base: &Path) -> Result<Option<Survey>, ManifestEr
     let wide: Vec<PathBuf> = listing.images.iter().zip(&kinds).filter_map(wide).collect();
     found.remarks.extend(dark(&wide, spec.window));
     Ok(Some(found))
-}
-
-/// Whether the classes found are those that the study needs.
-fn classes(spec: &DataSpec, listing: &Listing, place: &Path) -> Result<(), DataError> {
-    let classes: Vec<String> = listing.classes.iter().cloned().collect();
-    check_classes(&classes, place, |class| listing.images.iter().filter(|i| &i.label == class).count())?;
-    positive(spec, &classes)?;
-    Ok(())
 }
 
 /// Values with their counts, most frequent first.

@@ -267,6 +267,10 @@ fn only_needed_files_stay_and_a_damaged_checkpoint_is_skipped() {
     assert!(swept.files >= 3, "{swept:?}");
 }
 
+fn checkpoints(study: &Study) -> Vec<String> {
+    listing(study).into_iter().filter(|name| name.starts_with("checkpoints")).collect()
+}
+
 #[test]
 fn a_quota_deletes_fallback_checkpoints_first() {
     let state = tempfile::tempdir().unwrap();
@@ -281,8 +285,7 @@ fn a_quota_deletes_fallback_checkpoints_first() {
         }
         study.sweep().unwrap();
     }
-    let checkpoints: Vec<_> = listing(&study).into_iter().filter(|n| n.starts_with("checkpoints")).collect();
-    assert_eq!(checkpoints, ["checkpoints/00000-0002", "checkpoints/00001-0002"], "both can still resume");
+    assert_eq!(checkpoints(&study), ["checkpoints/00000-0002", "checkpoints/00001-0002"], "both can still resume");
 }
 
 #[test]
@@ -357,9 +360,6 @@ fn what_a_quota_took_in_an_earlier_run_counts_no_more() {
         }
         study.tell(trial, Ok(())).unwrap();
         study.sweep().unwrap();
-    };
-    let checkpoints = |study: &Study| -> Vec<String> {
-        listing(study).into_iter().filter(|n| n.starts_with("checkpoints")).collect()
     };
     // Room for one checkpoint: the better one stays.
     spec.limits.checkpoint_bytes = Some(30);
