@@ -204,7 +204,16 @@ impl Room {
         let going = self.root.join(unfinished("removed"));
         fs::rename(folder, &going).map_err(FeatureError::io("rename", folder))?;
         drop(held);
-        fs::remove_dir_all(&going).or_else(absent).map_err(FeatureError::io("remove", &going))
+        // Who was about to open the shelf may still create its lock file in the renamed folder; each does so once, and then sees
+        // that the folder is not the shelf any more.
+        let mut outcome = fs::remove_dir_all(&going);
+        for _ in 0..100 {
+            match outcome {
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => outcome = fs::remove_dir_all(&going),
+                _ => break,
+            }
+        }
+        outcome.or_else(absent).map_err(FeatureError::io("remove", &going))
     }
 }
 

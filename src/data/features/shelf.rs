@@ -84,7 +84,12 @@ impl Shelf {
         let key = about.key();
         let folder = Self::place(root, &key);
         let in_use = loop {
-            fs::create_dir_all(&folder).map_err(FeatureError::io("create the folder", &folder))?;
+            match fs::create_dir_all(&folder) {
+                Ok(()) => {}
+                // It was there, and was removed before that could be seen.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !folder.is_file() => continue,
+                Err(e) => return Err(FeatureError::io("create the folder", &folder)(e)),
+            }
             match hold(&folder) {
                 Ok(Some(file)) => break file,
                 Ok(None) => {}

@@ -218,3 +218,24 @@ fn shelves_can_be_removed_while_others_are_built() {
         outcomes.into_iter().for_each(|o| o.unwrap());
     });
 }
+
+#[test]
+fn a_shelf_can_be_opened_at_any_moment_of_its_removal() {
+    let bench = Bench::new(1);
+    let strict = bench.limited(Some(0));
+    let about = bench.request().shelved().unwrap();
+    let opening = AtomicUsize::new(4);
+    std::thread::scope(|scope| {
+        for _ in 0..opening.load(Ordering::SeqCst) {
+            scope.spawn(|| {
+                let outcome = (0..5000).try_for_each(|_| Shelf::open(&strict.room.root, &about, 4).map(drop));
+                opening.fetch_sub(1, Ordering::SeqCst);
+                outcome.unwrap();
+            });
+        }
+        // Nothing is in them, so all of them go.
+        while opening.load(Ordering::SeqCst) > 0 {
+            strict.collect(false).unwrap();
+        }
+    });
+}
