@@ -474,24 +474,24 @@ mod tests {
         words.follow(&epoch(0, 1));
         words.began = Instant::now() - Duration::from_secs(15);
         // 15 done in 15 s; 5 open, and four epochs to come at the mean of 20 for two.
-        assert!((words.left().unwrap() - 45.0).abs() < 0.5, "{:?}", words.left());
+        assert!((words.left().unwrap() - 45.0).abs() < 2.0, "{:?}", words.left());
         words.follow(&epoch(0, 2));
         words.follow(&order(1, Price::new(0, 100)));
         words.began = Instant::now() - Duration::from_secs(20);
         // 20 done in 20 s; 200 open, two epochs to come at the mean of 220 for four.
-        assert!((words.left().unwrap() - 310.0).abs() < 0.5, "{:?}", words.left());
+        assert!((words.left().unwrap() - 310.0).abs() < 2.0, "{:?}", words.left());
 
         // A budget ends it before that.
         (words.seconds_left, words.work_left) = (None, Some(250));
-        assert!((words.left().unwrap() - 230.0).abs() < 0.5, "200 open, 30 to come: {:?}", words.left());
+        assert!((words.left().unwrap() - 230.0).abs() < 2.0, "200 open, 30 to come: {:?}", words.left());
         (words.seconds_left, words.work_left) = (Some(60.0), Some(250));
-        assert!((words.left().unwrap() - 40.0).abs() < 0.5, "{:?}", words.left());
+        assert!((words.left().unwrap() - 40.0).abs() < 2.0, "{:?}", words.left());
         words.planned_epochs = None;
         (words.seconds_left, words.work_left) = (None, None);
         assert_eq!(words.left(), None);
         let mut fresh = Words::new(0);
         fresh.follow(&started(Some(60.0), None));
-        assert!((fresh.left().unwrap() - 60.0).abs() < 0.5, "{:?}", fresh.left());
+        assert!((fresh.left().unwrap() - 60.0).abs() < 2.0, "{:?}", fresh.left());
     }
 
     #[test]

@@ -108,11 +108,12 @@ fn script(name: &str, run: &[String]) -> String {
     format!(
         "#!/bin/sh\n\
          # The run of study {name}. Its workers are jobs of their own.\n\
-         again= told=\n\
+         again= told= run=\n\
+         trap 'again=1; [ -z \"$run\" ] || kill -TERM $run' USR1 # its time is nearly up\n\
+         trap 'told=1; [ -z \"$run\" ] || kill -TERM $run' TERM INT\n\
          {} &\n\
          run=$!\n\
-         trap 'again=1; kill -TERM $run' USR1 # its time is nearly up\n\
-         trap 'told=1; kill -TERM $run' TERM INT\n\
+         [ -z \"$again$told\" ] || kill -TERM $run\n\
          while :; do\n\
          \x20 wait $run; code=$?\n\
          \x20 kill -0 $run 2>/dev/null || break\n\

@@ -132,7 +132,7 @@ mod tests {
     fn no_more_than_depth_pieces_are_begun_ahead() {
         let (begun, consumed, most) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         let make = |_| {
-            most.fetch_max(begun.fetch_add(1, SeqCst) + 1 - consumed.load(SeqCst), SeqCst);
+            most.fetch_max((begun.fetch_add(1, SeqCst) + 1).saturating_sub(consumed.load(SeqCst)), SeqCst);
         };
         let each = |_, ()| {
             consumed.fetch_add(1, SeqCst);

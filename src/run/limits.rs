@@ -42,7 +42,7 @@ impl Coordinator<'_> {
                 continue;
             } else if job.trial.is_none() {
                 (job.since.elapsed() > WINDING_UP).then(|| (FailureClass::Timeout, "it did not end".to_owned()))
-            } else if busy.heard.elapsed() > self.options.silence {
+            } else if busy.heard.max(job.since).elapsed() > self.options.silence {
                 let seconds = self.options.silence.as_secs();
                 Some((FailureClass::Lost, format!("the worker was silent for {seconds} s")))
             } else if let Some(limit) = limits.epoch_seconds.filter(|&limit| running > limit) {

@@ -9,6 +9,7 @@ use crate::runner::{DeviceSlot, device};
 use crate::spec::{Device, RunnerSpec, StudySpec};
 use std::io::Read;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// What a worker on another machine computes with: `slot`, but for device and threads as they are here.
@@ -53,9 +54,13 @@ pub(super) fn greeting(spec: &StudySpec, device: Device) -> Greeting {
 
 /// The digest of this process's program; empty where it cannot be read.
 pub(super) fn program() -> String {
-    // The link of the process still works after the file was replaced.
-    let path = if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() };
-    path.and_then(|path| Digest::of_file(&path)).map_or_else(|_| String::new(), |digest| digest.to_string())
+    static PROGRAM: OnceLock<String> = OnceLock::new();
+    let digest = || {
+        // The link of the process still works after the file was replaced.
+        let path = if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() };
+        path.and_then(|path| Digest::of_file(&path)).map_or_else(|_| String::new(), |digest| digest.to_string())
+    };
+    PROGRAM.get_or_init(digest).clone()
 }
 
 /// When the batch system will end this process, if it says so.

@@ -34,6 +34,9 @@ impl Domain {
     /// Where a value lies in [0, 1): the middle of its cell where values are discrete. `None` if the domain does
     /// not contain it.
     pub fn to_unit(&self, value: &Value) -> Option<f64> {
+        if let Self::Categorical { .. } | Self::Ordinal { .. } = self {
+            return Some(((self.index_of(value)? as f64 + 0.5) / self.cells()? as f64).min(BELOW_ONE));
+        }
         let value = self.coerce(value)?;
         match (self, &value) {
             (Self::Float { low, high, step: None, log }, Value::Float(x)) => {
@@ -104,6 +107,9 @@ impl Domain {
     /// The position of a value in the domain's order; `None` if it is not one of the values, or they cannot be
     /// counted.
     pub fn index_of(&self, value: &Value) -> Option<u64> {
+        if let Self::Categorical { choices } | Self::Ordinal { choices } = self {
+            return choices.iter().position(|choice| choice.same(value)).map(|i| i as u64);
+        }
         let value = self.coerce(value)?;
         match (self, &value) {
             (Self::Float { low, step, .. }, Value::Float(x)) => match step {
@@ -113,9 +119,6 @@ impl Domain {
             (Self::Int { low, step, log, .. }, Value::Int(v)) => {
                 let step = if *log { 1 } else { i128::from(*step) };
                 u64::try_from((i128::from(*v) - i128::from(*low)) / step).ok()
-            }
-            (Self::Categorical { choices } | Self::Ordinal { choices }, v) => {
-                choices.iter().position(|c| c.same(v)).map(|i| i as u64)
             }
             (Self::Fixed { .. }, _) => Some(0),
             _ => None,

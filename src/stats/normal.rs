@@ -22,9 +22,12 @@ pub fn cdf(x: f64) -> f64 {
         return 0.5 + sum * density(x);
     }
     let z = x.abs();
+    if z > 40.0 {
+        return if x > 0.0 { 1.0 } else { 0.0 };
+    }
     // Mills' ratio as 1/(z+1/(z+2/(z+3/...))), from the far end.
     let fraction = (1..=60).rev().fold(z, |tail, k| z + f64::from(k) / tail);
-    let tail = if z > 40.0 { 0.0 } else { density(z) / fraction };
+    let tail = density(z) / fraction;
     if x > 0.0 { 1.0 - tail } else { tail }
 }
 

@@ -15,6 +15,7 @@ use crate::report::model::{
 use crate::spec::{RunnerSpec, StudySpec};
 use crate::store::{Opening, Reader, StoreError};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Why a study cannot be read.
@@ -53,14 +54,19 @@ pub fn record(reader: &dyn Reader, dir: &Path, finalists: usize) -> Result<Study
         }
         let Some(file) = predictions.get(&number) else { continue };
         let path = dir.join(&file.path);
-        if !path.exists() {
-            continue;
-        }
-        let digest = Digest::of_file(&path).map_err(|source| RecordError::File { path: path.clone(), source })?;
+        let digest = match Digest::of_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            found => found.map_err(|source| RecordError::File { path: path.clone(), source })?,
+        };
         if digest != file.digest {
             return Err(RecordError::Damaged { path });
         }
-        record.finalists.push(Finalist { trial: number, validation: predictions::read_csv(&path)? });
+        let validation = match predictions::read_csv(&path) {
+            // In a study that is running, those of the trial's next epoch have just taken their place.
+            Err(PredictionsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+            read => read?,
+        };
+        record.finalists.push(Finalist { trial: number, validation });
     }
     if let Some(opening) = reader.opening()? {
         record.test = Some(tested(dir, &opening)?);

@@ -24,11 +24,11 @@ fn code(bench: &Bench) -> Option<i32> {
 
 #[test]
 fn spent_wall_time_ends_a_run_and_raising_it_continues_to_the_same_end() {
-    let bench = Bench::synthetic(5, 30, &plain("n_trials = 20\nwall_time = \"10m\"", ""));
+    let bench = Bench::synthetic(5, 100, &plain("n_trials = 20\nwall_time = \"10m\"", ""));
     bench.finish(&["--workers", "4"]);
     let unbroken = bench.tables();
     bench.forget();
-    change(&bench, "10m", "0.8s");
+    change(&bench, "10m", "3s"); // about 60 of 100 epochs
     let output = bench.run(&["--workers", "2"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("raise `budget.wall_time` to go on"), "{}", text(&output.stdout));
@@ -39,7 +39,7 @@ fn spent_wall_time_ends_a_run_and_raising_it_continues_to_the_same_end() {
     // The time of all runs counts, so nothing more is trained.
     assert_eq!(code(&bench), Some(3));
     assert!(bench.count("SELECT count(*) FROM epoch") - done <= 2, "what was under way at most");
-    change(&bench, "0.8s", "10m");
+    change(&bench, "3s", "10m");
     bench.finish(&["--workers", "2"]);
     assert_eq!(bench.tables(), unbroken);
 }
@@ -68,10 +68,10 @@ fn raising_the_epoch_or_failure_budget_continues_too() {
 
 #[test]
 fn a_trial_that_takes_too_long_over_all_its_epochs_is_ended() {
-    let bench = Bench::synthetic(40, 25, &plain("n_trials = 2", "[limits]\ntrial_time = \"0.3s\"\n"));
+    let bench = Bench::synthetic(40, 60, &plain("n_trials = 2", "[limits]\ntrial_time = \"1.5s\"\n"));
     let output = bench.run(&["--workers", "2"]);
     assert_eq!(output.status.code(), Some(4), "no trial succeeded");
-    assert!(text(&output.stdout).contains("the trial took longer than 0.3 s (`limits.trial_time`)"));
+    assert!(text(&output.stdout).contains("the trial took longer than 1.5 s (`limits.trial_time`)"));
     let classes = bench.ask("SELECT DISTINCT class FROM failure WHERE final");
     assert_eq!(classes, [["timeout".to_owned().into()]]);
     assert!(bench.count("SELECT max(epoch) FROM epoch") < 40);
@@ -86,6 +86,8 @@ fn a_killed_worker_costs_one_attempt_and_changes_nothing() {
     bench.forget();
     let mut run = bench.spawn(&["--workers", "2"]);
     bench.wait_for("SELECT count(*) FROM epoch", 3);
+    // Both workers have orders: one that has none yet would cost no attempt.
+    bench.wait_for("SELECT count(DISTINCT worker) FROM attempt", 2);
     signal(children(run.id())[0], Signal::KILL);
     assert_eq!(wait(&mut run, Duration::from_secs(30)).and_then(|s| s.code()), Some(0));
     assert_eq!(bench.tables(), unbroken);

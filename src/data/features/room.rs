@@ -150,10 +150,8 @@ impl Room {
     pub(super) fn stats(&self) -> Result<CacheStats, FeatureError> {
         let mut stats = self.survey()?;
         for shelf in &mut stats.shelves {
-            let files = entries(&shelf.folder)?.into_iter().filter(|f| is_rows(f));
-            shelf.rows = files.filter_map(|f| Segment::count(&f)).sum();
+            describe(shelf)?;
             shelf.in_use = hold(&shelf.folder).is_none();
-            shelf.holds = fs::read(shelf.folder.join(ABOUT)).ok().and_then(|text| serde_json::from_slice(&text).ok());
         }
         Ok(stats)
     }
@@ -174,6 +172,9 @@ impl Room {
         let mut over = self.limit.map_or(0, |limit| stats.bytes().saturating_sub(limit));
         for shelf in stats.shelves {
             let Some(held) = hold(&shelf.folder) else { continue };
+            // It may have been filled since.
+            let mut shelf = look(shelf.folder)?;
+            describe(&mut shelf)?;
             let stale = shelf.rows == 0 || !shelf.holds.as_ref().is_some_and(Shelved::is_current);
             if stale || over > 0 {
                 over = over.saturating_sub(shelf.bytes);
@@ -199,7 +200,7 @@ impl Room {
     }
 
     /// Removes a shelf that `held` locks exclusively.
-    fn remove(&self, folder: &Path, held: File) -> Result<(), FeatureError> {
+    fn remove(&self, folder: &Path, held: Held) -> Result<(), FeatureError> {
         // Renamed first, so that an interrupted removal leaves no incomplete shelf.
         let going = self.root.join(unfinished("removed"));
         fs::rename(folder, &going).map_err(FeatureError::io("rename", folder))?;
@@ -219,10 +220,28 @@ impl Room {
 
 /// Locks a shelf exclusively; `None` if it is in use. To remove the shelf, hold [`Room::alone`] first: otherwise the
 /// folder could be removed and created again between opening and locking, and the lock would be that of the old one.
-fn hold(folder: &Path) -> Option<File> {
+fn hold(folder: &Path) -> Option<Held> {
     let file = File::options().read(true).write(true).open(folder.join(USE)).ok()?;
     file.try_lock().ok()?;
-    Some(file)
+    Some(Held(file))
+}
+
+/// The locked file of a shelf. Unlocked when dropped, as closing is not enough: a process that another thread is starting has
+/// the file too, until it runs its program.
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+/// Fills in the rows and contents of a shelf.
+fn describe(shelf: &mut ShelfStats) -> Result<(), FeatureError> {
+    let files = entries(&shelf.folder)?.into_iter().filter(|f| is_rows(f));
+    shelf.rows = files.filter_map(|f| Segment::count(&f)).sum();
+    shelf.holds = fs::read(shelf.folder.join(ABOUT)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    Ok(())
 }
 
 fn look(folder: PathBuf) -> Result<ShelfStats, FeatureError> {

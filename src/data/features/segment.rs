@@ -12,6 +12,7 @@ use crate::digest::Digest;
 use memmap2::Mmap;
 use rayon::prelude::*;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -56,18 +57,22 @@ fn signature(head: &[u8], table: &[u8]) -> Digest {
 
 impl Segment {
     /// Maps a file and, unless `trusted`, verifies the digests of all its rows. `None` if it is torn, corrupted, of
-    /// another shelf, or missing.
-    pub(super) fn open(path: &Path, key: &Digest, row_bytes: usize, trusted: bool) -> Option<Self> {
+    /// another shelf, or missing; an error if that cannot be seen.
+    pub(super) fn open(path: &Path, key: &Digest, row_bytes: usize, trusted: bool) -> io::Result<Option<Self>> {
         // SAFETY: a segment is written under another name and renamed; this program never changes or shortens a file
         // that has a segment's name, only unlinks it, so the mapped bytes stay as they are while the map exists.
-        let map = unsafe { crate::shared::map(path) }.ok()?;
-        let found = head(&map, key).filter(|h| h.row_bytes == row_bytes)?;
+        let map = match unsafe { crate::shared::map(path) } {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            mapped => mapped?,
+        };
+        let Some(found) = head(&map, key).filter(|h| h.row_bytes == row_bytes) else { return Ok(None) };
         let entry = |row: usize| HEAD + row * ENTRY;
         let image = |row: usize| Digest::from_bytes(std::array::from_fn(|i| map[entry(row) + i]));
         let images = (0..found.rows).map(image).collect();
         let segment = Self { row_bytes, data: found.data, images, map };
         let right = |row: usize| Digest::of(segment.row(row)).as_bytes()[..] == segment.map[entry(row) + 32..][..32];
-        (trusted || (0..found.rows).into_par_iter().all(right)).then_some(segment)
+        let sound = trusted || (0..found.rows).into_par_iter().all(right);
+        Ok(sound.then_some(segment))
     }
 
     /// Number of rows according to a file's head, which is not verified.
@@ -176,11 +181,11 @@ mod tests {
         // Half a batch arrives, then writing fails.
         File::options().write(true).open(&draft).unwrap().write_all_at(b"gh", segment.data as u64 + 6).unwrap();
         segment.commit(&path).unwrap();
-        let found = Segment::open(&path, &key, 3, false).unwrap();
+        let found = Segment::open(&path, &key, 3, false).unwrap().unwrap();
         assert_eq!(found.images(), [Digest::of(b"x"), Digest::of(b"y")]);
         assert_eq!((found.row(0), found.row(1)), (&b"abc"[..], &b"def"[..]));
         assert_eq!(Segment::count(&path), Some(2));
-        assert!(Segment::open(&path, &key, 6, false).is_none(), "rows of another length");
+        assert!(Segment::open(&path, &key, 6, false).unwrap().is_none(), "rows of another length");
         assert!(!draft.exists());
     }
 

@@ -53,12 +53,14 @@ impl Verified {
         Some([dev, ino, len, m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()])
     }
 
-    fn open(&self, path: &Path, key: &Digest, row_bytes: usize) -> Option<Segment> {
-        let name = Self::name(path)?;
+    fn open(&self, path: &Path, key: &Digest, row_bytes: usize) -> io::Result<Option<Segment>> {
+        let Some(name) = Self::name(path) else { return Ok(None) };
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&name);
         let segment = Segment::open(path, key, row_bytes, known)?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
-        Some(segment)
+        if segment.is_some() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+        }
+        Ok(segment)
     }
 }
 
@@ -70,7 +72,14 @@ pub(super) struct Shelf {
     pub(super) row_bytes: usize,
     rows: HashMap<Digest, Row>,
     known: HashSet<OsString>,
-    _in_use: File,
+    in_use: File,
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is starting has the file too, until it runs its program.
+        let _ = self.in_use.unlock();
+    }
 }
 
 impl Shelf {
@@ -87,7 +96,7 @@ impl Shelf {
             match fs::create_dir_all(&folder) {
                 Ok(()) => {}
                 // It was there, and was removed before that could be seen.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !folder.is_file() => continue,
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_away_or_folder(&folder) => continue,
                 Err(e) => return Err(FeatureError::io("create the folder", &folder)(e)),
             }
             match hold(&folder) {
@@ -107,7 +116,7 @@ impl Shelf {
                 .and_then(|()| fs::rename(&draft, &described))
                 .map_err(FeatureError::io("write", &described))?;
         }
-        Ok(Self { folder, key, row_bytes, rows: HashMap::new(), known: HashSet::new(), _in_use: in_use })
+        Ok(Self { folder, key, row_bytes, rows: HashMap::new(), known: HashSet::new(), in_use })
     }
 
     /// Opens a shelf if it exists.
@@ -132,7 +141,8 @@ impl Shelf {
                 return Err(FeatureError::Interrupted);
             }
             let path = entry.path();
-            if let Some(segment) = verified.open(&path, &self.key, self.row_bytes) {
+            let opened = verified.open(&path, &self.key, self.row_bytes);
+            if let Some(segment) = opened.map_err(FeatureError::io("open", &path))? {
                 let segment = Arc::new(segment);
                 for (at, image) in segment.images().iter().enumerate() {
                     self.rows.entry(*image).or_insert_with(|| Row { segment: Arc::clone(&segment), at });
@@ -156,7 +166,7 @@ impl Shelf {
         let files = fs::read_dir(Self::place(root, key)).into_iter().flatten().flatten();
         files
             .filter(|file| is_rows(&file.file_name()))
-            .filter_map(|file| Segment::open(&file.path(), key, row_bytes, true))
+            .filter_map(|file| Segment::open(&file.path(), key, row_bytes, true).unwrap())
             .flat_map(|segment| segment.images().to_vec())
             .collect()
     }
@@ -170,6 +180,11 @@ impl Shelf {
     pub(super) fn has(&self, image: &Digest) -> bool {
         self.rows.contains_key(image)
     }
+}
+
+/// Whether there is nothing or a folder, as opposed to a file or a link.
+fn is_away_or_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).map_or_else(|e| e.kind() == io::ErrorKind::NotFound, |found| found.is_dir())
 }
 
 /// Locks the shelf in this folder for use; `None` if it was removed meanwhile.

@@ -27,7 +27,7 @@ use candle_core::{DType, Device, Tensor};
 use on_device::OnDevice;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use topology::Topology;
 
 /// Added to a variance before the square root.
@@ -40,10 +40,16 @@ pub fn parameters(width: f64) -> Vec<(String, Vec<usize>)> {
     Topology::new(width).units.iter().flat_map(|unit| unit.tensors()).collect()
 }
 
+/// The topology at a width, made once: what a trial costs is asked for thousands of times.
+fn topology(width: f64) -> Arc<Topology> {
+    static MADE: Mutex<BTreeMap<u64, Arc<Topology>>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(made.entry(width.to_bits()).or_insert_with(|| Arc::new(Topology::new(width))))
+}
+
 /// Stage names and channels at a width.
 pub fn stages(width: f64) -> Vec<StageInfo> {
-    let stages = Topology::new(width).stages;
-    stages.iter().map(|s| StageInfo { name: s.name.to_owned(), channels: s.cout }).collect()
+    topology(width).stages.iter().map(|s| StageInfo { name: s.name.to_owned(), channels: s.cout }).collect()
 }
 
 /// The cost of stages for one image, without the arithmetic of pools and batch norms.
@@ -61,12 +67,12 @@ pub struct Work {
 
 /// The work of stages `from..to` at a width for one square image of `side` pixels; `None` if that is too small.
 pub fn work(width: f64, side: usize, from: usize, to: usize) -> Option<Work> {
-    Topology::new(width).work(side, from, to)
+    topology(width).work(side, from, to)
 }
 
 /// See [`Backbone::side_at`].
 pub fn side_at(width: f64, side: usize, position: usize) -> Option<usize> {
-    Topology::new(width).side_at(side, position)
+    topology(width).side_at(side, position)
 }
 
 /// A tensor whose shape is not the network's.
