@@ -108,11 +108,14 @@ fn script(name: &str, run: &[String]) -> String {
     format!(
         "#!/bin/sh\n\
          # The run of study {name}. Its workers are jobs of their own.\n\
-         again= told= run=\n\
-         trap 'again=1; [ -z \"$run\" ] || kill -TERM $run' USR1 # its time is nearly up\n\
-         trap 'told=1; [ -z \"$run\" ] || kill -TERM $run' TERM INT\n\
+         again= told=\n\
+         trap again=1 USR1 # its time is nearly up\n\
+         trap told=1 TERM INT\n\
          {} &\n\
          run=$!\n\
+         sleep 1 # some shells lose what a process is sent at its very start\n\
+         trap 'again=1; kill -TERM $run' USR1\n\
+         trap 'told=1; kill -TERM $run' TERM INT\n\
          [ -z \"$again$told\" ] || kill -TERM $run\n\
          while :; do\n\
          \x20 wait $run; code=$?\n\

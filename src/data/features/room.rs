@@ -173,8 +173,10 @@ impl Room {
         for shelf in stats.shelves {
             let Some(held) = hold(&shelf.folder) else { continue };
             // It may have been filled since.
+            let surveyed = shelf.bytes;
             let mut shelf = look(shelf.folder)?;
             describe(&mut shelf)?;
+            over += self.limit.map_or(0, |_| shelf.bytes.saturating_sub(surveyed));
             let stale = shelf.rows == 0 || !shelf.holds.as_ref().is_some_and(Shelved::is_current);
             if stale || over > 0 {
                 over = over.saturating_sub(shelf.bytes);

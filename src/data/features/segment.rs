@@ -62,7 +62,10 @@ impl Segment {
         // SAFETY: a segment is written under another name and renamed; this program never changes or shortens a file
         // that has a segment's name, only unlinks it, so the mapped bytes stay as they are while the map exists.
         let map = match unsafe { crate::shared::map(path) } {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // On a network's file system another machine may have removed it meanwhile.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle) => {
+                return Ok(None);
+            }
             mapped => mapped?,
         };
         let Some(found) = head(&map, key).filter(|h| h.row_bytes == row_bytes) else { return Ok(None) };
