@@ -81,10 +81,36 @@ impl std::fmt::Display for Holder {
     }
 }
 
+/// A file that is locked, shared or exclusively, until this is dropped. Closing it would not be enough: a process that another
+/// thread is starting has the file too, until it runs its program.
+#[derive(Debug)]
+pub(crate) struct Locked(File);
+
+impl Locked {
+    /// Of a file that has been locked.
+    pub(crate) fn new(file: File) -> Self {
+        Self(file)
+    }
+}
+
+impl std::ops::Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
 /// An exclusive lock of the operating system on a file, released when its process ends, however that happens.
 #[derive(Debug)]
 pub struct FileLock {
-    file: File,
+    _file: Locked,
 }
 
 /// Why a lock could not be taken.
@@ -119,7 +145,7 @@ impl FileLock {
         let me = Holder { pid: std::process::id(), host: host(), since_ms: crate::clock::unix_ms() };
         let text = serde_json::to_vec(&me).map_err(|e| io(e.into()))?;
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text)).map_err(io)?;
-        Ok(Self { file })
+        Ok(Self { _file: Locked(file) })
     }
 
     /// Who holds the lock at `path` now, if anyone does.
@@ -132,12 +158,6 @@ impl FileLock {
             }
             _ => None,
         }
-    }
-}
-
-impl Drop for FileLock {
-    fn drop(&mut self) {
-        let _ = self.file.unlock();
     }
 }
 

@@ -34,12 +34,9 @@ impl Domain {
     /// Where a value lies in [0, 1): the middle of its cell where values are discrete. `None` if the domain does
     /// not contain it.
     pub fn to_unit(&self, value: &Value) -> Option<f64> {
-        if let Self::Categorical { .. } | Self::Ordinal { .. } = self {
-            return Some(((self.index_of(value)? as f64 + 0.5) / self.cells()? as f64).min(BELOW_ONE));
-        }
-        let value = self.coerce(value)?;
-        match (self, &value) {
-            (Self::Float { low, high, step: None, log }, Value::Float(x)) => {
+        match self {
+            Self::Float { low, high, step: None, log } => {
+                let x = self.coerce(value)?.as_f64()?;
                 if low == high {
                     return Some(0.5);
                 }
@@ -51,15 +48,15 @@ impl Domain {
                 };
                 Some(u.clamp(0.0, BELOW_ONE))
             }
-            (Self::Int { low, high, log: true, .. }, Value::Int(v)) => {
+            Self::Int { low, high, log: true, .. } => {
                 let (a, b) = log_edges(*low, *high);
-                let x = *v as f64;
+                let x = self.coerce(value)?.as_i64()? as f64;
                 let middle = ((x - 0.5).ln() + (x + 0.5).ln()) / 2.0;
                 Some(((middle - a) / (b - a)).clamp(0.0, BELOW_ONE))
             }
             _ => {
                 let cells = self.cells()?;
-                let index = self.index_of(&value)?;
+                let index = self.index_of(value)?;
                 Some(((index as f64 + 0.5) / cells as f64).min(BELOW_ONE))
             }
         }

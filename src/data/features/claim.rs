@@ -7,6 +7,7 @@
 use super::FeatureError;
 use super::shelf::{TEMPORARY, is_temporary, unique};
 use crate::digest::Digest;
+use crate::fsx::Locked;
 use crate::shared;
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -15,7 +16,7 @@ use std::path::Path;
 /// Exclusive right to build the rows of some buckets of a shelf, until dropped.
 pub(super) struct Claim {
     /// Held for their locks, never read.
-    locks: Vec<File>,
+    locks: Vec<Locked>,
     buckets: Vec<u8>,
 }
 
@@ -49,7 +50,7 @@ impl Claim {
                 Err(TryLockError::Error(e)) => return Err(FeatureError::io("lock", &path)(e)),
             }
             let claim = held.get_or_insert_with(|| Self { locks: Vec::new(), buckets: Vec::new() });
-            claim.locks.push(file);
+            claim.locks.push(Locked::new(file));
             claim.buckets.push(lock ^ shelf.as_bytes()[0]);
             chosen.extend(images);
             if chosen.len() >= most {

@@ -4,6 +4,7 @@ use super::FeatureError;
 use super::request::Shelved;
 use super::segment::Segment;
 use super::shelf::{self, ABOUT, USE, is_temporary, unfinished};
+use crate::fsx::Locked;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -77,12 +78,12 @@ impl Room {
     }
 
     /// Exclusive right to remove shelves, until dropped.
-    fn alone(&self) -> Result<File, FeatureError> {
+    fn alone(&self) -> Result<Locked, FeatureError> {
         let path = self.locks().join("room");
         let lock = File::options().write(true).create(true).truncate(false).open(&path);
         let lock = lock.map_err(FeatureError::io("open the lock file", &path))?;
         lock.lock().map_err(FeatureError::io("lock", &path))?;
-        Ok(lock)
+        Ok(Locked::new(lock))
     }
 
     /// Bytes that can be written to the file system; `None` if unknown.
@@ -168,7 +169,7 @@ impl Room {
             }
             collected.unfinished.push(left);
         }
-        let stats = self.stats()?;
+        let stats = self.survey()?;
         let mut over = self.limit.map_or(0, |limit| stats.bytes().saturating_sub(limit));
         for shelf in stats.shelves {
             let Some(held) = hold(&shelf.folder) else { continue };
@@ -202,7 +203,7 @@ impl Room {
     }
 
     /// Removes a shelf that `held` locks exclusively.
-    fn remove(&self, folder: &Path, held: Held) -> Result<(), FeatureError> {
+    fn remove(&self, folder: &Path, held: Locked) -> Result<(), FeatureError> {
         // Renamed first, so that an interrupted removal leaves no incomplete shelf.
         let going = self.root.join(unfinished("removed"));
         fs::rename(folder, &going).map_err(FeatureError::io("rename", folder))?;
@@ -222,20 +223,10 @@ impl Room {
 
 /// Locks a shelf exclusively; `None` if it is in use. To remove the shelf, hold [`Room::alone`] first: otherwise the
 /// folder could be removed and created again between opening and locking, and the lock would be that of the old one.
-fn hold(folder: &Path) -> Option<Held> {
+fn hold(folder: &Path) -> Option<Locked> {
     let file = File::options().read(true).write(true).open(folder.join(USE)).ok()?;
     file.try_lock().ok()?;
-    Some(Held(file))
-}
-
-/// The locked file of a shelf. Unlocked when dropped, as closing is not enough: a process that another thread is starting has
-/// the file too, until it runs its program.
-struct Held(File);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let _ = self.0.unlock();
-    }
+    Some(Locked::new(file))
 }
 
 /// Fills in the rows and contents of a shelf.

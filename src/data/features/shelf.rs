@@ -9,6 +9,7 @@ use super::request::Shelved;
 use super::segment::Segment;
 use crate::data::Watch;
 use crate::digest::Digest;
+use crate::fsx::Locked;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -72,14 +73,7 @@ pub(super) struct Shelf {
     pub(super) row_bytes: usize,
     rows: HashMap<Digest, Row>,
     known: HashSet<OsString>,
-    in_use: File,
-}
-
-impl Drop for Shelf {
-    fn drop(&mut self) {
-        // Closing is not enough: a process that another thread is starting has the file too, until it runs its program.
-        let _ = self.in_use.unlock();
-    }
+    _in_use: Locked,
 }
 
 impl Shelf {
@@ -116,7 +110,7 @@ impl Shelf {
                 .and_then(|()| fs::rename(&draft, &described))
                 .map_err(FeatureError::io("write", &described))?;
         }
-        Ok(Self { folder, key, row_bytes, rows: HashMap::new(), known: HashSet::new(), in_use })
+        Ok(Self { folder, key, row_bytes, rows: HashMap::new(), known: HashSet::new(), _in_use: in_use })
     }
 
     /// Opens a shelf if it exists.
@@ -188,10 +182,11 @@ fn is_away_or_folder(path: &Path) -> bool {
 }
 
 /// Locks the shelf in this folder for use; `None` if it was removed meanwhile.
-fn hold(folder: &Path) -> io::Result<Option<File>> {
+fn hold(folder: &Path) -> io::Result<Option<Locked>> {
     let path = folder.join(USE);
     let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
     file.lock_shared()?;
+    let file = Locked::new(file);
     // The shelf may have been removed, and created again, while this waited for the lock.
     let (held, there) = (file.metadata()?, fs::metadata(&path)?);
     Ok(((held.dev(), held.ino()) == (there.dev(), there.ino())).then_some(file))

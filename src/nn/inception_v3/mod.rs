@@ -37,7 +37,7 @@ const MOMENTUM: f64 = 0.1;
 
 /// Names and torch shapes of all tensors of the network at a width, in the order of the network.
 pub fn parameters(width: f64) -> Vec<(String, Vec<usize>)> {
-    Topology::new(width).units.iter().flat_map(|unit| unit.tensors()).collect()
+    topology(width).units.iter().flat_map(|unit| unit.tensors()).collect()
 }
 
 /// The topology at a width, made once: what a trial costs is asked for thousands of times.
@@ -291,8 +291,7 @@ impl InceptionV3 {
 /// # Errors
 /// If there is no such weight or its shape does not fit.
 pub fn plain_weight(width: f64, name: &str, packed: &Tensor) -> candle_core::Result<Tensor> {
-    let topology = Topology::new(width);
-    match topology.units.iter().find(|u| name.strip_suffix(".conv.weight") == Some(u.name.as_str())) {
+    match topology(width).units.iter().find(|u| name.strip_suffix(".conv.weight") == Some(u.name.as_str())) {
         Some(unit) => Conv::new(unit.window, unit.cout).unpack(packed),
         None => candle_core::bail!("InceptionV3 has no convolution weight {name}"),
     }
