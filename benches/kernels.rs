@@ -95,9 +95,11 @@ fn network(c: &mut Criterion) {
     group.sample_size(10).throughput(Throughput::Elements(8));
     for side in [75, 150, 299] {
         let x = Tensor::from_vec(ramp(8 * side * side * 3), (8, side, side, 3), &device).expect("host memory");
-        group.bench_function(BenchmarkId::from_parameter(side), |b| {
-            b.iter(|| network.prefix(0, 18, black_box(&x)).expect("large enough"));
-        });
+        for (stages, to) in [(8, "Mixed_5b"), (18, "Mixed_7c")] {
+            group.bench_function(BenchmarkId::new(to, side), |b| {
+                b.iter(|| network.prefix(0, stages, black_box(&x)).expect("large enough"));
+            });
+        }
     }
     group.finish();
 }

@@ -3,9 +3,10 @@
 // Register blocks are indexed: iterators over them hide which register is meant.
 #![allow(clippy::needless_range_loop)]
 
-use super::tile::{Outer, Tile};
-use super::{BLOCK, LANES};
+use super::tile::{Outer, PACKED_BLOCK, Tile};
+use super::{BLOCK, LANES, TILE};
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 const ROWS: usize = 6;
 const WIDTH: usize = 16;
@@ -72,10 +73,24 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
             let at = lane + 8 * v;
             let scale = _mm256_loadu_ps(t.scale.add(at));
             let bias = _mm256_loadu_ps(t.bias.add(at));
+            let rows = ROWS.min(t.pixels - first);
+            // The second operand wins when one is NaN: a NaN sum stays NaN.
+            let result = |sum| _mm256_max_ps(floor, _mm256_fmadd_ps(sum, scale, bias));
+            // Whole vectors are stored without a mask: AMD's processors take a dozen cycles for a masked store.
+            if t.width >= at + 8 {
+                for r in 0..rows {
+                    let mut y = result(totals[r][v]);
+                    let out = t.out[first + r].wrapping_add(at);
+                    if t.add {
+                        y = _mm256_add_ps(_mm256_loadu_ps(out), y);
+                    }
+                    _mm256_storeu_ps(out, y);
+                }
+                continue;
+            }
             let mask = mask(t.width.saturating_sub(at));
-            for r in 0..ROWS.min(t.pixels - first) {
-                // The second operand wins when one is NaN: a NaN sum stays NaN.
-                let mut y = _mm256_max_ps(floor, _mm256_fmadd_ps(totals[r][v], scale, bias));
+            for r in 0..rows {
+                let mut y = result(totals[r][v]);
                 let out = t.out[first + r].wrapping_add(at);
                 if t.add {
                     y = _mm256_add_ps(_mm256_maskload_ps(out, mask), y);
@@ -99,39 +114,84 @@ fn mask(n: usize) -> __m256i {
 /// As there; AVX2 and FMA are needed.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn outer(o: &Outer<'_>) {
-    for first in (0..o.depth).step_by(ROWS) {
-        for lane in (0..o.width).step_by(WIDTH) {
-            // SAFETY: the caller's promise; the row count is what remains of `depth`.
-            unsafe {
-                match o.depth - first {
-                    1 => block::<1>(o, first, lane),
-                    2 => block::<2>(o, first, lane),
-                    3 => block::<3>(o, first, lane),
-                    4 => block::<4>(o, first, lane),
-                    5 => block::<5>(o, first, lane),
-                    _ => block::<ROWS>(o, first, lane),
+    let mut packed = [MaybeUninit::uninit(); PACKED_BLOCK];
+    for (at, rows) in o.rows.chunks(PACKED_BLOCK).enumerate() {
+        let grads = o.grads.wrapping_add(at * PACKED_BLOCK * o.stride);
+        // SAFETY: the caller's promise: each row has `depth` floats.
+        let inputs = unsafe { pack(rows, o.depth, &mut packed) };
+        for first in (0..o.depth).step_by(ROWS) {
+            for lane in (0..o.width).step_by(WIDTH) {
+                // SAFETY: the caller's promise; the row count is what remains of `depth`, and so many inputs of each
+                // pixel are initialised from `first` on.
+                unsafe {
+                    match o.depth - first {
+                        1 => block::<1>(o, inputs, grads, first, lane),
+                        2 => block::<2>(o, inputs, grads, first, lane),
+                        3 => block::<3>(o, inputs, grads, first, lane),
+                        4 => block::<4>(o, inputs, grads, first, lane),
+                        5 => block::<5>(o, inputs, grads, first, lane),
+                        _ => block::<ROWS>(o, inputs, grads, first, lane),
+                    }
                 }
             }
         }
     }
 }
 
+/// The input channels of a block for one pixel; those beyond the block's depth are not initialised.
+type Inputs = MaybeUninit<[f32; TILE]>;
+
+/// Copies the first `depth` floats of each row, one row after another.
+///
+/// # Safety
+/// The rows have them, and `depth` is at most TILE.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn block<const R: usize>(o: &Outer<'_>, first: usize, lane: usize) {
+unsafe fn pack<'a>(rows: &[*const f32], depth: usize, to: &'a mut [Inputs; PACKED_BLOCK]) -> &'a [Inputs] {
+    let to = &mut to[..rows.len()];
+    for (to, &row) in to.iter_mut().zip(rows) {
+        let to: *mut f32 = to.as_mut_ptr().cast();
+        // SAFETY: the caller's promise.
+        unsafe {
+            if depth == TILE {
+                _mm256_storeu_ps(to, _mm256_loadu_ps(row));
+                _mm_storeu_ps(to.add(8), _mm_loadu_ps(row.add(8)));
+            } else {
+                for c in 0..depth {
+                    *to.add(c) = *row.add(c);
+                }
+            }
+        }
+    }
+    to
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn block<const R: usize>(o: &Outer<'_>, inputs: &[Inputs], grads: *const f32, first: usize, lane: usize) {
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    // SAFETY: each row pointer has `depth >= first + R` floats; gradients are read under the mask of `width`; `sums`
-    // has `depth` rows of LANES.
+    // SAFETY: of each pixel R inputs from `first` on are initialised; gradients are read up to `width`, if need be
+    // under a mask; `sums` has `depth >= first + R` rows of LANES.
     unsafe {
-        let masks = [mask(o.width - lane), mask((o.width - lane).saturating_sub(8))];
-        let mut grads = o.grads.wrapping_add(lane);
-        for &row in o.rows {
-            let g = [_mm256_maskload_ps(grads, masks[0]), _mm256_maskload_ps(grads.wrapping_add(8), masks[1])];
+        let mut grads = grads.wrapping_add(lane);
+        let mut add = |pixel: &Inputs, g: [__m256; 2]| {
+            let x = pixel.as_ptr().cast::<f32>().add(first);
             for r in 0..R {
-                let x = _mm256_set1_ps(*row.add(first + r));
+                let x = _mm256_set1_ps(*x.add(r));
                 sums[r][0] = _mm256_fmadd_ps(x, g[0], sums[r][0]);
                 sums[r][1] = _mm256_fmadd_ps(x, g[1], sums[r][1]);
             }
-            grads = grads.wrapping_add(o.stride);
+        };
+        if o.width >= lane + WIDTH {
+            for pixel in inputs {
+                add(pixel, [_mm256_loadu_ps(grads), _mm256_loadu_ps(grads.add(8))]);
+                grads = grads.wrapping_add(o.stride);
+            }
+        } else {
+            let masks = [mask(o.width - lane), mask((o.width - lane).saturating_sub(8))];
+            for pixel in inputs {
+                let second = grads.wrapping_add(8);
+                add(pixel, [_mm256_maskload_ps(grads, masks[0]), _mm256_maskload_ps(second, masks[1])]);
+                grads = grads.wrapping_add(o.stride);
+            }
         }
         for r in 0..R {
             for v in 0..2 {

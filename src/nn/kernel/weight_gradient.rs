@@ -2,12 +2,15 @@
 
 use super::geometry::ConvShape;
 use super::micro;
-use super::tile::Outer;
+use super::tile::{Outer, PACKED_BLOCK};
 use super::{Isa, LANES, TILE, panel};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Pixels summed in registers at a time; their gradients (64 KiB a panel) stay in the second-level cache.
 const BLOCK: usize = 512;
+/// With packed gradients, tasks for each thread below which taps are distributed too.
+const TASKS_PER_THREAD: usize = 4;
 /// Number of tasks to aim for. A constant, not the number of threads, because it fixes the order of summation.
 const TASKS: usize = 24;
 /// Pixels of a split below which another buffer is not worth it.
@@ -26,23 +29,29 @@ pub fn weight_gradient(isa: Isa, shape: &ConvShape, x: &[f32], grad: &[f32], sum
     let taps = shape.window.taps();
     let pixels = shape.output_pixels();
     let panels = panel::panels(shape.cout);
-    let per_tap = shape.cin * LANES;
     let splits = TASKS.div_ceil(panels * taps).min(pixels.div_ceil(LEAST_PIXELS)).max(1);
     let per_split = pixels.div_ceil(splits).next_multiple_of(BLOCK);
     let zeros = vec![0f32; shape.cin];
-    let sum = |sums: &mut [f32], panel: usize, tap: usize, split: usize| {
+    // Taps of one task, which share packed gradients. The order of summation does not depend on it.
+    let group = if packs(isa) {
+        let enough = TASKS_PER_THREAD * rayon::current_num_threads();
+        (1..=taps).rev().find(|g| taps % g == 0 && panels * splits * taps / g >= enough).unwrap_or(1)
+    } else {
+        1
+    };
+    let (groups, per_group) = (taps / group, group * shape.cin * LANES);
+    let tasks = panels * groups;
+    let sum = |sums: &mut [f32], task: usize, split: usize| {
         let range = (split * per_split).min(pixels)..((split + 1) * per_split).min(pixels);
-        add_pixels(isa, shape, x, grad, &zeros, (panel, tap), range, sums);
+        let first = task % groups * group;
+        add_pixels(isa, shape, x, grad, &zeros, task / groups, first..first + group, range, sums);
     };
     if splits == 1 {
-        sums.par_chunks_mut(per_tap).enumerate().for_each(|(i, sums)| sum(sums, i / taps, i % taps, 0));
+        sums.par_chunks_mut(per_group).enumerate().for_each(|(task, sums)| sum(sums, task, 0));
         return;
     }
     let mut parts = vec![0f32; splits * sums.len()];
-    parts.par_chunks_mut(per_tap).enumerate().for_each(|(i, sums)| {
-        let (split, i) = (i / (panels * taps), i % (panels * taps));
-        sum(sums, i / taps, i % taps, split);
-    });
+    parts.par_chunks_mut(per_group).enumerate().for_each(|(i, sums)| sum(sums, i % tasks, i / tasks));
     for part in parts.chunks_exact(sums.len()) {
         for (sum, part) in sums.iter_mut().zip(part) {
             *sum += part;
@@ -96,7 +105,13 @@ fn scale_and_sum((sums, weights, factor, total): (&mut [f32], &[f32], &[f32; LAN
     }
 }
 
-/// Adds a range of pixels to one tap of one panel.
+/// Whether the factors are copied into packed buffers first. With AVX2, which reads them four times a block, that
+/// pays: their rows lie so far apart that they evict each other from the first-level cache.
+fn packs(isa: Isa) -> bool {
+    isa == Isa::Avx2
+}
+
+/// Adds a range of pixels to some taps of one panel.
 #[allow(clippy::too_many_arguments)]
 fn add_pixels(
     isa: Isa,
@@ -104,45 +119,58 @@ fn add_pixels(
     x: &[f32],
     grad: &[f32],
     zeros: &[f32],
-    (panel, tap): (usize, usize),
-    pixels: std::ops::Range<usize>,
+    panel: usize,
+    taps: Range<usize>,
+    pixels: Range<usize>,
     sums: &mut [f32],
 ) {
     let gather = shape.forward();
     let class = &gather.classes[0];
-    let tap = class.taps[tap];
-    let mut rows: Vec<*const f32> = Vec::with_capacity(BLOCK);
-    let mut shifted: Vec<*const f32> = Vec::with_capacity(BLOCK);
-    for start in pixels.clone().step_by(BLOCK) {
-        let end = pixels.end.min(start + BLOCK);
-        rows.clear();
-        class.each_run(start..end, |place, length| {
-            let from = rows.len();
-            rows.resize(from + length, zeros.as_ptr());
-            let Some((pixel, inside)) = gather.source_run(class, place, length, tap) else { return };
-            let mut at = x[pixel * shape.cin..].as_ptr();
-            for row in &mut rows[from + inside.start..from + inside.end] {
-                *row = at;
-                at = at.wrapping_add(class.source_step * shape.cin);
+    let block = if packs(isa) { PACKED_BLOCK } else { BLOCK };
+    let width = LANES.min(shape.cout - panel * LANES);
+    let mut packed = if packs(isa) { vec![[0f32; LANES]; block] } else { Vec::new() };
+    let mut rows: Vec<*const f32> = Vec::with_capacity(block);
+    let mut shifted: Vec<*const f32> = Vec::with_capacity(block);
+    for start in pixels.clone().step_by(block) {
+        let end = pixels.end.min(start + block);
+        let (mut grads, mut stride) = (grad[start * shape.cout + panel * LANES..].as_ptr(), shape.cout);
+        if packs(isa) {
+            let pixels = grad[start * shape.cout..end * shape.cout].chunks_exact(shape.cout);
+            for (to, from) in packed.iter_mut().zip(pixels) {
+                to[..width].copy_from_slice(&from[panel * LANES..][..width]);
             }
-        });
-        for first in (0..shape.cin).step_by(TILE) {
-            shifted.clear();
-            shifted.extend(rows.iter().map(|r| r.wrapping_add(first)));
-            // SAFETY: rows have `cin` floats, `depth` of them from `first` on; gradients of pixels `start..end` have
-            // `width` channels from the panel's first on; `sums` has `cin` rows and is this task's alone.
-            unsafe {
-                micro::outer(
-                    isa,
-                    &Outer {
-                        rows: &shifted,
-                        grads: grad[start * shape.cout + panel * LANES..].as_ptr(),
-                        stride: shape.cout,
-                        sums: sums[first * LANES..].as_mut_ptr(),
-                        depth: TILE.min(shape.cin - first),
-                        width: LANES.min(shape.cout - panel * LANES),
-                    },
-                );
+            (grads, stride) = (packed.as_ptr().cast(), LANES);
+        }
+        for (&tap, sums) in class.taps[taps.clone()].iter().zip(sums.chunks_exact_mut(shape.cin * LANES)) {
+            rows.clear();
+            class.each_run(start..end, |place, length| {
+                let from = rows.len();
+                rows.resize(from + length, zeros.as_ptr());
+                let Some((pixel, inside)) = gather.source_run(class, place, length, tap) else { return };
+                let mut at = x[pixel * shape.cin..].as_ptr();
+                for row in &mut rows[from + inside.start..from + inside.end] {
+                    *row = at;
+                    at = at.wrapping_add(class.source_step * shape.cin);
+                }
+            });
+            for first in (0..shape.cin).step_by(TILE) {
+                shifted.clear();
+                shifted.extend(rows.iter().map(|r| r.wrapping_add(first)));
+                // SAFETY: rows have `cin` floats, `depth` of them from `first` on; gradients of pixels `start..end`
+                // have `width` channels from the panel's first on; `sums` has `cin` rows and is this task's alone.
+                unsafe {
+                    micro::outer(
+                        isa,
+                        &Outer {
+                            rows: &shifted,
+                            grads,
+                            stride,
+                            sums: sums[first * LANES..].as_mut_ptr(),
+                            depth: TILE.min(shape.cin - first),
+                            width,
+                        },
+                    );
+                }
             }
         }
     }
