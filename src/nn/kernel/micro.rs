@@ -8,7 +8,8 @@ use super::{micro_avx2, micro_avx512};
 /// Computes a tile.
 ///
 /// # Safety
-/// The pointers must be valid for what the fields say, `isa` available, and no other thread may touch `out`.
+/// Counts must lie within the limits that the fields state, the pointers be valid for what they say, `isa` available,
+/// and no other thread may touch `out`.
 #[inline]
 pub(super) unsafe fn tile(isa: Isa, t: &Tile<'_>) {
     debug_assert!((1..=TILE).contains(&t.pixels) && (1..=LANES).contains(&t.width) && t.rows.len() == t.taps.len());

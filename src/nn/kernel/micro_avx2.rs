@@ -3,7 +3,7 @@
 // Register blocks are indexed: iterators over them hide which register is meant.
 #![allow(clippy::needless_range_loop)]
 
-use super::tile::{Outer, PACKED_BLOCK, Tile};
+use super::tile::{OUTER_PIXELS, Outer, Tile};
 use super::{BLOCK, LANES, TILE};
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -31,7 +31,8 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
     let mut totals = sums;
     let mut summed = 0;
     // SAFETY: each row pointer has `depth` floats, the panel a row of LANES for each; `out` and the epilogue's
-    // vectors are valid for `width` and LANES floats, and stores are masked to `width`.
+    // vectors are valid for `width` and LANES floats; `out` is accessed by whole vectors only where they lie inside
+    // `width`, else under a mask.
     unsafe {
         for (rows, &tap) in t.rows.iter().zip(t.taps) {
             let mut from = [rows[0]; ROWS];
@@ -68,17 +69,17 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
                 totals[r][v] = _mm256_add_ps(totals[r][v], sums[r][v]);
             }
         }
+        let used = ROWS.min(t.pixels - first);
         let floor = _mm256_set1_ps(if t.relu { 0.0 } else { f32::NEG_INFINITY });
         for v in 0..2 {
             let at = lane + 8 * v;
             let scale = _mm256_loadu_ps(t.scale.add(at));
             let bias = _mm256_loadu_ps(t.bias.add(at));
-            let rows = ROWS.min(t.pixels - first);
             // The second operand wins when one is NaN: a NaN sum stays NaN.
             let result = |sum| _mm256_max_ps(floor, _mm256_fmadd_ps(sum, scale, bias));
             // Whole vectors are stored without a mask: AMD's processors take a dozen cycles for a masked store.
             if t.width >= at + 8 {
-                for r in 0..rows {
+                for r in 0..used {
                     let mut y = result(totals[r][v]);
                     let out = t.out[first + r].wrapping_add(at);
                     if t.add {
@@ -89,7 +90,7 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
                 continue;
             }
             let mask = mask(t.width.saturating_sub(at));
-            for r in 0..rows {
+            for r in 0..used {
                 let mut y = result(totals[r][v]);
                 let out = t.out[first + r].wrapping_add(at);
                 if t.add {
@@ -114,24 +115,21 @@ fn mask(n: usize) -> __m256i {
 /// As there; AVX2 and FMA are needed.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn outer(o: &Outer<'_>) {
-    let mut packed = [MaybeUninit::uninit(); PACKED_BLOCK];
-    for (at, rows) in o.rows.chunks(PACKED_BLOCK).enumerate() {
-        let grads = o.grads.wrapping_add(at * PACKED_BLOCK * o.stride);
-        // SAFETY: the caller's promise: each row has `depth` floats.
-        let inputs = unsafe { pack(rows, o.depth, &mut packed) };
-        for first in (0..o.depth).step_by(ROWS) {
-            for lane in (0..o.width).step_by(WIDTH) {
-                // SAFETY: the caller's promise; the row count is what remains of `depth`, and so many inputs of each
-                // pixel are initialised from `first` on.
-                unsafe {
-                    match o.depth - first {
-                        1 => block::<1>(o, inputs, grads, first, lane),
-                        2 => block::<2>(o, inputs, grads, first, lane),
-                        3 => block::<3>(o, inputs, grads, first, lane),
-                        4 => block::<4>(o, inputs, grads, first, lane),
-                        5 => block::<5>(o, inputs, grads, first, lane),
-                        _ => block::<ROWS>(o, inputs, grads, first, lane),
-                    }
+    let mut copied = [MaybeUninit::uninit(); OUTER_PIXELS];
+    // SAFETY: the caller's promise: each row has `depth` floats, at most TILE.
+    let inputs = unsafe { copy(o.rows, o.depth, &mut copied) };
+    for first in (0..o.depth).step_by(ROWS) {
+        for lane in (0..o.width).step_by(WIDTH) {
+            // SAFETY: the caller's promise; the row count is what remains of `depth`, and so many inputs of each pixel
+            // are initialised from `first` on.
+            unsafe {
+                match o.depth - first {
+                    1 => block::<1>(o, inputs, first, lane),
+                    2 => block::<2>(o, inputs, first, lane),
+                    3 => block::<3>(o, inputs, first, lane),
+                    4 => block::<4>(o, inputs, first, lane),
+                    5 => block::<5>(o, inputs, first, lane),
+                    _ => block::<ROWS>(o, inputs, first, lane),
                 }
             }
         }
@@ -141,12 +139,13 @@ pub(super) unsafe fn outer(o: &Outer<'_>) {
 /// The input channels of a block for one pixel; those beyond the block's depth are not initialised.
 type Inputs = MaybeUninit<[f32; TILE]>;
 
-/// Copies the first `depth` floats of each row, one row after another.
+/// Copies the first `depth` floats of each row, one row after another: the rows themselves may lie so far apart that
+/// they evict each other from the first-level cache between two register blocks.
 ///
 /// # Safety
 /// The rows have them, and `depth` is at most TILE.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn pack<'a>(rows: &[*const f32], depth: usize, to: &'a mut [Inputs; PACKED_BLOCK]) -> &'a [Inputs] {
+unsafe fn copy<'a>(rows: &[*const f32], depth: usize, to: &'a mut [Inputs; OUTER_PIXELS]) -> &'a [Inputs] {
     let to = &mut to[..rows.len()];
     for (to, &row) in to.iter_mut().zip(rows) {
         let to: *mut f32 = to.as_mut_ptr().cast();
@@ -166,12 +165,12 @@ unsafe fn pack<'a>(rows: &[*const f32], depth: usize, to: &'a mut [Inputs; PACKE
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn block<const R: usize>(o: &Outer<'_>, inputs: &[Inputs], grads: *const f32, first: usize, lane: usize) {
+unsafe fn block<const R: usize>(o: &Outer<'_>, inputs: &[Inputs], first: usize, lane: usize) {
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
     // SAFETY: of each pixel R inputs from `first` on are initialised; gradients are read up to `width`, if need be
     // under a mask; `sums` has `depth >= first + R` rows of LANES.
     unsafe {
-        let mut grads = grads.wrapping_add(lane);
+        let mut grads = o.grads.wrapping_add(lane);
         let mut add = |pixel: &Inputs, g: [__m256; 2]| {
             let x = pixel.as_ptr().cast::<f32>().add(first);
             for r in 0..R {

@@ -1,6 +1,7 @@
 //! Micro-kernels for AVX-512F: 12 x 32 sums in 24 registers.
 //!
-//! No closures: a closure is not compiled for AVX-512 and so cannot be inlined, and a call spills the registers.
+//! No closures passed to functions of the standard library: those are not compiled for AVX-512, and a call spills the
+//! registers.
 
 // Register blocks are indexed: iterators over them hide which register is meant.
 #![allow(clippy::needless_range_loop)]

@@ -4,8 +4,9 @@
 //! [`LANES`] output channels, with all sums in registers and the source rows given by pointers (the indirect
 //! convolution of Dukhan 2019), so padding, stride and the gaps of a strided input gradient cost a pointer and no copy.
 //!
-//! Every element of a result is summed in an order that depends only on the shape, partial sums of several threads
-//! included; the number of threads, the other images of a batch and tile boundaries do not change a bit.
+//! Every element of a result is summed in an order that depends only on the shape and the instruction set, partial sums
+//! of several threads included; the number of threads, the other images of a batch and tile boundaries do not change
+//! a bit.
 
 pub mod conv_cpu;
 pub mod geometry;

@@ -31,13 +31,12 @@ pub(super) struct Tile<'a> {
     pub width: usize,
 }
 
-/// Pixels summed in registers at a time where both factors of a weight gradient are packed: gradients (16 KiB) and
-/// inputs (6 KiB) stay in the first-level cache.
-pub(super) const PACKED_BLOCK: usize = 128;
+/// Most pixels of an [`Outer`] for AVX2: their gradients (16 KiB) and inputs (6 KiB) stay in the first-level cache.
+pub(super) const OUTER_PIXELS: usize = 128;
 
 /// `sums[r][j] += sum over p of rows[p][r] * grads[p * stride + j]`: one block of a weight gradient.
 pub(super) struct Outer<'a> {
-    /// For each pixel, a pointer to the `depth` input channels of this block.
+    /// For each pixel, a pointer to the `depth` input channels of this block; for AVX2 up to [`OUTER_PIXELS`].
     pub rows: &'a [*const f32],
     /// The first pixel's output gradient at the panel's first channel.
     pub grads: *const f32,

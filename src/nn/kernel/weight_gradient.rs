@@ -2,14 +2,15 @@
 
 use super::geometry::ConvShape;
 use super::micro;
-use super::tile::{Outer, PACKED_BLOCK};
+use super::tile::{OUTER_PIXELS, Outer};
 use super::{Isa, LANES, TILE, panel};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Pixels summed in registers at a time; their gradients (64 KiB a panel) stay in the second-level cache.
+/// Pixels summed in registers at a time where gradients are not copied; they (64 KiB a panel) stay in the second-level
+/// cache.
 const BLOCK: usize = 512;
-/// With packed gradients, tasks for each thread below which taps are distributed too.
+/// With copied gradients, tasks for each thread below which taps are distributed too.
 const TASKS_PER_THREAD: usize = 4;
 /// Number of tasks to aim for. A constant, not the number of threads, because it fixes the order of summation.
 const TASKS: usize = 24;
@@ -32,10 +33,10 @@ pub fn weight_gradient(isa: Isa, shape: &ConvShape, x: &[f32], grad: &[f32], sum
     let splits = TASKS.div_ceil(panels * taps).min(pixels.div_ceil(LEAST_PIXELS)).max(1);
     let per_split = pixels.div_ceil(splits).next_multiple_of(BLOCK);
     let zeros = vec![0f32; shape.cin];
-    // Taps of one task, which share packed gradients. The order of summation does not depend on it.
-    let group = if packs(isa) {
+    // Taps of one task, which share copied gradients. The order of summation does not depend on it.
+    let group = if copies(isa) {
         let enough = TASKS_PER_THREAD * rayon::current_num_threads();
-        (1..=taps).rev().find(|g| taps % g == 0 && panels * splits * taps / g >= enough).unwrap_or(1)
+        (1..=taps).rev().find(|g| taps.is_multiple_of(*g) && panels * splits * taps / g >= enough).unwrap_or(1)
     } else {
         1
     };
@@ -105,9 +106,9 @@ fn scale_and_sum((sums, weights, factor, total): (&mut [f32], &[f32], &[f32; LAN
     }
 }
 
-/// Whether the factors are copied into packed buffers first. With AVX2, which reads them four times a block, that
-/// pays: their rows lie so far apart that they evict each other from the first-level cache.
-fn packs(isa: Isa) -> bool {
+/// Whether a panel's gradients are copied first, row after row, as the AVX2 kernel does with its inputs: it passes over
+/// both four times a block, and where they lie far apart they evict each other from the first-level cache.
+fn copies(isa: Isa) -> bool {
     isa == Isa::Avx2
 }
 
@@ -126,20 +127,20 @@ fn add_pixels(
 ) {
     let gather = shape.forward();
     let class = &gather.classes[0];
-    let block = if packs(isa) { PACKED_BLOCK } else { BLOCK };
+    let block = if copies(isa) { OUTER_PIXELS } else { BLOCK };
     let width = LANES.min(shape.cout - panel * LANES);
-    let mut packed = if packs(isa) { vec![[0f32; LANES]; block] } else { Vec::new() };
+    let mut copied = if copies(isa) { vec![[0f32; LANES]; block] } else { Vec::new() };
     let mut rows: Vec<*const f32> = Vec::with_capacity(block);
     let mut shifted: Vec<*const f32> = Vec::with_capacity(block);
     for start in pixels.clone().step_by(block) {
         let end = pixels.end.min(start + block);
         let (mut grads, mut stride) = (grad[start * shape.cout + panel * LANES..].as_ptr(), shape.cout);
-        if packs(isa) {
+        if copies(isa) {
             let pixels = grad[start * shape.cout..end * shape.cout].chunks_exact(shape.cout);
-            for (to, from) in packed.iter_mut().zip(pixels) {
+            for (to, from) in copied.iter_mut().zip(pixels) {
                 to[..width].copy_from_slice(&from[panel * LANES..][..width]);
             }
-            (grads, stride) = (packed.as_ptr().cast(), LANES);
+            (grads, stride) = (copied.as_ptr().cast(), LANES);
         }
         for (&tap, sums) in class.taps[taps.clone()].iter().zip(sums.chunks_exact_mut(shape.cin * LANES)) {
             rows.clear();

@@ -189,7 +189,7 @@ mod tests {
     type Case = ([usize; 4], usize, [usize; 2], usize, [usize; 2]);
 
     /// Every window of InceptionV3, and unusual ones.
-    const CASES: [Case; 11] = [
+    const CASES: [Case; 12] = [
         ([2, 5, 6, 7], 9, [1, 1], 1, [0, 0]),
         ([1, 7, 6, 3], 5, [3, 3], 2, [0, 0]),
         ([2, 6, 5, 4], 33, [3, 3], 1, [1, 1]),
@@ -201,6 +201,7 @@ mod tests {
         ([1, 6, 6, 2], 3, [5, 5], 1, [2, 2]),
         ([1, 1, 1, 25], 40, [3, 3], 1, [1, 1]),
         ([1, 8, 7, 2], 3, [2, 3], 3, [1, 2]),
+        ([1, 3, 3, 10], 22, [1, 1], 1, [0, 0]),
     ];
 
     fn each_case(f: impl Fn(&ConvShape, Conv, &str)) {
@@ -288,14 +289,15 @@ mod tests {
     #[test]
     fn long_sums_and_many_pixels_agree_with_the_reference_and_between_thread_counts() {
         // More products than a block of the forward sums, more pixels than a block of the weight gradient, and few
-        // enough channels that the pixels are split.
+        // enough channels that the pixels are split; two panels, the second of 29 channels.
         let window = Window::new([3, 3], 1, [1, 1]);
-        let shape = ConvShape::new([2, 50, 43, 37], 7, window).unwrap();
+        let shape = ConvShape::new([2, 50, 43, 37], 61, window).unwrap();
         let o = operands(&shape);
         let all: Vec<Vec<Vec<f32>>> = Isa::all_available()
             .map(|isa| {
-                let conv = Conv { window, cout: 7, isa };
-                let [one, two] = [1, 2].map(|threads| {
+                let conv = Conv { window, cout: 61, isa };
+                // With one thread all taps of a panel may be one task, with two a row of them, with eight each is one.
+                let [one, two, eight] = [1, 2, 8].map(|threads| {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                     pool.install(|| {
                         let [x, w, a] = tensors(&shape, conv, &o);
@@ -305,7 +307,7 @@ mod tests {
                         all
                     })
                 });
-                assert!(one == two, "{isa:?}");
+                assert!(one == two && one == eight, "{isa:?}");
                 one
             })
             .collect();
