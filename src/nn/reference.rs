@@ -1,6 +1,6 @@
 //! Naive implementations of the operations in f64, and derivatives by central differences, for tests to compare with.
 
-use super::kernel::ConvShape;
+use super::kernel::{ConvShape, Target};
 use crate::rng::{Purpose, StreamRng};
 use candle_core::{Device, Tensor, Var};
 
@@ -97,6 +97,31 @@ pub fn conv(shape: &ConvShape, x: &[f64], weights: &[f64]) -> Vec<f64> {
         }
     }
     y
+}
+
+/// The gradient of the input of [`conv`]: its adjoint.
+pub fn conv_input_gradient(shape: &ConvShape, grad: &[f64], weights: &[f64]) -> Vec<f64> {
+    let mut dx = vec![0.0; shape.input_pixels() * shape.cin];
+    for (position, grad) in positions(shape).zip(grad.chunks(shape.cout)) {
+        under(shape, position, |pixel, tap| {
+            for c in 0..shape.cin {
+                for (o, grad) in grad.iter().enumerate() {
+                    dx[pixel * shape.cin + c] += grad * weights[(o * shape.cin + c) * shape.window.taps() + tap];
+                }
+            }
+        });
+    }
+    dx
+}
+
+/// What `f` left on `channels` columns in the middle of a wider buffer full of `before`, after a check that it wrote
+/// only there.
+pub fn columns(pixels: usize, channels: usize, before: f32, what: &str, f: impl FnOnce(&Target<'_>)) -> Vec<f32> {
+    let wide = channels + 5;
+    let mut out = vec![before; pixels * wide];
+    f(&Target::columns(&mut out, wide, 2, channels));
+    assert!(out.chunks(wide).all(|row| row[..2] == [before; 2] && row[channels + 2..] == [before; 3]), "{what}");
+    out.chunks(wide).flat_map(|row| row[2..channels + 2].to_vec()).collect()
 }
 
 /// `relu(scale * y + bias)` by channel; `affine` holds scales, then biases.

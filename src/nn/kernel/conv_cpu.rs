@@ -234,20 +234,6 @@ mod tests {
 
     /// Input and output channels that end inside a vector, a register block or a panel.
     const CASES: [(usize, usize); 4] = [(5, 29), (10, 13), (29, 5), (37, 61)];
-    /// Columns left and right of the target, and what stands there and before in it.
-    const LEFT: usize = 2;
-    const RIGHT: usize = 3;
-    const BEFORE: f32 = 7.0;
-
-    /// What `f` wrote on `channels` columns in the middle of a wider buffer, after a check that it wrote only there.
-    fn within(pixels: usize, channels: usize, what: &str, f: impl FnOnce(&Target<'_>)) -> Vec<f32> {
-        let wide = LEFT + channels + RIGHT;
-        let mut out = vec![BEFORE; pixels * wide];
-        f(&Target::columns(&mut out, wide, LEFT, channels));
-        let beside = |row: &[f32]| row[..LEFT] == [BEFORE; LEFT] && row[LEFT + channels..] == [BEFORE; RIGHT];
-        assert!(out.chunks(wide).all(beside), "{what}");
-        out.chunks(wide).flat_map(|row| row[LEFT..LEFT + channels].to_vec()).collect()
-    }
 
     #[test]
     fn partial_vectors_are_written_and_their_neighbours_are_not() {
@@ -260,28 +246,18 @@ mod tests {
 
             let (scale, bias) = (panel::padded(&f32s(&affine[..cout])), panel::padded(&f32s(&affine[cout..])));
             let epilogue = Epilogue { scale: &scale, bias: &bias, relu: true };
-            let y = within(shape.output_pixels(), cout, &what, |target| {
+            let y = reference::columns(shape.output_pixels(), cout, 7.0, &what, |target| {
                 forward(isa, &shape, &f32s(&x), &packed, epilogue, target);
             });
             let expected = reference::affine_relu(&reference::conv(&shape, &x, &weights), &affine);
             assert_close(&y, &expected, 1e-6, &what);
 
             let transposed = panel::transposed(&packed, 9, cin, cout, None);
-            let dx = within(shape.input_pixels(), cin, &what, |target| {
+            let dx = reference::columns(shape.input_pixels(), cin, 7.0, &what, |target| {
                 input_gradient(isa, &shape, &f32s(&grad), &transposed, Write::Add, target);
             });
-            let mut expected = vec![f64::from(BEFORE); dx.len()];
-            let ([height, width], [rows, columns]) = (shape.input, shape.output);
-            for (pixel, grad) in grad.chunks(cout).enumerate() {
-                let (image, row, column) = (pixel / (rows * columns), pixel / columns % rows, pixel % columns);
-                for (tap, channel) in (0..9).flat_map(|tap| (0..cin).map(move |channel| (tap, channel))) {
-                    let (y, x) = ((2 * row + tap / 3).wrapping_sub(1), (2 * column + tap % 3).wrapping_sub(1));
-                    if y < height && x < width {
-                        let sum: f64 = (0..cout).map(|o| grad[o] * weights[(o * cin + channel) * 9 + tap]).sum();
-                        expected[((image * height + y) * width + x) * cin + channel] += sum;
-                    }
-                }
-            }
+            let added = reference::conv_input_gradient(&shape, &grad, &weights);
+            let expected: Vec<f64> = added.iter().map(|v| 7.0 + v).collect();
             assert_close(&dx, &expected, 2e-6, &what);
         }
     }

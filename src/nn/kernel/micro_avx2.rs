@@ -31,8 +31,8 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
     let mut totals = sums;
     let mut summed = 0;
     // SAFETY: each row pointer has `depth` floats, the panel a row of LANES for each; `out` and the epilogue's
-    // vectors are valid for `width` and LANES floats; `out` is accessed by whole vectors only where they lie inside
-    // `width`, else under a mask.
+    // vectors are valid for `width` and LANES floats; `out` is written by whole vectors only where they lie inside
+    // `width`, else accessed under a mask.
     unsafe {
         for (rows, &tap) in t.rows.iter().zip(t.taps) {
             let mut from = [rows[0]; ROWS];
@@ -75,28 +75,20 @@ unsafe fn quarter(t: &Tile<'_>, first: usize, lane: usize) {
             let at = lane + 8 * v;
             let scale = _mm256_loadu_ps(t.scale.add(at));
             let bias = _mm256_loadu_ps(t.bias.add(at));
-            // The second operand wins when one is NaN: a NaN sum stays NaN.
-            let result = |sum| _mm256_max_ps(floor, _mm256_fmadd_ps(sum, scale, bias));
-            // Whole vectors are stored without a mask: AMD's processors take a dozen cycles for a masked store.
-            if t.width >= at + 8 {
-                for r in 0..used {
-                    let mut y = result(totals[r][v]);
-                    let out = t.out[first + r].wrapping_add(at);
-                    if t.add {
-                        y = _mm256_add_ps(_mm256_loadu_ps(out), y);
-                    }
-                    _mm256_storeu_ps(out, y);
-                }
-                continue;
-            }
             let mask = mask(t.width.saturating_sub(at));
             for r in 0..used {
-                let mut y = result(totals[r][v]);
+                // The second operand wins when one is NaN: a NaN sum stays NaN.
+                let mut y = _mm256_max_ps(floor, _mm256_fmadd_ps(totals[r][v], scale, bias));
                 let out = t.out[first + r].wrapping_add(at);
                 if t.add {
                     y = _mm256_add_ps(_mm256_maskload_ps(out, mask), y);
                 }
-                _mm256_maskstore_ps(out, mask, y);
+                // Without a mask where it can be: AMD's processors take a dozen cycles for a masked store.
+                if t.width >= at + 8 {
+                    _mm256_storeu_ps(out, y);
+                } else {
+                    _mm256_maskstore_ps(out, mask, y);
+                }
             }
         }
     }
@@ -167,30 +159,19 @@ unsafe fn copy<'a>(rows: &[*const f32], depth: usize, to: &'a mut [Inputs; OUTER
 #[target_feature(enable = "avx2,fma")]
 unsafe fn block<const R: usize>(o: &Outer<'_>, inputs: &[Inputs], first: usize, lane: usize) {
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    // SAFETY: of each pixel R inputs from `first` on are initialised; gradients are read up to `width`, if need be
-    // under a mask; `sums` has `depth >= first + R` rows of LANES.
+    // SAFETY: of each pixel R inputs from `first` on are initialised, and its gradients are LANES floats; `sums` has
+    // `depth >= first + R` rows of LANES.
     unsafe {
         let mut grads = o.grads.wrapping_add(lane);
-        let mut add = |pixel: &Inputs, g: [__m256; 2]| {
+        for pixel in inputs {
+            let g = [_mm256_loadu_ps(grads), _mm256_loadu_ps(grads.add(8))];
             let x = pixel.as_ptr().cast::<f32>().add(first);
             for r in 0..R {
                 let x = _mm256_set1_ps(*x.add(r));
                 sums[r][0] = _mm256_fmadd_ps(x, g[0], sums[r][0]);
                 sums[r][1] = _mm256_fmadd_ps(x, g[1], sums[r][1]);
             }
-        };
-        if o.width >= lane + WIDTH {
-            for pixel in inputs {
-                add(pixel, [_mm256_loadu_ps(grads), _mm256_loadu_ps(grads.add(8))]);
-                grads = grads.wrapping_add(o.stride);
-            }
-        } else {
-            let masks = [mask(o.width - lane), mask((o.width - lane).saturating_sub(8))];
-            for pixel in inputs {
-                let second = grads.wrapping_add(8);
-                add(pixel, [_mm256_maskload_ps(grads, masks[0]), _mm256_maskload_ps(second, masks[1])]);
-                grads = grads.wrapping_add(o.stride);
-            }
+            grads = grads.wrapping_add(o.stride);
         }
         for r in 0..R {
             for v in 0..2 {

@@ -38,7 +38,8 @@ pub(super) const OUTER_PIXELS: usize = 128;
 pub(super) struct Outer<'a> {
     /// For each pixel, a pointer to the `depth` input channels of this block; for AVX2 up to [`OUTER_PIXELS`].
     pub rows: &'a [*const f32],
-    /// The first pixel's output gradient at the panel's first channel.
+    /// The first pixel's output gradient at the panel's first channel: `width` floats a pixel; for AVX2 LANES, zeros
+    /// beyond `width`.
     pub grads: *const f32,
     /// Floats between pixels in `grads`.
     pub stride: usize,

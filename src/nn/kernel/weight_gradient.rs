@@ -134,14 +134,15 @@ fn add_pixels(
     let mut shifted: Vec<*const f32> = Vec::with_capacity(block);
     for start in pixels.clone().step_by(block) {
         let end = pixels.end.min(start + block);
-        let (mut grads, mut stride) = (grad[start * shape.cout + panel * LANES..].as_ptr(), shape.cout);
-        if copies(isa) {
+        let (grads, stride) = if copies(isa) {
             let pixels = grad[start * shape.cout..end * shape.cout].chunks_exact(shape.cout);
             for (to, from) in copied.iter_mut().zip(pixels) {
                 to[..width].copy_from_slice(&from[panel * LANES..][..width]);
             }
-            (grads, stride) = (copied.as_ptr().cast(), LANES);
-        }
+            (copied.as_ptr().cast(), LANES)
+        } else {
+            (grad[start * shape.cout + panel * LANES..].as_ptr(), shape.cout)
+        };
         for (&tap, sums) in class.taps[taps.clone()].iter().zip(sums.chunks_exact_mut(shape.cin * LANES)) {
             rows.clear();
             class.each_run(start..end, |place, length| {
@@ -158,7 +159,8 @@ fn add_pixels(
                 shifted.clear();
                 shifted.extend(rows.iter().map(|r| r.wrapping_add(first)));
                 // SAFETY: rows have `cin` floats, `depth` of them from `first` on; gradients of pixels `start..end`
-                // have `width` channels from the panel's first on; `sums` has `cin` rows and is this task's alone.
+                // have `width` channels from the panel's first on, copied ones LANES, with zeros beyond; `sums` has `cin`
+                // rows and is this task's alone.
                 unsafe {
                     micro::outer(
                         isa,

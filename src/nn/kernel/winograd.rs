@@ -542,13 +542,10 @@ mod tests {
             let transformed = transformed(isa, &packed, cin, cout, Taps::Forward);
             let (scale, bias) = (panel::padded(&f32s(&affine[..cout])), panel::padded(&f32s(&affine[cout..])));
             let epilogue = Epilogue { scale: &scale, bias: &bias, relu: true };
-            // Into some columns of a wider buffer; the others must stay unchanged.
-            let mut out = vec![7.0; shape.output_pixels() * (cout + 5)];
-            let target = Target::columns(&mut out, cout + 5, 2, cout);
-            forward(isa, shape, &f32s(&x), &transformed, epilogue, Write::Replace, &target);
-            let inside: Vec<f32> = out.chunks(cout + 5).flat_map(|row| row[2..cout + 2].to_vec()).collect();
-            assert_close(&inside, &expected, 1e-6, what);
-            assert!(out.chunks(cout + 5).all(|row| row[..2] == [7.0; 2] && row[cout + 2..] == [7.0; 3]), "{what}");
+            let y = reference::columns(shape.output_pixels(), cout, 7.0, what, |target| {
+                forward(isa, shape, &f32s(&x), &transformed, epilogue, Write::Replace, target);
+            });
+            assert_close(&y, &expected, 1e-6, what);
         });
     }
 
@@ -561,23 +558,12 @@ mod tests {
             let packed = panel::pack(&f32s(&weights), 9, cin, cout);
             let transposed = panel::transposed(&packed, 9, cin, cout, None);
             let transformed = transformed(isa, &transposed, cout, cin, Taps::Reversed);
-            let mut out = vec![1.0; shape.input_pixels() * cin];
-            let target = Target::columns(&mut out, cin, 0, cin);
-            input_gradient(isa, shape, &f32s(&grad), &transformed, Write::Add, &target);
-            let [(height, width), (rows, columns)] = [shape.input, shape.output].map(|[h, w]| (h, w));
-            let padding = shape.window.padding[0];
-            let mut expected = vec![1.0; out.len()];
-            for (pixel, grad) in grad.chunks(cout).enumerate() {
-                let (image, row, column) = (pixel / (rows * columns), pixel / columns % rows, pixel % columns);
-                for (tap, channel) in (0..9).flat_map(|t| (0..cin).map(move |c| (t, c))) {
-                    let (y, x) = ((row + tap / 3).wrapping_sub(padding), (column + tap % 3).wrapping_sub(padding));
-                    if y < height && x < width {
-                        let sum: f64 = (0..cout).map(|o| grad[o] * weights[(o * cin + channel) * 9 + tap]).sum();
-                        expected[((image * height + y) * width + x) * cin + channel] += sum;
-                    }
-                }
-            }
-            assert_close(&out, &expected, 2e-6, what);
+            let dx = reference::columns(shape.input_pixels(), cin, 1.0, what, |target| {
+                input_gradient(isa, shape, &f32s(&grad), &transformed, Write::Add, target);
+            });
+            let added = reference::conv_input_gradient(shape, &grad, &weights);
+            let expected: Vec<f64> = added.iter().map(|v| 1.0 + v).collect();
+            assert_close(&dx, &expected, 2e-6, what);
         });
     }
 
