@@ -90,6 +90,7 @@ fn reading(c: &mut Criterion) {
             also: &[],
             precision,
             source: &source,
+            side: source.size(),
             scaling: PixelScaling::Unit,
             images: &images,
             view: View::Original,

@@ -19,7 +19,9 @@ for i, network in enumerate(member["network"] for member in members):
     if network["pool_padding"] == "excluded":
         F.avg_pool2d = lambda x, kernel_size, stride, padding: torch._C._nn.avg_pool2d(x, kernel_size, stride, padding, False, False)
     mean, std = {"unit": (0, 1), "symmetric": (0.5, 0.5), "imagenet": ([.485, .456, .406], [.229, .224, .225])}[network["scaling"]]
-    x = (pixels - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    side = network.get("input_size", size)
+    x = pixels if side == size else F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+    x = (x - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
     dense = lambda x, name: F.linear(x, t[f"top.{name}.weight"], t[f"top.{name}.bias"])
 
     def forward(x):

@@ -49,6 +49,7 @@ fn load(member: &Member, classes: usize, file: &Path) -> Result<Network, Failure
         freeze: FreezeTo::All,
         batch_norm: BatchNormMode::Frozen,
         cache: CachePrecision::F32,
+        input_size: None,
     };
     let backbone = build::build(&spec, 0, &Device::Cpu)?.backbone;
     let width = backbone.stages()[spec.tap_position() - 1].channels;

@@ -226,16 +226,47 @@ pub(super) fn highest(spec: &StudySpec, name: &str) -> f64 {
     match spec.space.get(name) {
         None => fixed,
         Some(parameter) => {
-            let searched = match &parameter.domain {
-                Domain::Float { high, .. } => *high,
-                Domain::Int { high, .. } => *high as f64,
-                Domain::Categorical { choices } | Domain::Ordinal { choices } => {
-                    choices.iter().filter_map(Value::as_f64).fold(f64::MIN, f64::max)
-                }
-                Domain::Fixed { value } => value.as_f64().unwrap_or(fixed),
-            };
+            let searched = extremes(&parameter.domain).map_or(fixed, |(_, high)| high);
             if parameter.when.is_some() { searched.max(fixed) } else { searched }
         }
+    }
+}
+
+/// The smallest and the largest number of a domain; `None`: it has none.
+fn extremes(domain: &Domain) -> Option<(f64, f64)> {
+    let of = |values: &[Value]| {
+        let numbers = || values.iter().filter_map(Value::as_f64);
+        numbers().next().map(|first| (numbers().fold(first, f64::min), numbers().fold(first, f64::max)))
+    };
+    match domain {
+        Domain::Float { low, high, .. } => Some((*low, *high)),
+        Domain::Int { low, high, .. } => Some((*low as f64, *high as f64)),
+        Domain::Categorical { choices } | Domain::Ordinal { choices } => of(choices),
+        Domain::Fixed { value } => of(std::slice::from_ref(value)),
+    }
+}
+
+/// The sides in pixels of the smallest and the largest images that networks may be given.
+pub(super) fn sides(spec: &StudySpec) -> Option<(u32, u32)> {
+    let RunnerSpec::Image { data, network, .. } = &spec.runner else { return None };
+    let fixed = network.input_size.unwrap_or(data.size);
+    let Some(parameter) = spec.space.get("input_size") else { return Some((fixed, fixed)) };
+    let (low, high) = extremes(&parameter.domain).map_or((fixed, fixed), |(low, high)| (low as u32, high as u32));
+    Some(if parameter.when.is_some() { (low.min(fixed), high.max(fixed)) } else { (low, high) })
+}
+
+/// Checks that networks are given no more of the images than is kept, and no less than they take.
+pub(super) fn check_sides(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
+    let (RunnerSpec::Image { data, network, .. }, Some((low, high))) = (&spec.runner, sides(spec)) else { return };
+    let place = || place_of(top, compiled, "input_size");
+    if high > data.size {
+        let title = format!("`input_size` may be {high}, but images are kept with {} pixels a side", data.size);
+        top.log.error(&place(), title, "more than there is").help("raise `size` in `[data]`");
+    }
+    let least = network.backbone.smallest_image();
+    if low < least && low < data.size && spec.space.get("backbone").is_none() {
+        let title = format!("{} takes images of {least} pixels at least", network.backbone);
+        top.log.error(&place(), title, "too small");
     }
 }
 

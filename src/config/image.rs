@@ -188,6 +188,7 @@ fn network(section: &Section<'_>) -> NetworkSpec {
         freeze: FreezeTo::All,
         batch_norm: BatchNormMode::Frozen,
         cache: section.one_of("cache").unwrap_or(CachePrecision::F32),
+        input_size: None,
     }
 }
 

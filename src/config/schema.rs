@@ -267,6 +267,12 @@ pub static TABLES: &[Table] = &[
                 "Batch norm of unfrozen pretrained layers: with its running statistics, or with those of the batch.",
             ),
             key("cache", "`f32`, `f16`", "`f32`", "Number format of cached features."),
+            key(
+                "input_size",
+                "whole number",
+                "that of `[data]`",
+                "Side in pixels of the images as the network sees them: reduced, after augmentation, from `size` in `[data]`, and at most that. What a trial costs grows with its square.",
+            ),
         ],
     },
     Table {

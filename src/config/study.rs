@@ -56,6 +56,7 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
     }
     if log.errors() == 0 {
         fit::check_probing(&top, &spec, &space);
+        fit::check_sides(&top, &spec, &space);
     }
     if log.errors() == 0 {
         warnings::warn(&top, &spec, &space);

@@ -1,9 +1,9 @@
 //! Warnings: what is allowed but unwise.
 
 use super::compiled::CompiledSpace;
-use super::fit::{backbones, highest, place_of};
+use super::fit::{backbones, highest, place_of, sides};
 use super::reader::{Log, Section};
-use crate::space::{Domain, Value};
+use crate::space::{Domain, Parameter, Value};
 use crate::spec::rungs;
 use crate::spec::{
     DataSource, HeadKind, LossKind, Metric, OptimiserKind, RunnerSpec, SamplerSpec, SchedulerSpec, Setting, StudySpec,
@@ -13,6 +13,9 @@ use crate::spec::{
 /// Settings that the strength of augmentation scales.
 const RANGES: [&str; 10] =
     ["flip", "rotation", "brightness", "edges", "vertical_flip", "quarter_turns", "zoom", "shift", "contrast", "noise"];
+
+/// As many values of a setting are shared by trials of a study of some dozens.
+const FEW: u64 = 32;
 
 /// Warns about unwise choices in a valid study.
 pub(super) fn warn(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
@@ -176,11 +179,17 @@ fn images(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
         let place = top.section("training").place_of("batch_size");
         log.warn(&place, "a batch holds more images than there are to train on", "one step an epoch");
     }
+    let smallest = sides(spec).map_or(data.size, |(low, _)| low);
     for kind in backbones(&spec.space, network.backbone) {
-        if data.size < kind.smallest_image() {
+        if smallest < kind.smallest_image() {
             let title =
-                format!("{kind} takes images of {} pixels at least; its trials will fail", kind.smallest_image());
-            log.warn(&top.section("data").place_of("size"), title, "too small");
+                format!("{kind} takes images of {} pixels at least; such trials will fail", kind.smallest_image());
+            let place = if smallest < data.size {
+                place_of(top, compiled, "input_size")
+            } else {
+                top.section("data").place_of("size")
+            };
+            log.warn(&place, title, "too small");
         }
     }
     let augmented = highest(spec, "strength") > 0.0;
@@ -195,7 +204,28 @@ fn images(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
         )
         .help("a bank of 8 views costs eight passes in all: `views = 8`");
     }
+    unshared(log, spec, compiled);
     overridden(top, spec, compiled);
+}
+
+/// Searched ranges of what decides the input of the frozen layers, of which hardly two trials have a value in common.
+fn unshared(log: &Log, spec: &StudySpec, compiled: &CompiledSpace) {
+    let RunnerSpec::Image { network, augment, .. } = &spec.runner else { return };
+    if spec.space.get("freeze").is_none() && network.cut() == 0 {
+        return;
+    }
+    let banked = augment.views != Views::Fresh && highest(spec, "strength") > 0.0;
+    for Parameter { name, domain, .. } in &spec.space.parameters {
+        let decides = match name.as_str() {
+            "input_size" => domain.choices().is_empty(),
+            name => banked && (name == "strength" || RANGES.contains(&name)),
+        };
+        if decides && domain.cells().is_none_or(|cells| cells > FEW) {
+            let title = format!("hardly two trials have the same `{name}`, and so frozen features in common");
+            log.warn(&compiled.place(name), title, "each computes the frozen layers anew")
+                .help("add a `step`, such as a quarter of the range: trials with the same value share the cache");
+        }
+    }
 }
 
 /// Fixed values that no trial uses, because the parameter is always searched.

@@ -201,7 +201,8 @@ fn split_table(split: &SplitSpec) -> Table {
 }
 
 fn network_table(network: &NetworkSpec) -> Table {
-    let NetworkSpec { backbone, width, weights, scaling, pool_padding, tap, freeze, batch_norm, cache } = network;
+    let NetworkSpec { backbone, width, weights, scaling, pool_padding, tap, freeze, batch_norm, cache, input_size } =
+        network;
     let mut table = Table::new();
     put(&mut table, "backbone", backbone.into_str());
     put(&mut table, "width", *width);
@@ -223,6 +224,7 @@ fn network_table(network: &NetworkSpec) -> Table {
     put(&mut table, "freeze", freeze);
     put(&mut table, "batch_norm", batch_norm.into_str());
     put(&mut table, "cache", cache.into_str());
+    put_some(&mut table, "input_size", *input_size);
     table
 }
 

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// The version of the format.
 const FORMAT: u32 = 2;
+/// That of cards of networks that see reduced images, which programs that do not reduce them must refuse.
+const REDUCING: u32 = 3;
 
 /// Why a card cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +29,7 @@ pub enum CardError {
     #[error("read the card `{}`", path.display())]
     Json { path: PathBuf, source: serde_json::Error },
     /// Its format is another version's.
-    #[error("read the card `{}`: its format is {found}, this program reads {FORMAT}", path.display())]
+    #[error("read the card `{}`: its format is {found}, this program reads up to {REDUCING}", path.display())]
     Format { path: PathBuf, found: u32 },
     /// A value contradicts the others.
     #[error("read the card `{}`: {what}", path.display())]
@@ -61,6 +63,10 @@ pub struct Network {
     pub pool_padding: PoolPadding,
     /// The stage whose output the head takes.
     pub tap: String,
+    /// Side in pixels to which it reduces the image by a triangle filter, before scaling or after; `None`: it takes the image as
+    /// it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_size: Option<u32>,
 }
 
 /// The head: global average pooling, batch norm, dense, or with a hidden layer and ReLU between.
@@ -145,8 +151,10 @@ pub struct Card {
 }
 
 impl Card {
-    /// The version of new cards.
-    pub const FORMAT: u32 = FORMAT;
+    /// The version of a new card with these members.
+    pub(super) fn format_of(members: &[Member]) -> u32 {
+        if members.iter().any(|member| member.network.input_size.is_some()) { REDUCING } else { FORMAT }
+    }
 
     /// Reads a card.
     ///
@@ -159,7 +167,7 @@ impl Card {
         let found = value["format"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
         match found {
             1 => first_format(&mut value),
-            FORMAT => {}
+            FORMAT | REDUCING => {}
             _ => return Err(CardError::Format { path: path.to_owned(), found }),
         }
         let card: Self = serde_json::from_value(value).map_err(json)?;
@@ -213,8 +221,10 @@ impl Card {
         for Member { trial, epochs, network, head, .. } in members {
             let whose = if members.len() > 1 { format!("Trial {trial}: ") } else { String::new() };
             let width = if network.width == 1.0 { String::new() } else { format!(" of width {}", network.width) };
+            let reduced =
+                network.input_size.map_or_else(String::new, |side| format!(" on images reduced to {side} x {side}"));
             line(format_args!(
-                "- {whose}{}{width}, pixel scaling `{}`, global average pooling after {}, head `{}`; trained for {epochs} \
+                "- {whose}{}{width}{reduced}, pixel scaling `{}`, global average pooling after {}, head `{}`; trained for {epochs} \
                  epochs",
                 network.backbone, network.scaling, network.tap, head.kind
             ));
@@ -293,6 +303,7 @@ impl Member {
                 Some("its network has no such stage")
             }
             Self { network, .. } if !(network.width > 0.0 && network.width <= 4.0) => Some("its width is impossible"),
+            Self { network, .. } if network.input_size == Some(0) => Some("its network sees nothing"),
             Self { head, .. } if head.hidden_units > 1 << 20 => Some("its head is impossibly large"),
             _ => None,
         }
@@ -300,7 +311,7 @@ impl Member {
 
     /// The network as a study would have it, without weights.
     pub(super) fn network_spec(&self) -> NetworkSpec {
-        let Network { backbone, scaling, width, pool_padding, tap } = self.network.clone();
+        let Network { backbone, scaling, width, pool_padding, tap, input_size } = self.network.clone();
         NetworkSpec {
             backbone,
             width,
@@ -311,6 +322,7 @@ impl Member {
             freeze: FreezeTo::All,
             batch_norm: BatchNormMode::Frozen,
             cache: CachePrecision::F32,
+            input_size,
         }
     }
 
@@ -356,6 +368,16 @@ mod tests {
         std::fs::write(&path, serde_json::to_string(&card).unwrap()).unwrap();
         assert_eq!(Card::read(&path).unwrap(), card);
 
+        // Programs that do not reduce images refuse cards of networks that want them reduced.
+        let mut reduced = card.clone();
+        reduced.members[0].network.input_size = Some(80);
+        reduced.format = Card::format_of(&reduced.members);
+        assert_eq!((Card::format_of(&card.members), reduced.format), (2, 3));
+        std::fs::write(&path, serde_json::to_string(&reduced).unwrap()).unwrap();
+        assert_eq!(Card::read(&path).unwrap(), reduced);
+        assert_eq!(reduced.members[0].network_spec().side(100), 80);
+        assert!(reduced.page().contains("on images reduced to 80 x 80"), "{}", reduced.page());
+
         let wrong = |change: fn(&mut Card), said: &str| {
             let mut wrong = card.clone();
             change(&mut wrong);
@@ -363,7 +385,7 @@ mod tests {
             let error = Card::read(&path).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         };
-        wrong(|card| card.format = 3, "its format is 3");
+        wrong(|card| card.format = 4, "its format is 4");
         wrong(|card| card.members.clear(), "no trial");
         wrong(|card| card.members[0].models.clear(), "no model");
         wrong(|card| card.members[0].network.tap = "Mixed_9z".into(), "no such stage");

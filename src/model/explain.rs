@@ -37,7 +37,8 @@ impl Model {
     pub fn explainer(&self, stage: Option<&str>, weighing: Option<Weighing>) -> Result<Explainer<'_>, ModelError> {
         let Some((first, others)) = self.scorers.split_first() else { return Err(ModelError::Mixed) };
         let kind = first.network().backbone;
-        if others.iter().any(|other| other.network().backbone != kind) {
+        let seen = |scorer: &Scorer| (scorer.network().backbone, scorer.side());
+        if others.iter().any(|other| seen(other) != seen(first)) {
             return Err(ModelError::Mixed);
         }
         let own = |scorer: &Scorer| scorer.explained_stage().and_then(|stage| Some((kind.position(stage)?, stage)));

@@ -199,7 +199,7 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
         several => report::Model::Mean(several.len()),
     };
     let mut card = Card {
-        format: Card::FORMAT,
+        format: Card::format_of(&members),
         program: record.program.clone(),
         intended_use: None,
         study: spec.name.clone(),
@@ -367,6 +367,7 @@ fn network_of(exported: &ExportedTrial) -> Network {
         width: network.width,
         pool_padding: network.pool_padding,
         tap: network.tap.clone(),
+        input_size: network.input_size,
     }
 }
 

@@ -48,7 +48,9 @@ pub enum ModelError {
     #[error("read `{}`", path.display())]
     Images { path: PathBuf, source: csv::Error },
     /// Heat maps of several networks have no places in common.
-    #[error("draw heat maps: the model is a mean of different networks\nhint: export a single trial of them")]
+    #[error(
+        "draw heat maps: the model is a mean of networks that differ, or that see images of different sizes\nhint: export a single trial of them"
+    )]
     Mixed,
     /// The network cannot be built or fails.
     #[error(transparent)]

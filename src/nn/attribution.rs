@@ -148,6 +148,7 @@ mod tests {
             freeze: FreezeTo::All,
             batch_norm: BatchNormMode::Frozen,
             cache: CachePrecision::F32,
+            input_size: None,
         };
         let backbone = build::build(&network, 0, &Device::Cpu).unwrap().backbone;
         let tap = network.tap_position();

@@ -86,6 +86,7 @@ mod tests {
             freeze: FreezeTo::All,
             batch_norm: BatchNormMode::Frozen,
             cache: CachePrecision::F32,
+            input_size: None,
         }
     }
 

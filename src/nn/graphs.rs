@@ -182,6 +182,7 @@ mod tests {
                 freeze: FreezeTo::All,
                 batch_norm: BatchNormMode::Frozen,
                 cache: CachePrecision::F32,
+                input_size: None,
             };
             let network = build::build(&spec, 3, &Device::Cpu).unwrap().backbone;
             let tensors = build::tensors(&spec, 3, &Device::Cpu).unwrap().tensors;

@@ -43,6 +43,9 @@ pub struct Member<'a> {
     pub models: &'a [BTreeMap<String, Tensor>],
     /// Pixel values are divided by this; then a mean is subtracted, then divided by a deviation, by channel.
     pub scaling: (f32, [f32; 3], [f32; 3]),
+    /// The matrix `[to, side]`, row-major, that reduces rows and columns of the image to `to` values; `None`: the network sees
+    /// the image as it is.
+    pub reduction: Option<Vec<f32>>,
 }
 
 /// The most bytes of a message in protocol buffers.
@@ -62,6 +65,10 @@ pub fn bytes(description: &Description<'_>) -> Result<Vec<u8>> {
         for tensors in member.models {
             let prefix = if total == 1 { String::new() } else { format!("model{}/", scores.len() + 1) };
             let x = writer.scaled(&prefix, description.image.1, &member.scaling);
+            let x = match &member.reduction {
+                Some(matrix) => writer.reduced(&prefix, description.image.0, matrix, &x),
+                None => x,
+            };
             scores.push(writer.model(&prefix, &member.nodes, tensors, &x)?);
         }
     }
@@ -171,6 +178,16 @@ impl Writer {
         let x = self.add("Div", &[&x, &divisor], Vec::new());
         let x = self.add("Sub", &[&x, &mean], Vec::new());
         self.add("Div", &[&x, &deviation], Vec::new())
+    }
+
+    /// The scaled image of `side` pixels with rows and columns reduced by a matrix.
+    fn reduced(&mut self, prefix: &str, side: usize, matrix: &[f32], image: &str) -> String {
+        let to = matrix.len() / side;
+        let across: Vec<f32> = (0..side * to).map(|at| matrix[at % to * side + at / to]).collect();
+        let rows = self.constant(prefix, "reduction.rows", &[to, side], matrix);
+        let columns = self.constant(prefix, "reduction.columns", &[side, to], &across);
+        let x = self.add("MatMul", &[&rows, image], Vec::new());
+        self.add("MatMul", &[&x, &columns], Vec::new())
     }
 
     /// Scores of the scaled image by one model.
@@ -305,7 +322,12 @@ mod tests {
         let mut other = tensors.clone();
         other.insert("top.out.bias".to_owned(), Tensor::new(&[2f32, 1.0], &Device::Cpu).unwrap());
         let metadata = [("trial".to_owned(), "7".to_owned())].into();
-        let member = |models, divisor| Member { nodes: nodes.clone(), models, scaling: (divisor, [1.0; 3], [1.0; 3]) };
+        let member = |models, divisor| Member {
+            nodes: nodes.clone(),
+            models,
+            scaling: (divisor, [1.0; 3], [1.0; 3]),
+            reduction: None,
+        };
         let written = |members: &[Member<'_>]| {
             let (producer, image) = (("hpsearch", "0"), (75, 1));
             bytes(&Description { name: "test", metadata: &metadata, producer, members, image, classes: 2 })
@@ -338,6 +360,14 @@ mod tests {
         let of = |divisor, operator| count(&[member(one, 127.5), member(&models[1..], divisor)], operator);
         assert_eq!((of(127.5, "Conv"), of(127.5, "Gemm")), (convolutions, 2));
         assert_eq!(of(255.0, "Conv"), 2 * convolutions, "of another scale, everything differs");
+
+        // Of a reduced image, everything differs but the image.
+        let reduction = Some(vec![0.1; 60 * 75]);
+        let both = [member(one, 127.5), Member { reduction, ..member(&models[1..], 127.5) }];
+        assert_eq!([count(&both, "Conv"), count(&both, "MatMul"), count(&both, "Cast")], [2 * convolutions, 2, 1]);
+        let constants = decoded(&both[1..]).graph.unwrap().initializer;
+        let dims = |name: &str| constants.iter().find(|tensor| tensor.name == name).unwrap().dims.clone();
+        assert_eq!((dims("reduction.rows"), dims("reduction.columns")), (vec![60, 75], vec![75, 60]));
 
         let missing = [BTreeMap::new()];
         let error = written(&[member(&missing, 127.5)]).unwrap_err().to_string();

@@ -19,6 +19,8 @@ pub struct NetworkKey {
 pub struct FrozenKey {
     network: NetworkKey,
     scaling: &'static str,
+    /// Side in pixels of the network's input; `None`: that of the images.
+    side: Option<u32>,
     views: Option<(Vec<u64>, u32)>,
     cut: usize,
     pooled: bool,
@@ -55,6 +57,8 @@ impl NetworkSpec {
             freeze: _,
             batch_norm: _,
             cache: _,
+            // The images' size.
+            input_size: _,
         } = self;
         format!("{backbone} {:016x} {pool_padding}", width.to_bits())
     }
@@ -79,6 +83,7 @@ impl NetworkSpec {
         FrozenKey {
             network: self.key(),
             scaling: self.scaling.into_str(),
+            side: self.input_size,
             views: augment.ranges_key().map(|ranges| (ranges, views)),
             cut: self.cut(),
             pooled: self.head_only(),
@@ -115,6 +120,7 @@ mod tests {
             freeze: crate::spec::FreezeTo::All,
             batch_norm: crate::spec::BatchNormMode::Frozen,
             cache: crate::spec::CachePrecision::F32,
+            input_size: None,
         };
         assert_eq!(network.architecture_key(), "inception_v3 3fc0000000000000 excluded");
     }

@@ -25,6 +25,17 @@ pub struct NetworkSpec {
     pub batch_norm: BatchNormMode,
     /// Number format of cached features.
     pub cache: CachePrecision,
+    /// Side in pixels of the images as the network sees them, reduced from what is kept; `None`: as they are kept. Left out
+    /// of records then, so that studies from before it existed keep their identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_size: Option<u32>,
+}
+
+impl NetworkSpec {
+    /// Side in pixels of what the network sees of images that are kept with `size` pixels a side.
+    pub fn side(&self, size: usize) -> usize {
+        self.input_size.map_or(size, |side| side as usize)
+    }
 }
 
 /// A known architecture.

@@ -5,13 +5,20 @@ use crate::space::Params;
 
 impl RunnerSpec {
     /// One trial's settings: the study's fixed values, overridden by the configuration. Parameters that do not exist
-    /// in the configuration keep the study's value.
+    /// in the configuration keep the study's value. A network that sees images as they are kept has no `input_size`.
     ///
     /// # Errors
-    /// [`SettingsError::NotImages`] for other runners; otherwise if the configuration does not fit the network.
+    /// [`SettingsError::NotImages`] for other runners; otherwise if the configuration does not fit the network or the images.
     /// Configurations of a validated study's own space always do.
     pub fn settings(&self, params: &Params) -> Result<TrialSettings, SettingsError> {
-        self.fixed().ok_or(SettingsError::NotImages)?.with(params)
+        let Self::Image { data, .. } = self else { return Err(SettingsError::NotImages) };
+        let mut settings = self.fixed().ok_or(SettingsError::NotImages)?.with(params)?;
+        match settings.network.input_size {
+            Some(side) if side > data.size => return Err(SettingsError::Side { side, size: data.size }),
+            Some(side) if side == data.size => settings.network.input_size = None,
+            _ => {}
+        }
+        Ok(settings)
     }
 
     /// The study's fixed values of an image trial; `None` for other runners.

@@ -159,6 +159,7 @@ pub static SETTINGS: &[Setting] = &[
             }
         }),
     },
+    whole("input_size", "network", 32, 4096, |s, side| s.network.input_size = Some(side)),
     choice("batch_norm", "network", "batch_norm", BatchNormMode::VARIANTS, named!(BatchNormMode, network.batch_norm)),
     choice("head", "head", "kind", HeadKind::VARIANTS, named!(HeadKind, head.kind)),
     real("dropout", "head", Bounds::below(0.0, 1.0), |s, x| s.head.dropout = x),
@@ -226,6 +227,9 @@ pub enum SettingsError {
     /// The backbone cannot be trained, only the head.
     #[error("{backbone} can only be used frozen\nhint: write `freeze = \"all\"`")]
     Frozen { backbone: BackboneKind },
+    /// The network would see more of the images than is kept.
+    #[error("`input_size` is {side}, but images are kept with {size} pixels a side\nhint: raise `size` in `[data]`")]
+    Side { side: u32, size: u32 },
     /// The study's trials are not image trials.
     #[error("this study's trials have no image settings")]
     NotImages,

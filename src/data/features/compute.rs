@@ -5,7 +5,7 @@ use super::claim::Wanted;
 use super::number;
 use super::request::FeatureRequest;
 use super::shelf::Shelf;
-use crate::data::augment::{ViewDraw, render};
+use crate::data::augment::{Renderer, ViewDraw};
 use crate::spec::CachePrecision;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -68,13 +68,14 @@ impl FeatureRequest<'_> {
 
     /// Rows of one batch, computed from its pixels, at each of the cuts `stops` (ascending).
     pub(super) fn rows_from_pixels(&self, batch: &[Wanted], stops: &[usize]) -> Result<Stops, FeatureError> {
-        let size = self.source.size();
-        let mut pictures = vec![0f32; batch.len() * size * size * 3];
-        pictures.par_chunks_exact_mut(size * size * 3).zip(batch).for_each(|(out, (digest, index))| {
+        let side = self.side;
+        let renderer = Renderer::new((self.source.size(), self.source.channels()), side, self.scaling);
+        let mut pictures = vec![0f32; batch.len() * side * side * 3];
+        pictures.par_chunks_exact_mut(side * side * 3).zip(batch).for_each(|(out, (digest, index))| {
             let draw = ViewDraw::draw(self.augment, self.seed, digest, self.view);
-            render(self.source.pixels(*index), size, self.source.channels(), &draw, self.scaling, out);
+            renderer.render(self.source.pixels(*index), &draw, out);
         });
-        self.onward((0, [size, size, 3]), pictures, batch.len(), stops)
+        self.onward((0, [side, side, 3]), pictures, batch.len(), stops)
     }
 
     /// Rows of one batch, computed from those of a shallower cut, at each of the cuts `stops` (ascending) that are not

@@ -35,6 +35,8 @@ pub struct FeatureRequest<'a> {
     pub precision: CachePrecision,
     /// The images.
     pub source: &'a dyn PixelSource,
+    /// Side in pixels at which the network sees them: that of the source, or a smaller one, to which they are reduced.
+    pub side: usize,
     /// The pixel scaling that the weights expect.
     pub scaling: PixelScaling,
     /// Which images, by index into the source's records; the features come in this order. May repeat.
@@ -73,6 +75,9 @@ pub struct Shelved {
     pub precision: CachePrecision,
     /// Side of the images in pixels.
     pub size: usize,
+    /// To what side they are reduced for the network, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduced: Option<usize>,
     /// Their channels.
     pub channels: usize,
     /// Which of their values became black and white.
@@ -124,6 +129,7 @@ impl FeatureRequest<'_> {
             pooled: self.pooled,
             precision: self.precision,
             size: self.source.size(),
+            reduced: (self.side != self.source.size()).then_some(self.side),
             channels: self.source.channels(),
             window: self.source.window(),
             scaling: self.scaling,
@@ -147,7 +153,7 @@ impl FeatureRequest<'_> {
             None => 3,
             Some(last) => stages.get(last).ok_or(FeatureError::NoSuchStage { cut, stages: stages.len() })?.channels,
         };
-        let size = self.source.size();
+        let size = self.side;
         let side = self.backbone.side_at(cut, size).ok_or(FeatureError::ImageTooSmall { cut, size })?;
         Ok([side, side, channels])
     }

@@ -129,8 +129,10 @@ fn items(record: &StudyRecord, data: &DataSpec, validation: &Evidence, test: Opt
 
 fn preparation(data: &DataSpec, settings: Option<&TrialSettings>) -> String {
     let scaling = settings.map_or_else(String::new, |s| format!(", scaling `{}`", s.network.scaling));
+    let reduced = settings.and_then(|s| s.network.input_size);
+    let reduced = reduced.map_or_else(String::new, |n| format!(", reduced to {n} x {n} for the network"));
     format!(
-        "whole images resized to {0} x {0} pixels (triangle filter), {1}{scaling}; window of images of more than 8 bits: {2}",
+        "whole images resized to {0} x {0} pixels (triangle filter){reduced}, {1}{scaling}; window of images of more than 8 bits: {2}",
         data.size, data.colour, data.window
     )
 }

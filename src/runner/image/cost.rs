@@ -20,8 +20,8 @@ const DRAWN: u32 = 256;
 /// The most networks measured: each takes a second or two.
 const MEASURED: usize = 4;
 
-/// What determines the pace of a trial: network, tap, cut, head.
-type Network = (NetworkKey, usize, usize, &'static str);
+/// What determines the pace of a trial: network, input, tap, cut, head.
+type Network = (NetworkKey, usize, usize, usize, &'static str);
 
 /// Predicted work, time and disk.
 #[derive(Clone, Debug, Serialize)]
@@ -234,7 +234,7 @@ fn draw(
             let mut settings = spec.runner.settings(&params).map_err(ImageError::Settings)?;
             settings.network = located(&settings.network, base);
             let n = &settings.network;
-            let network = (n.key(), n.tap_position(), n.cut(), settings.head.kind.into_str());
+            let network = (n.key(), n.side(summary.size), n.tap_position(), n.cut(), settings.head.kind.into_str());
             let frozen = prices.parts(&settings, 0..epochs, &paid).frozen;
             let parts = |(share, epochs): &Stretch| (*share, prices.parts(&settings, epochs.clone(), &paid));
             let stretches = stretches.iter().map(parts).collect();

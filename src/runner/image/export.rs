@@ -3,6 +3,7 @@
 use super::model::averaged;
 use super::scorer::exported;
 use super::{ImageError, ImageRunner, located};
+use crate::data::augment::Reduction;
 use crate::data::{DataSet, PixelSource};
 use crate::digest::Digest;
 use crate::engine::FileRef;
@@ -56,7 +57,13 @@ pub fn to_onnx(
     let mut members = Vec::new();
     for ExportedTrial { models, settings: TrialSettings { network, .. }, .. } in trials {
         let nodes = graphs::graph(network.backbone, network.width, network.pool_padding, &network.tap);
-        members.push(onnx::Member { nodes: nodes.unwrap_or_default(), models, scaling: network.scaling.constants() });
+        let (size, side) = (image.0, network.side(image.0));
+        members.push(onnx::Member {
+            nodes: nodes.unwrap_or_default(),
+            models,
+            scaling: network.scaling.constants(),
+            reduction: (side < size).then(|| Reduction::new(size, side).matrix()),
+        });
     }
     let description = onnx::Description {
         name: "hpsearch",

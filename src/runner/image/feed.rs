@@ -3,7 +3,7 @@
 use super::plan::Sample;
 use super::resident::{self, Resident};
 use super::{ImageError, Opened};
-use crate::data::augment::{View, ViewDraw, render};
+use crate::data::augment::{Renderer, View, ViewDraw};
 use crate::data::features::{FeatureCache, FeatureError, FeatureRequest, Features, global_average, network_digest};
 use crate::data::loader::ahead;
 use crate::data::{DataSet, PixelSource, Watch};
@@ -78,6 +78,11 @@ impl<'a> Frozen<'a> {
         &self.settings.network
     }
 
+    /// Side in pixels of what the network sees.
+    pub fn side(&self) -> usize {
+        self.network().side(self.data.size())
+    }
+
     /// Whether the trained part takes pooled features: if it is only a head, which begins with pooling.
     fn pooled(&self) -> bool {
         self.network().head_only()
@@ -94,6 +99,7 @@ impl<'a> Frozen<'a> {
             also: self.taps,
             precision: network.cache,
             source: self.data,
+            side: self.side(),
             scaling: network.scaling,
             images,
             view,
@@ -104,12 +110,13 @@ impl<'a> Frozen<'a> {
 
     /// The pixels of samples as input of the network, `[N, H, W, 3]`, row-major.
     fn rendered(&self, samples: &[Sample]) -> Vec<f32> {
-        let (side, channels) = (self.data.size(), self.data.channels());
+        let side = self.side();
+        let renderer = Renderer::new((self.data.size(), self.data.channels()), side, self.network().scaling);
         let mut out = vec![0f32; samples.len() * side * side * 3];
         out.chunks_exact_mut(side * side * 3).zip(samples).for_each(|(out, sample)| {
             let image = &self.data.records()[sample.image].digest;
             let draw = ViewDraw::draw(&self.settings.augment, self.seed, image, sample.view);
-            render(self.data.pixels(sample.image), side, channels, &draw, self.network().scaling, out);
+            renderer.render(self.data.pixels(sample.image), &draw, out);
         });
         out
     }
@@ -179,7 +186,7 @@ impl<'a> Feed<'a> {
             }
             return Ok(waited);
         }
-        let (frozen, side) = (self.frozen, self.frozen.data.size());
+        let (frozen, side) = (self.frozen, self.frozen.side());
         let threads = rayon::current_num_threads().min(AHEAD);
         ahead(
             batches.len(),

@@ -29,7 +29,7 @@ pub struct Forecast {
     pub checkpoint_bytes: u64,
 }
 
-/// Measures what images of `size` pixels cost with these settings, in a second or two of computing, when all layers are
+/// Measures what images that are kept with `size` pixels a side cost with these settings, in a second or two of computing, when all layers are
 /// trained that ever are. Relative weight paths start at the current folder; resolve them first with
 /// [`located`](super::located).
 ///
@@ -46,6 +46,7 @@ pub fn forecast(
     let training = TrainingSpec { probe_epochs: 0, ..settings.training.clone() };
     let settings = &TrialSettings { training, ..settings.clone() };
     let network = &settings.network;
+    let size = network.side(size);
     let (cut, tap) = (network.cut(), network.tap_position());
     let built = build(network, seed, device)?;
     let backbone = built.backbone.as_ref();

@@ -31,7 +31,7 @@ impl ImageRunner {
         settings.network.freeze = FreezeTo::All;
         self.open(&settings, slot, sink)?;
         let (opened, built) = self.parts(&settings)?;
-        let (tap, size) = (settings.network.tap_position(), opened.data.size());
+        let (tap, size) = (settings.network.tap_position(), settings.network.side(opened.data.size()));
         let side = |position: usize| built.backbone.side_at(position, size);
         let mut taps: Vec<usize> = (1..=tap).filter(|&p| p == tap || side(p + 1) < side(p)).collect();
         taps.drain(..taps.len().saturating_sub(RESOLUTIONS));

@@ -71,7 +71,7 @@ pub struct ImageWork {
 }
 
 impl ImageWork {
-    /// Of images of `size` pixels in a trial with these settings.
+    /// Of images that are kept with `size` pixels a side in a trial with these settings.
     pub fn new(settings: &TrialSettings, size: usize, classes: usize) -> Self {
         let batch = f64::from(settings.training.batch_size);
         Self::at_once(settings, size, classes, batch, if settings.network.head_only() { MANY } else { batch })
@@ -81,6 +81,7 @@ impl ImageWork {
     pub(super) fn at_once(settings: &TrialSettings, size: usize, classes: usize, batch: f64, together: f64) -> Self {
         let network = &settings.network;
         let (cut, tap) = (network.cut(), network.tap_position());
+        let side = network.side(size);
         let channels = channels(network) as f64;
         let weights = match settings.head.kind {
             HeadKind::Linear => channels * classes as f64,
@@ -88,9 +89,9 @@ impl ImageWork {
         };
         let head = |batch: f64| HEAD_WEIGHT * weights + HEAD_FEATURE * channels + HEAD_BATCH / batch;
         Self {
-            frozen: part(network, FORWARD, size, 0..cut, MANY),
-            step: part(network, STEP, size, cut..tap, batch) + HEAD_WEIGHT_STEP * weights / batch + head(batch),
-            score: part(network, FORWARD, size, cut..tap, together) + head(together),
+            frozen: part(network, FORWARD, side, 0..cut, MANY),
+            step: part(network, STEP, side, cut..tap, batch) + HEAD_WEIGHT_STEP * weights / batch + head(batch),
+            score: part(network, FORWARD, side, cut..tap, together) + head(together),
             augment: AUGMENTED_PIXEL * (size * size) as f64,
         }
     }
@@ -107,7 +108,7 @@ fn part(network: &NetworkSpec, factors: Factors, size: usize, stages: Range<usiz
     }
 }
 
-/// The shape of an image's frozen features as they are kept; `None` if nothing is frozen, or the image is too small.
+/// The shape of the frozen features that are kept of an image of `size` pixels a side; `None` if nothing is frozen, or the image is too small.
 pub(super) fn feature_shape(network: &NetworkSpec, size: usize) -> Option<Vec<usize>> {
     let cut = network.cut();
     if cut == 0 {
@@ -116,7 +117,7 @@ pub(super) fn feature_shape(network: &NetworkSpec, size: usize) -> Option<Vec<us
     if network.head_only() {
         return Some(vec![channels(network)]);
     }
-    let side = inception_v3::side_at(network.width, size, cut)?;
+    let side = inception_v3::side_at(network.width, network.side(size), cut)?;
     Some(vec![side, side, inception_v3::stages(network.width)[cut - 1].channels])
 }
 
@@ -303,7 +304,7 @@ impl ImagePrices {
         let (mut sum, mut open) = (0.0, 1.0);
         for &(stage, epochs) in starts {
             let begun = open * there(epochs);
-            sum += begun * part(network, FORWARD, self.summary.size, stage..network.cut(), MANY);
+            sum += begun * part(network, FORWARD, network.side(self.summary.size), stage..network.cut(), MANY);
             open -= begun;
         }
         sum + open * whole
@@ -477,6 +478,26 @@ pub(super) mod tests {
         assert!(epochs.is_sorted_by(|a, b| a > b), "{epochs:?}");
         // The issue that asked for a price: a head costs a hundredth of the network and less.
         assert!(epochs[0] > 100 * epochs[3], "{epochs:?}");
+    }
+
+    #[test]
+    fn what_a_network_sees_decides_what_it_costs_and_with_whom_it_shares() {
+        let prices = prices("");
+        let seeing = |side: Option<u32>, freeze: &str| {
+            let mut settings = settings(&prices, freeze);
+            settings.network.input_size = side;
+            settings
+        };
+        let step = |side| ImageWork::new(&seeing(side, "none"), 150, 2).step;
+        assert_eq!(step(Some(150)), step(None));
+        let ratio = step(None) / step(Some(75));
+        assert!((3.0..8.0).contains(&ratio), "{ratio}");
+        let mut paid = Paid::new();
+        let whole = spent(&prices, &seeing(None, "Mixed_6e"), 2, &mut paid);
+        let small = spent(&prices, &seeing(Some(75), "Mixed_6e"), 2, &mut paid);
+        assert!(small > 0.0 && 3.0 * small < whole, "{small} {whole}");
+        assert_eq!(spent(&prices, &seeing(Some(75), "Mixed_6e"), 2, &mut paid), 0.0);
+        assert_eq!(feature_shape(&seeing(Some(75), "Mixed_6e").network, 150).unwrap()[..2], [3, 3]);
     }
 
     #[test]

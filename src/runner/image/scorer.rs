@@ -1,14 +1,14 @@
 //! An exported model at work: pixels in, scores out.
 
 use super::ImageError;
-use crate::data::augment::{ViewDraw, render};
+use crate::data::augment::{Renderer, ViewDraw};
 use crate::digest::Digest;
 use crate::ids::TrialNumber;
 use crate::nn::attribution::{self, HeatMap, Weighing};
 use crate::nn::head::{self, DropoutKey, Head};
 use crate::nn::tensor::little_endian;
 use crate::nn::{Backbone, Lattice, Mode, Suffix, SuffixOptions, build};
-use crate::spec::{BatchNormMode, HeadSpec, NetworkSpec, WeightSource};
+use crate::spec::{BatchNormMode, HeadSpec, NetworkSpec, SettingsError, WeightSource};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::softmax;
 use std::collections::{BTreeSet, HashMap};
@@ -36,8 +36,9 @@ pub(super) fn exported(name: &str) -> String {
 pub struct Scorer {
     models: Vec<Loaded>,
     network: NetworkSpec,
-    size: usize,
-    channels: usize,
+    renderer: Renderer,
+    /// How many pixels of an image make one of the network's input, along each axis.
+    reduction: f64,
     device: Device,
 }
 
@@ -76,13 +77,17 @@ impl Scorer {
         device: crate::spec::Device,
     ) -> Result<Self, ImageError> {
         let device = &super::device(device)?;
+        let side = network.side(size);
+        if side > size {
+            return Err(ImageError::Settings(SettingsError::Side { side: side as u32, size: size as u32 }));
+        }
         let mut models = Vec::new();
         for file in files {
             let spec = NetworkSpec { weights: WeightSource::File(file.clone()), ..network.clone() };
             let backbone = build::build(&spec, 0, device)?.backbone;
             let tap = network.tap_position();
-            if backbone.side_at(tap, size).is_none() {
-                return Err(ImageError::TooSmall { tap: network.tap.clone(), size });
+            if backbone.side_at(tap, side).is_none() {
+                return Err(ImageError::TooSmall { tap: network.tap.clone(), size: side });
             }
             let width = tap.checked_sub(1).map_or(3, |stage| backbone.stages()[stage].channels);
             let own = Head::new(head, width, classes, 0, (TrialNumber(0), 0), device)?;
@@ -99,7 +104,13 @@ impl Scorer {
             let stages = if among > 1 { stages(network, &tensors)? } else { Vec::new() };
             models.push(Loaded { backbone, head: own, stages });
         }
-        Ok(Self { models, network: network.clone(), size, channels, device: device.clone() })
+        Ok(Self {
+            models,
+            network: network.clone(),
+            renderer: Renderer::new((size, channels), side, network.scaling),
+            reduction: size as f64 / side as f64,
+            device: device.clone(),
+        })
     }
 
     /// Scores images of the scorer's size and channels, in u8, row-major, channels last.
@@ -114,17 +125,23 @@ impl Scorer {
     }
 
     fn rendered(&self, images: &[&[u8]]) -> candle_core::Result<Tensor> {
-        let length = self.size * self.size * 3;
+        let side = self.renderer.side();
+        let length = side * side * 3;
         let mut pixels = vec![0f32; images.len() * length];
         for (image, out) in images.iter().zip(pixels.chunks_exact_mut(length)) {
-            render(image, self.size, self.channels, &ViewDraw::original(), self.network.scaling, out);
+            self.renderer.render(image, &ViewDraw::original(), out);
         }
-        Tensor::from_vec(pixels, (images.len(), self.size, self.size, 3), &self.device)
+        Tensor::from_vec(pixels, (images.len(), side, side, 3), &self.device)
     }
 
     /// Which network it is, and where its head sits.
     pub fn network(&self) -> &NetworkSpec {
         &self.network
+    }
+
+    /// Side in pixels of what it sees of an image.
+    pub fn side(&self) -> usize {
+        self.renderer.side()
     }
 
     /// The stage at which [`Scorer::explainer`] takes maps by default: the deepest from `SPOKEN` to the tap whose map has at
@@ -133,7 +150,8 @@ impl Scorer {
     pub fn explained_stage(&self) -> Option<&'static str> {
         let Loaded { backbone, .. } = self.models.first()?;
         let (kind, tap) = (self.network.backbone, self.network.tap_position());
-        let side = |position: usize| backbone.lattice(position).and_then(|_| backbone.side_at(position, self.size));
+        let input = self.renderer.side();
+        let side = |position: usize| backbone.lattice(position).and_then(|_| backbone.side_at(position, input));
         let coarsest = side(tap)?;
         let fine = |position: &usize| side(*position).is_some_and(|side| side >= FINE_ENOUGH);
         let late = kind.position(SPOKEN).and_then(|spoken| (spoken..=tap).rev().find(fine));
@@ -166,7 +184,9 @@ impl Scorer {
             parts.push(if from < to { Some(backbone.suffix(from, to, options)?) } else { None });
         }
         let lattice = self.models.first().and_then(|model| model.backbone.lattice(from));
-        let lattice = lattice.ok_or(ImageError::NoMaps { network: *kind })?;
+        let Lattice { first, step } = lattice.ok_or(ImageError::NoMaps { network: *kind })?;
+        // From the network's input to the image.
+        let lattice = Lattice { first: (first + 0.5) * self.reduction - 0.5, step: step * self.reduction };
         let fitting = || match kind.position(SPOKEN) {
             Some(late) if from >= late => Weighing::GradCam,
             _ if from < to => Weighing::LayerCam,
@@ -210,7 +230,8 @@ pub fn mean_score(scorers: &[Scorer], images: &[&[u8]]) -> Result<Vec<Scored>, I
         let mut left: Vec<usize> = (0..scorers.len()).collect();
         while let Some(&first) = left.first() {
             // Those that see the same pixels.
-            let same = |i: &usize| scorers[*i].network.scaling == scorers[first].network.scaling;
+            let seen = |i: usize| (scorers[i].network.scaling, scorers[i].renderer.side());
+            let same = |i: &usize| seen(*i) == seen(first);
             let (together, others): (Vec<usize>, Vec<usize>) = left.into_iter().partition(same);
             left = others;
             let of = |i: usize| (0..scorers[i].models.len()).map(move |k| (i, k));
@@ -297,6 +318,11 @@ pub struct Explainer<'a> {
 }
 
 impl Explainer<'_> {
+    /// Where the values of its maps lie in the image.
+    pub fn lattice(&self) -> Lattice {
+        self.lattice
+    }
+
     /// How activations are weighed.
     pub fn weighing(&self) -> Weighing {
         self.weighing

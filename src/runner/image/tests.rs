@@ -5,6 +5,7 @@ use super::*;
 use crate::data::PixelSource;
 use crate::engine::{EpochReport, FailureClass};
 use crate::ids::OrderId;
+use crate::metrics::Prediction;
 use crate::space::{Domain, Parameter};
 use crate::spec::*;
 use candle_core::Device;
@@ -57,6 +58,7 @@ fn study() -> StudySpec {
         freeze: FreezeTo::All,
         batch_norm: BatchNormMode::Frozen,
         cache: CachePrecision::F32,
+        input_size: None,
     };
     let training = TrainingSpec {
         epochs: 3,
@@ -227,23 +229,65 @@ fn averaged_weights_are_judged_tested_and_exported_and_resume_to_the_bit() {
 
     // The exported model gives the scores of the test, so both are of the average.
     let trial = (TrialNumber(4), &Params::default());
-    let mut runner = ImageRunner::new(&study, Path::new("."));
-    let tested = runner.test(trial, &file(&found), &with, &mut Listener::default()).unwrap().rows;
-    let exported = runner.export(trial, &file(&found), &with, &mut Listener::default()).unwrap();
-    let path = folder.path().join("model.safetensors");
+    let (tested, _) = tested_and_exported(&study, &file(&found), &with);
+    let mut other = ImageRunner::new(&averaged(0.0, true), Path::new("."));
+    assert_ne!(other.test(trial, &file(&plain), &without, &mut Listener::default()).unwrap().rows, tested);
+}
+
+/// The test scores of a checkpoint of trial 4, which its exported model gives too; and what scores with the latter.
+fn tested_and_exported(study: &StudySpec, file: &FileRef, slot: &DeviceSlot) -> (Vec<Prediction>, Scorer) {
+    let trial = (TrialNumber(4), &Params::default());
+    let mut runner = ImageRunner::new(study, Path::new("."));
+    let tested = runner.test(trial, file, slot, &mut Listener::default()).unwrap().rows;
+    let exported = runner.export(trial, file, slot, &mut Listener::default()).unwrap();
+    let path = slot.study_dir.join("model.safetensors");
     exported.write(0, &path).unwrap();
     let TrialSettings { network, head, .. } = &exported.settings;
-    let data = runner.images(&with, &mut Listener::default()).unwrap();
+    let data = runner.images(slot, &mut Listener::default()).unwrap();
     let image = (data.size(), data.channels());
     let scorer = Scorer::load(&[path], network, head, 2, image, 1, crate::spec::Device::Cpu).unwrap();
     let pixels: Vec<&[u8]> = data.split().test.iter().map(|&i| data.pixels(i)).collect();
-    for (scored, tested) in scorer.score(&pixels).unwrap().iter().zip(&tested) {
+    let scored = scorer.score(&pixels).unwrap();
+    assert_eq!((scored.len(), tested.len()), (pixels.len(), pixels.len()));
+    for (scored, tested) in scored.iter().zip(&tested) {
         for (a, b) in scored.scores.iter().zip(&tested.scores) {
             assert!((a - b).abs() < 1e-5, "{scored:?} {tested:?}");
         }
     }
-    let mut other = ImageRunner::new(&averaged(0.0, true), Path::new("."));
-    assert_ne!(other.test(trial, &file(&plain), &without, &mut Listener::default()).unwrap().rows, tested);
+    (tested, scorer)
+}
+
+#[test]
+fn a_network_that_sees_reduced_images_resumes_to_the_bit_and_is_exported_as_it_was_tested() {
+    let seeing = |input_size, frozen: bool| {
+        varied(|data, network, _, _, augment| {
+            (data.size, network.input_size) = (100, input_size);
+            network.tap = "Mixed_5c".to_owned();
+            network.freeze = if frozen { FreezeTo::Stage("Mixed_5b".to_owned()) } else { FreezeTo::None };
+            augment.strength = 0.7;
+        })
+    };
+    resumes_exactly(&seeing(Some(80), false));
+    let folder = tempfile::tempdir().unwrap();
+    let lattice = |scorer: &Scorer| scorer.explainer("Mixed_5b", None).unwrap().lattice();
+    let [whole, reduced] = [None, Some(80)].map(|side| {
+        let (study, slot) = (seeing(side, true), slot(folder.path(), &format!("{side:?}")));
+        let found = run(&study, &slot, &order(0, 2), &Start::default()).unwrap();
+        let (tested, scorer) = tested_and_exported(&study, found.reports[1].checkpoint.as_ref().unwrap(), &slot);
+        assert_eq!(scorer.side(), side.unwrap_or(100) as usize);
+        (tested, lattice(&scorer))
+    });
+    assert_ne!(whole.0, reduced.0);
+    // Heat maps lie on the image, not on what the network sees of it: a pixel's centre is half a pixel from its edge.
+    let (on_image, on_input) = (reduced.1, whole.1);
+    assert!((on_image.step - 1.25 * on_input.step).abs() < 1e-9);
+    assert!((on_image.first - (1.25 * (on_input.first + 0.5) - 0.5)).abs() < 1e-9);
+
+    let RunnerSpec::Image { data, .. } = &seeing(None, true).runner else { panic!() };
+    let settings = |side| seeing(Some(side), true).runner.settings(&Params::default());
+    assert_eq!(settings(data.size), seeing(None, true).runner.settings(&Params::default()));
+    let error = settings(data.size + 1).unwrap_err();
+    assert_eq!(error, SettingsError::Side { side: 101, size: 100 });
 }
 
 /// Models that part at the first stage, at the last, and in the head alone: together they say, to the bit, what they say one by one.

@@ -76,8 +76,9 @@ impl<'a> Training<'a> {
     ) -> Result<Self, ImageError> {
         let settings = frozen.settings;
         let (data, tap) = (frozen.data, settings.network.tap_position());
-        if frozen.backbone.side_at(tap, data.size()).is_none() {
-            return Err(ImageError::TooSmall { tap: settings.network.tap.clone(), size: data.size() });
+        let size = frozen.side();
+        if frozen.backbone.side_at(tap, size).is_none() {
+            return Err(ImageError::TooSmall { tap: settings.network.tap.clone(), size });
         }
         let classes = data.classes().len();
         let mut folds = Vec::new();

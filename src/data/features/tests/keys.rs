@@ -63,7 +63,9 @@ fn every_part_of_the_key_counts() {
         FeatureRequest { cut: 2, ..base },
         FeatureRequest { pooled: true, ..base },
         FeatureRequest { precision: CachePrecision::F16, ..base },
-        FeatureRequest { source: &large, ..base },
+        FeatureRequest { source: &large, side: large.size(), ..base },
+        FeatureRequest { side: SIDE - 1, ..base },
+        FeatureRequest { side: SIDE - 2, ..base },
         FeatureRequest { source: &rgb, ..base },
         FeatureRequest { source: &range, ..base },
         FeatureRequest { source: &lung, ..base },
@@ -139,6 +141,7 @@ fn settings() -> TrialSettings {
             freeze: FreezeTo::All,
             batch_norm: BatchNormMode::Frozen,
             cache: CachePrecision::F32,
+            input_size: None,
         },
         head: HeadSpec { kind: HeadKind::Linear, dropout: 0.2, hidden_units: 8 },
         training: TrainingSpec {

@@ -218,6 +218,7 @@ impl Bench {
             also: &[],
             precision: CachePrecision::F32,
             source: &self.images,
+            side: self.images.size(),
             scaling: PixelScaling::Symmetric,
             images: &self.all,
             view: View::Original,

@@ -49,6 +49,7 @@ fn settings(figures: &Value, case: &Value) -> TrialSettings {
             freeze: FreezeTo::Stage("maxpool2".to_owned()),
             batch_norm,
             cache: CachePrecision::F32,
+            input_size: None,
         },
         head: HeadSpec { kind: HeadKind::Linear, dropout: 0.0, hidden_units: 1 },
         training: TrainingSpec {
