@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What single settings change: ROC-AUC of one configuration, by setting, paired over seeds (and so splits).
 
-    python3 benches/quality/variants.py --set augmentation|training|split --data DIR --positive CLASS --weights FILE --scaling unit
+    python3 benches/quality/variants.py --set augmentation|training|split|images|sizes --data DIR --positive CLASS --weights FILE --scaling unit
         --work DIR [--size 96 --seeds 5 --freeze Mixed_6b --tap Mixed_6e --epochs 8 --minutes 30]
 
 Every trial is a study of its own with one configuration; what is finished is not run again. Prints a markdown table: mean
@@ -17,7 +17,7 @@ import subprocess
 import time
 from pathlib import Path
 
-# Lines of [augment], of [training] and of [split].
+# Lines of [augment], of [training] and of [split]; of [network] where they say `input_size`.
 AUGMENTATION = {
     "none": "strength = 0",
     "flip": "flip = 0.5",
@@ -41,17 +41,28 @@ SPLIT = {
     "a fifth for validation": "validation = 0.2",
     "a fiftieth for validation": "validation = 0.02",
 }
-SETS = {"augmentation": AUGMENTATION, "training": TRAINING, "split": SPLIT}
+# What smaller images cost, throughout or at the beginning.
+IMAGES = {
+    "whole": "",
+    "half the side in the first 2 epochs": "small_epochs = 2",
+    "half the side in the first half": "small_epochs = {half}",
+    "half the side throughout": "input_size = {half_side}",
+}
+SIZES = {f"{side} px": f"input_size = {side}" for side in (96, 150, 224, 299)}
+SETS = {"augmentation": AUGMENTATION, "training": TRAINING, "split": SPLIT, "images": IMAGES, "sizes": SIZES}
 OFF = {"flip": 0, "rotation": 0, "brightness": 0, "edges": 0, "strength": 1, "views": 8}
 
 
 def study(a, lines, seed):
     of = lambda name, otherwise: lines if a.set == name else otherwise
-    augment, training = of("augmentation", "flip = 0.5\nrotation = 10\nviews = 3"), of("training", "")
+    # Heads are compared on the images as they are.
+    otherwise = "strength = 0" if a.set == "sizes" else "flip = 0.5\nrotation = 10\nviews = 3"
+    augment, training = of("augmentation", otherwise), of("training", of("images", of("sizes", "")))
+    training = training.format(epochs_and_2=a.epochs + 2, half=a.epochs // 2, half_side=a.size // 2)
+    network, training = (training, "") if "input_size" in training else ("", training)
     given = {line.split(" = ")[0] for line in augment.splitlines()}
     off = "\n".join(f"{key} = {value}" for key, value in OFF.items() if key not in given)
     epochs = "" if "epochs =" in training.replace("_epochs =", "") else f"epochs = {a.epochs}"
-    training = training.format(epochs_and_2=a.epochs + 2)
     return f"""name = "s"
 seed = {seed}
 [data]
@@ -67,6 +78,7 @@ scaling = "{a.scaling}"
 tap = "{a.tap}"
 freeze = "{a.freeze}"
 cache = "f16"
+{network}
 [training]
 {epochs}
 {training}

@@ -220,6 +220,7 @@ pub(super) fn highest(spec: &StudySpec, name: &str) -> f64 {
         (RunnerSpec::Image { training, .. }, "warmup_epochs") => training.warmup_epochs,
         (RunnerSpec::Image { training, .. }, "learning_rate") => training.learning_rate,
         (RunnerSpec::Image { training, .. }, "probe_epochs") => f64::from(training.probe_epochs),
+        (RunnerSpec::Image { training, .. }, "small_epochs") => f64::from(training.small_epochs),
         (RunnerSpec::Image { augment, .. }, "strength") => augment.strength,
         _ => 0.0,
     };
@@ -255,6 +256,19 @@ pub(super) fn sides(spec: &StudySpec) -> Option<(u32, u32)> {
     Some(if parameter.when.is_some() { (low.min(fixed), high.max(fixed)) } else { (low, high) })
 }
 
+/// The sides of the smallest and the largest images with which trials may begin, of networks that see `low` pixels later at
+/// least; `None`: all see the same from the beginning.
+pub(super) fn small_sides(spec: &StudySpec, low: u32) -> Option<(u32, u32)> {
+    let RunnerSpec::Image { training, .. } = &spec.runner else { return None };
+    if highest(spec, "small_epochs") == 0.0 {
+        return None;
+    }
+    let fixed = training.small_size.unwrap_or(low / 2);
+    let Some(parameter) = spec.space.get("small_size") else { return Some((fixed, fixed)) };
+    let (least, most) = extremes(&parameter.domain).map_or((fixed, fixed), |(low, high)| (low as u32, high as u32));
+    Some(if parameter.when.is_some() { (least.min(fixed), most.max(fixed)) } else { (least, most) })
+}
+
 /// Checks that networks are given no more of the images than is kept, and no less than they take.
 pub(super) fn check_sides(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
     let (RunnerSpec::Image { data, network, .. }, Some((low, high))) = (&spec.runner, sides(spec)) else { return };
@@ -268,6 +282,18 @@ pub(super) fn check_sides(top: &Section<'_>, spec: &StudySpec, compiled: &Compil
         let title = format!("{} takes images of {least} pixels at least", network.backbone);
         top.log.error(&place(), title, "too small");
     }
+    let Some((small, most)) = small_sides(spec, low) else { return };
+    let written = top.section("training").get("small_size").is_some() || spec.space.get("small_size").is_some();
+    let place = place_of(top, compiled, if written { "small_size" } else { "small_epochs" });
+    if most >= low {
+        let title =
+            format!("`small_size` may be {most}, which is not below the {low} pixels that networks may see later");
+        top.log.error(&place, title, "not smaller");
+    }
+    if small < least && spec.space.get("backbone").is_none() {
+        let title = format!("{} takes images of {least} pixels at least, not {small}", network.backbone);
+        top.log.error(&place, title, "too small").help("write a larger `small_size`");
+    }
 }
 
 /// Where a study says what a setting is: in the search space, else at its fixed value.
@@ -278,12 +304,19 @@ pub(super) fn place_of(top: &Section<'_>, compiled: &CompiledSpace, name: &str) 
     }
 }
 
-/// Checks that every trial has epochs left after those in which only its head is trained.
-pub(super) fn check_probing(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
-    let (probing, epochs) = (highest(spec, "probe_epochs"), spec.runner.epochs());
-    if probing >= f64::from(epochs) && probing > 0.0 {
-        let title = format!("of {epochs} epochs none is left after {probing} in which only the head is trained");
-        let place = place_of(top, compiled, "probe_epochs");
-        top.log.error(&place, title, "`probe_epochs` reaches `epochs`").help("raise `epochs` in `[training]`");
+/// Checks that every trial has epochs left after those with which it begins, and one kind of them.
+pub(super) fn check_beginnings(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
+    let epochs = spec.runner.epochs();
+    let kinds = [("probe_epochs", "only the head is trained"), ("small_epochs", "images are small")];
+    for (name, what) in kinds {
+        let early = highest(spec, name);
+        if early >= f64::from(epochs) && early > 0.0 {
+            let title = format!("of {epochs} epochs none is left after {early} in which {what}");
+            let place = place_of(top, compiled, name);
+            top.log.error(&place, title, format!("`{name}` reaches `epochs`")).help("raise `epochs` in `[training]`");
+        }
+    }
+    if kinds.iter().all(|(name, _)| highest(spec, name) > 0.0) {
+        say(top.log, &place_of(top, compiled, "small_epochs"), &SettingsError::Beginnings);
     }
 }

@@ -346,6 +346,18 @@ pub static TABLES: &[Table] = &[
                 "Epochs at the start in which only the head is trained, on cached features; then the unfrozen layers join. Each part has its own course of the learning rate. Below `epochs`.",
             ),
             key(
+                "small_epochs",
+                "whole number",
+                "`0`",
+                "Epochs at the start in which the network sees images of `small_size`, so that they cost less. Below `epochs`; not with `probe_epochs`.",
+            ),
+            key(
+                "small_size",
+                "whole number",
+                "half of the later side",
+                "Side in pixels of the images in those epochs: reduced as for `input_size`, and below it.",
+            ),
+            key(
                 "norm_statistics",
                 "`running`, `precise`",
                 "`precise`",

@@ -55,7 +55,7 @@ pub(super) fn compile(log: &Log, shown: &str, text: &str, path: &Path, base: &Pa
         fit::check_combinations(log, &space, &spec.runner, &top.section("network").place_of("freeze"));
     }
     if log.errors() == 0 {
-        fit::check_probing(&top, &spec, &space);
+        fit::check_beginnings(&top, &spec, &space);
         fit::check_sides(&top, &spec, &space);
     }
     if log.errors() == 0 {

@@ -1,7 +1,7 @@
 //! Warnings: what is allowed but unwise.
 
 use super::compiled::CompiledSpace;
-use super::fit::{backbones, highest, place_of, sides};
+use super::fit::{backbones, highest, place_of, sides, small_sides};
 use super::reader::{Log, Section};
 use crate::space::{Domain, Parameter, Value};
 use crate::spec::rungs;
@@ -179,12 +179,15 @@ fn images(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
         let place = top.section("training").place_of("batch_size");
         log.warn(&place, "a batch holds more images than there are to train on", "one step an epoch");
     }
-    let smallest = sides(spec).map_or(data.size, |(low, _)| low);
+    let seen = sides(spec).map_or(data.size, |(low, _)| low);
+    let smallest = small_sides(spec, seen).map_or(seen, |(small, _)| small.min(seen));
     for kind in backbones(&spec.space, network.backbone) {
         if smallest < kind.smallest_image() {
             let title =
                 format!("{kind} takes images of {} pixels at least; such trials will fail", kind.smallest_image());
-            let place = if smallest < data.size {
+            let place = if smallest < seen {
+                place_of(top, compiled, "small_epochs")
+            } else if smallest < data.size {
                 place_of(top, compiled, "input_size")
             } else {
                 top.section("data").place_of("size")

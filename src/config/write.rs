@@ -247,6 +247,8 @@ fn training_table(training: &TrainingSpec) -> Table {
         layer_decay,
         average_epochs,
         probe_epochs,
+        small_epochs,
+        small_size,
         norm_statistics,
     } = training;
     let mut table = Table::new();
@@ -271,6 +273,10 @@ fn training_table(training: &TrainingSpec) -> Table {
     if *probe_epochs > 0 {
         put(&mut table, "probe_epochs", *probe_epochs);
     }
+    if *small_epochs > 0 {
+        put(&mut table, "small_epochs", *small_epochs);
+    }
+    put_some(&mut table, "small_size", *small_size);
     put(&mut table, "schedule", schedule.into_str());
     put(&mut table, "loss", loss.into_str());
     put(&mut table, "imbalance", imbalance.into_str());

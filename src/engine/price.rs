@@ -18,7 +18,7 @@ pub struct Price {
     pub once: u64,
     /// Of each epoch.
     pub epoch: u64,
-    /// The order's first epochs, if they cost less: those in which only the head is trained.
+    /// The order's first epochs, if they cost less: those in which only the head is trained, or images are smaller.
     #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub early_epochs: u32,
     /// Of each of these.

@@ -5,7 +5,8 @@ use crate::space::Params;
 
 impl RunnerSpec {
     /// One trial's settings: the study's fixed values, overridden by the configuration. Parameters that do not exist
-    /// in the configuration keep the study's value. A network that sees images as they are kept has no `input_size`.
+    /// in the configuration keep the study's value. A network that sees images as they are kept has no `input_size`,
+    /// and a trial has a `small_size` if it has epochs of small images.
     ///
     /// # Errors
     /// [`SettingsError::NotImages`] for other runners; otherwise if the configuration does not fit the network or the images.
@@ -18,7 +19,14 @@ impl RunnerSpec {
             Some(side) if side == data.size => settings.network.input_size = None,
             _ => {}
         }
-        Ok(settings)
+        let side = settings.network.input_size.unwrap_or(data.size);
+        let small = settings.training.small_size.unwrap_or(side / 2);
+        settings.training.small_size = (settings.training.small_epochs > 0).then_some(small);
+        match settings.training.small_size {
+            Some(small) if small >= side => Err(SettingsError::Small { small, side }),
+            Some(_) if settings.probing_epochs() > 0 => Err(SettingsError::Beginnings),
+            _ => Ok(settings),
+        }
     }
 
     /// The study's fixed values of an image trial; `None` for other runners.

@@ -187,6 +187,8 @@ pub static SETTINGS: &[Setting] = &[
     real("layer_decay", "training", Bounds::above(0.0, 1.0), |s, x| s.training.layer_decay = x),
     real("average_epochs", "training", Bounds::closed(0.0, 1000.0), |s, x| s.training.average_epochs = x),
     whole("probe_epochs", "training", 0, 100_000, |s, n| s.training.probe_epochs = n),
+    whole("small_epochs", "training", 0, 100_000, |s, n| s.training.small_epochs = n),
+    whole("small_size", "training", 32, 4096, |s, side| s.training.small_size = Some(side)),
     choice(
         "norm_statistics",
         "training",
@@ -230,6 +232,14 @@ pub enum SettingsError {
     /// The network would see more of the images than is kept.
     #[error("`input_size` is {side}, but images are kept with {size} pixels a side\nhint: raise `size` in `[data]`")]
     Side { side: u32, size: u32 },
+    /// The images of the first epochs would be no smaller than the others.
+    #[error("`small_size` is {small}, which is not below the {side} pixels that the network sees later")]
+    Small { small: u32, side: u32 },
+    /// A trial would begin with small images and with its head alone.
+    #[error(
+        "a trial begins with small images or with its head alone, not with both\nhint: leave out `small_epochs` or `probe_epochs`"
+    )]
+    Beginnings,
     /// The study's trials are not image trials.
     #[error("this study's trials have no image settings")]
     NotImages,

@@ -49,6 +49,13 @@ pub struct TrainingSpec {
     /// effect where nothing but the head is ever trained.
     #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     pub probe_epochs: u32,
+    /// Epochs at the start in which the network sees smaller images (progressive resizing: Howard 2018; Tan and Le 2021,
+    /// section 4.2). The learning rate has one course over all epochs.
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
+    pub small_epochs: u32,
+    /// Side in pixels of the images in those epochs; `None`: half of the later side, or there are no such epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub small_size: Option<u32>,
     /// Statistics that the head's batch norm uses outside training.
     #[serde(default, skip_serializing_if = "NormStatistics::is_running")]
     pub norm_statistics: NormStatistics,
@@ -75,6 +82,8 @@ impl Default for TrainingSpec {
             layer_decay: 1.0,
             average_epochs: 0.0,
             probe_epochs: 0,
+            small_epochs: 0,
+            small_size: None,
             norm_statistics: NormStatistics::Precise,
         }
     }

@@ -161,7 +161,7 @@ fn features(drawn: &[Drawn], summary: &DataSummary) -> (u64, usize) {
     let mut sets: BTreeMap<_, u64> = BTreeMap::new();
     // Sets of views share the original images.
     let mut still: BTreeMap<_, u64> = BTreeMap::new();
-    let kept = drawn.iter().flat_map(|d| std::iter::once(d.settings.clone()).chain(d.settings.probing()));
+    let kept = drawn.iter().flat_map(|d| std::iter::once(d.settings.clone()).chain(d.settings.early()));
     for settings in kept {
         let Some(shape) = feature_shape(&settings.network, summary.size) else { continue };
         let cache = settings.network.cache;

@@ -20,7 +20,7 @@ use std::path::Path;
 pub struct ExportedTrial {
     /// For each fold all tensors of the network (by torchvision's or timm's names) and of the head (under `top.`).
     models: Vec<BTreeMap<String, Tensor>>,
-    /// The trial's settings.
+    /// The trial's settings, as they counted in the epoch of its checkpoint.
     pub settings: TrialSettings,
     /// Digest of the weights that training began with.
     pub weights: Digest,
@@ -90,9 +90,9 @@ impl ImageRunner {
     ) -> Result<ExportedTrial, ImageError> {
         let plan = self.trial_plan(params)?;
         let (base, seed) = (self.base.clone(), self.study.seed);
-        let trained = {
+        let (trained, reached) = {
             let (_, trial) = self.restored(number, &plan, checkpoint, slot, sink)?;
-            trial.checkpoint(Epoch(0))?
+            (trial.checkpoint(Epoch(0))?, trial.reached())
         };
         let folds = trained.note.steps.len();
         let pretrained = build::tensors(&located(&plan.settings.network, &base), seed, &Device::Cpu)?;
@@ -107,7 +107,7 @@ impl ImageRunner {
                 model.insert(exported(name), tensor.to_device(&Device::Cpu)?);
             }
         }
-        Ok(ExportedTrial { models, settings: plan.settings, weights: pretrained.digest })
+        Ok(ExportedTrial { models, settings: plan.settings.in_epoch(reached), weights: pretrained.digest })
     }
 
     /// The study's images, which the first call opens.

@@ -73,8 +73,8 @@ struct Opened {
 /// What a trial needs to know of itself.
 struct TrialPlan {
     settings: TrialSettings,
-    /// The settings of its epochs in which only the head is trained, if it has any.
-    probing: Option<TrialSettings>,
+    /// The settings of its early epochs, if it has any.
+    early: Option<TrialSettings>,
     /// Cuts whose pooled features are cached in one pass.
     taps: Vec<usize>,
 }
@@ -151,7 +151,7 @@ impl ImageRunner {
 
     fn trial_plan(&self, params: &Params) -> Result<TrialPlan, ImageError> {
         let settings = self.study.runner.settings(params).map_err(ImageError::Settings)?;
-        Ok(TrialPlan { taps: self.taps(&settings), probing: settings.probing(), settings })
+        Ok(TrialPlan { taps: self.taps(&settings), early: settings.early(), settings })
     }
 
     /// An untrained trial. `at_once`: micro-batch size where memory is short.
@@ -166,9 +166,9 @@ impl ImageRunner {
             at_once,
             ..Frozen::new(opened, built, settings, &plan.taps, self.study.seed)
         };
-        let probing = plan.probing.as_ref().map(frozen);
+        let early = plan.early.as_ref().map(frozen);
         let digest = self.digest(&plan.settings);
-        Training::new(frozen(&plan.settings), probing, &self.study.objective, trial, digest)
+        Training::new(frozen(&plan.settings), early, &self.study.objective, trial, digest)
     }
 
     /// The cuts of all head-only networks that the search space allows with this trial's other settings: one pass

@@ -201,7 +201,7 @@ impl EpochWork {
 pub struct Parts {
     /// Frozen passes that are kept, of views that nobody has paid for.
     pub frozen: f64,
-    /// The epochs in which only the head of a network is trained that is trained further later, and their number.
+    /// The early epochs, in which only the head is trained or images are smaller, and their number.
     pub early: (EpochWork, u32),
     /// The others, and their number.
     pub rest: (EpochWork, u32),
@@ -364,13 +364,12 @@ pub(super) fn bank(settings: &TrialSettings) -> Option<u32> {
     }
 }
 
-/// The settings that hold in some epochs of a trial, with how many they are and whether only the head is trained in them
-/// although more is later.
+/// The settings that hold in some epochs of a trial, with how many they are and whether they are early ones.
 fn stages(settings: &TrialSettings, epochs: Range<u32>) -> impl Iterator<Item = (TrialSettings, u32, bool)> {
-    let last = settings.probing_epochs();
+    let last = settings.early_epochs();
     let early = epochs.end.min(last).saturating_sub(epochs.start);
     let rest = epochs.end.saturating_sub(epochs.start.max(last));
-    let early = settings.probing().filter(|_| early > 0).map(|probing| (probing, early, true));
+    let early = settings.early().filter(|_| early > 0).map(|settings| (settings, early, true));
     early.into_iter().chain((rest > 0).then(|| (settings.clone(), rest, false)))
 }
 
@@ -478,6 +477,23 @@ pub(super) mod tests {
         assert!(epochs.is_sorted_by(|a, b| a > b), "{epochs:?}");
         // The issue that asked for a price: a head costs a hundredth of the network and less.
         assert!(epochs[0] > 100 * epochs[3], "{epochs:?}");
+    }
+
+    #[test]
+    fn epochs_of_small_images_cost_what_they_cost_a_network_that_sees_no_others() {
+        let (plain, small) = (prices(""), prices("small_epochs = 3\n"));
+        let (mixed, none) = (frozen_to("Mixed_6e"), Paid::new());
+        let price = |prices: &ImagePrices, epochs| prices.price(&mixed, epochs, &none);
+        let Price { epoch, once, .. } = price(&plain, 0..8);
+        let found = price(&small, 0..8);
+        assert_eq!((found.early_epochs, found.epoch), (3, epoch));
+        assert!(2 * found.early < epoch && once < found.once && 2 * found.once < 3 * once, "{found:?}");
+        assert_eq!(price(&small, 3..8), Price { once, ..Price::new(once, epoch) });
+        let mut seeing = settings(&plain, "Mixed_6e");
+        seeing.network.input_size = Some(75);
+        let alone = plain.parts(&seeing, 0..3, &none);
+        let first = small.parts(&settings(&small, "Mixed_6e"), 0..3, &none);
+        assert_eq!((first.frozen, first.early), (alone.frozen, alone.rest));
     }
 
     #[test]

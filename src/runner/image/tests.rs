@@ -290,6 +290,53 @@ fn a_network_that_sees_reduced_images_resumes_to_the_bit_and_is_exported_as_it_w
     assert_eq!(error, SettingsError::Side { side: 101, size: 100 });
 }
 
+#[test]
+fn a_trial_that_begins_with_small_images_resumes_to_the_bit_and_its_first_epochs_are_those_of_a_small_one() {
+    let beginning = |small_epochs, small_size, input_size| {
+        varied(|data, network, _, training, augment| {
+            (data.size, network.input_size) = (100, input_size);
+            network.tap = "Mixed_5c".to_owned();
+            network.freeze = FreezeTo::Stage("Mixed_5b".to_owned());
+            (training.small_epochs, training.small_size) = (small_epochs, small_size);
+            augment.strength = 0.7;
+        })
+    };
+    // The interruption after the first epoch falls between the two parts, and into the first.
+    for small_epochs in [1, 2] {
+        resumes_exactly(&beginning(small_epochs, Some(80), None));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (both, alone) = (slot(folder.path(), "both"), slot(folder.path(), "alone"));
+    let (study, small) = (beginning(2, Some(80), None), beginning(0, None, Some(80)));
+    let trained = run(&study, &both, &order(0, 3), &Start::default()).unwrap();
+    let of_small = run(&small, &alone, &order(0, 3), &Start::default()).unwrap();
+    let figures = |listener: &Listener| -> Vec<_> {
+        listener.reports.iter().map(|r| (r.value, r.train_loss, r.predictions.clone())).collect()
+    };
+    assert_eq!(figures(&trained)[..2], figures(&of_small)[..2]);
+    assert_ne!(figures(&trained)[2], figures(&of_small)[2]);
+    // What is tested and exported sees what the epoch of its checkpoint saw.
+    let file = |listener: &Listener, epoch: usize| listener.reports[epoch - 1].checkpoint.clone().unwrap();
+    let sides = [2, 3].map(|epoch| tested_and_exported(&study, &file(&trained, epoch), &both).1.side());
+    assert_eq!(sides, [80, 100]);
+    let two = tested_and_exported(&study, &file(&trained, 2), &both).0;
+    assert_eq!(two, tested_and_exported(&small, &file(&of_small, 2), &alone).0);
+
+    let settings = |study: &StudySpec| study.runner.settings(&Params::default());
+    let halved = settings(&beginning(2, None, Some(90))).unwrap();
+    assert_eq!((halved.training.small_size, halved.early_epochs()), (Some(45), 2));
+    assert_eq!(settings(&beginning(0, Some(80), None)), settings(&beginning(0, None, None)));
+    let refused = settings(&beginning(2, Some(100), None)).unwrap_err();
+    assert_eq!(refused, SettingsError::Small { small: 100, side: 100 });
+    let mut twice = beginning(2, Some(80), None);
+    if let RunnerSpec::Image { training, .. } = &mut twice.runner {
+        training.probe_epochs = 1;
+    }
+    assert_eq!(settings(&twice).unwrap_err(), SettingsError::Beginnings);
+    let error = run(&beginning(2, Some(9), None), &both, &order(0, 3), &Start::default()).err().unwrap();
+    assert!(error.reason.contains("images of 9 pixels do not reach it"), "{error}");
+}
+
 /// Models that part at the first stage, at the last, and in the head alone: together they say, to the bit, what they say one by one.
 #[test]
 fn models_that_begin_alike_say_together_what_each_says() {

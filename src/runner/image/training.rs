@@ -35,8 +35,8 @@ pub(super) fn measured(samples: usize) -> usize {
 /// A trial in training.
 pub struct Training<'a> {
     frozen: Frozen<'a>,
-    /// The same with everything frozen, for epochs in which only the head is trained.
-    probing: Option<Frozen<'a>>,
+    /// The same for early epochs: with everything frozen, or for smaller images.
+    early: Option<Frozen<'a>>,
     /// Epochs done.
     reached: Epoch,
     objective: &'a Objective,
@@ -54,8 +54,8 @@ struct FoldOfTrial<'a> {
 
 /// Where the batches of a range of epochs come from.
 pub struct Feeds<'a> {
-    /// Of epochs in which only the head is trained.
-    probing: Option<Feed<'a>>,
+    /// Of early epochs.
+    early: Option<Feed<'a>>,
     rest: Option<Feed<'a>>,
 }
 
@@ -66,17 +66,17 @@ pub struct Trained {
 }
 
 impl<'a> Training<'a> {
-    /// An untrained trial. `probing`: the frozen part of its epochs in which only the head is trained, if it has any.
+    /// An untrained trial. `early`: the frozen part of its early epochs, if it has any.
     pub fn new(
         frozen: Frozen<'a>,
-        probing: Option<Frozen<'a>>,
+        early: Option<Frozen<'a>>,
         objective: &'a Objective,
         number: TrialNumber,
         digest: crate::digest::Digest,
     ) -> Result<Self, ImageError> {
         let settings = frozen.settings;
         let (data, tap) = (frozen.data, settings.network.tap_position());
-        let size = frozen.side();
+        let size = early.map_or(usize::MAX, |early| early.side()).min(frozen.side());
         if frozen.backbone.side_at(tap, size).is_none() {
             return Err(ImageError::TooSmall { tap: settings.network.tap.clone(), size });
         }
@@ -107,7 +107,17 @@ impl<'a> Training<'a> {
             };
             folds.push(FoldOfTrial { fold, model: Model::new(settings, initial)?, labels });
         }
-        Ok(Self { frozen, probing, reached: Epoch(0), objective, number, settings, digest, folds })
+        Ok(Self { frozen, early, reached: Epoch(0), objective, number, settings, digest, folds })
+    }
+
+    /// Whether an epoch is an early one.
+    fn is_early(&self, epoch: Epoch) -> bool {
+        epoch.0 <= self.settings.early_epochs()
+    }
+
+    /// The last epoch that was trained or restored.
+    pub fn reached(&self) -> Epoch {
+        self.reached
     }
 
     /// Whether only the head is trained in an epoch, although more is later.
@@ -167,19 +177,19 @@ impl<'a> Training<'a> {
             }
             watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))
         };
-        let last = self.settings.probing_epochs();
-        let probing = match self.probing {
+        let last = self.settings.early_epochs();
+        let early = match self.early {
             Some(frozen) if from.0 < last => Some(prepared(frozen, from.0 + 1..=to.0.min(last))?),
             _ => None,
         };
         let rest = if to.0 > last { Some(prepared(self.frozen, from.0.max(last) + 1..=to.0)?) } else { None };
-        Ok(Feeds { probing, rest })
+        Ok(Feeds { early, rest })
     }
 
     /// Trains one epoch (the first is 1) and evaluates it on the validation images.
     pub fn epoch(&mut self, epoch: Epoch, feeds: &Feeds<'_>, sink: &mut dyn EpochSink) -> Result<Trained, ImageError> {
         let began = Instant::now();
-        let feed = if self.is_probing(epoch) { &feeds.probing } else { &feeds.rest };
+        let feed = if self.is_early(epoch) { &feeds.early } else { &feeds.rest };
         let Some(feed) = feed else { return Err(ImageError::NotPrepared { epoch: epoch.0 }) };
         self.set_stage(epoch);
         let mut report = EpochReport { epoch, ..EpochReport::default() };
@@ -344,7 +354,7 @@ impl<'a> Training<'a> {
     pub fn test(&mut self, cache: &FeatureCache, sink: &mut dyn EpochSink) -> Result<Predictions, ImageError> {
         self.can_test()?;
         let images = &self.frozen.data.split().test;
-        let frozen = self.probing.filter(|_| self.is_probing(self.reached)).unwrap_or(self.frozen);
+        let frozen = self.early.filter(|_| self.is_early(self.reached)).unwrap_or(self.frozen);
         let samples: Vec<Sample> = originals(images).collect();
         let feed = watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))?;
         self.swap()?;
