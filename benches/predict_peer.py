@@ -45,6 +45,9 @@ def peer(model, images, threads, compiled):
             return (torchvision.transforms.functional.pil_to_tensor(image) / 255 - mean) / std
 
     def scores(x):
+        side = network.get("input_size", size)
+        if side != size:
+            x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
         for name, layer in net.named_children():
             x = layer(x)
             if name == tap:

@@ -39,6 +39,9 @@ struct Network {
 }
 
 fn load(member: &Member, classes: usize, file: &Path) -> Result<Network, Failure> {
+    if member.network.input_size.is_some() {
+        return Err("only models that see whole images are measured".into());
+    }
     let spec = NetworkSpec {
         backbone: member.network.backbone,
         width: member.network.width,

@@ -18,7 +18,9 @@ const COLUMNS: usize = 6;
 /// What is drawn of an audit: file name and picture.
 pub fn pictures(audit: &Audit, images: &DataSet, developed: &[usize]) -> Result<Vec<(String, Picture)>, DrawError> {
     let index: HashMap<&str, usize> = images.records().iter().enumerate().map(|(i, r)| (r.path.as_str(), i)).collect();
-    let shown = |path: &str, caption: String| index.get(path).map(|&i| tile(images, i, &ViewDraw::original(), caption));
+    let shown = |path: &str, caption: String| {
+        index.get(path).map(|&i| tile(images, (i, images.size()), &ViewDraw::original(), caption))
+    };
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let mut pictures = Vec::new();
     // Those across sets first: they matter most.

@@ -8,6 +8,7 @@ use crate::engine::WarmStart;
 use crate::engine::{Certainty, PlannedBracket, RungTable, rung_table};
 use crate::runner::device;
 use crate::runner::image::{ImageError, StudyCost, study_cost};
+use crate::space::Domain;
 use crate::spec::{Budget, Device, Devices, RunnerSpec, StudySpec, WorkBudget};
 use crate::wording::bytes;
 use serde::Serialize;
@@ -108,7 +109,7 @@ fn print(out: &mut impl Write, plan: &StudyPlan, spec: &StudySpec) -> io::Result
         writeln!(out, "\nThe search {warm}")?;
     }
     if let Some(data) = &plan.data {
-        data_lines(out, data)?;
+        data_lines(out, data, seen(spec))?;
     }
     if let Some(costs) = &plan.costs {
         cost_lines(out, costs, spec)?;
@@ -187,9 +188,31 @@ fn bound_lines(out: &mut impl Write, budget: &Budget) -> io::Result<()> {
     writeln!(out, "  (all figures here are of the whole plan, as if none of these were reached)")
 }
 
-fn data_lines(out: &mut impl Write, data: &DataSummary) -> io::Result<()> {
+/// What networks see of images that they are given smaller than they are kept: `reduced to 96, 150 px`.
+pub(super) fn seen(spec: &StudySpec) -> Option<String> {
+    let RunnerSpec::Image { network, training, .. } = &spec.runner else { return None };
+    let later = match spec.space.get("input_size").map(|p| &p.domain) {
+        Some(domain) if !domain.choices().is_empty() => {
+            let sides: Vec<String> = domain.choices().iter().map(ToString::to_string).collect();
+            Some(format!("{} px, by trial", sides.join(", ")))
+        }
+        Some(Domain::Int { low, high, .. }) => Some(format!("{low} to {high} px, by trial")),
+        Some(Domain::Fixed { value }) => Some(format!("{value} px")),
+        _ => network.input_size.map(|side| format!("{side} px")),
+    };
+    let smaller = training.small_epochs > 0 || spec.space.get("small_epochs").is_some();
+    match (later, smaller) {
+        (None, false) => None,
+        (None, true) => Some("reduced in the first epochs".to_owned()),
+        (Some(sides), false) => Some(format!("reduced to {sides}")),
+        (Some(sides), true) => Some(format!("reduced to {sides}, and smaller in the first epochs")),
+    }
+}
+
+fn data_lines(out: &mut impl Write, data: &DataSummary, seen: Option<String>) -> io::Result<()> {
     let made = if data.synthetic { ", synthetic" } else { "" };
-    writeln!(out, "\nImages of {0}x{0} pixels{made}", data.size)?;
+    let seen = seen.map_or_else(String::new, |seen| format!(", {seen}"));
+    writeln!(out, "\nImages of {0}x{0} pixels{made}{seen}", data.size)?;
     let width = data.classes.iter().map(|c| c.chars().count()).max().unwrap_or(0).max(12);
     let row = |out: &mut dyn Write, name: &str, counts: &[u64]| {
         let cells: String = counts.iter().map(|n| format!("  {n:>width$}")).collect();

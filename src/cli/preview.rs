@@ -31,14 +31,15 @@ pub struct Args {
 pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     let loaded = global.load(&args.study)?;
     let spec = &loaded.spec;
-    let RunnerSpec::Image { data, augment, .. } = &spec.runner else {
+    let RunnerSpec::Image { data, network, augment, .. } = &spec.runner else {
         return Err(CliError::new("preview the study", "its trials are not trained on images").exit(Exit::Usage));
     };
     let data = DataSet::open(data, spec.seed, &loaded.base, &global.cache_dir(), &super::progress::Images::new(global))
         .map_err(|e| CliError::new("open the data", e).exit(Exit::Missing))?;
-    let mut strips = sheet::samples(&data, args.samples as usize, spec.seed);
-    strips.extend(sheet::strengths(&data, augment, VIEWS, spec.seed));
-    let png = contact_sheet(&format!("{}: {} px", spec.name, data.summary().size), &strips)
+    let side = network.side(data.summary().size);
+    let mut strips = sheet::samples(&data, args.samples as usize, side, spec.seed);
+    strips.extend(sheet::strengths(&data, augment, VIEWS, side, spec.seed));
+    let png = contact_sheet(&format!("{}: {side} px", spec.name), &strips)
         .map_err(|e| CliError::new("draw the preview", e))?;
     std::fs::write(&args.out, png).map_err(|e| CliError::new(format!("write `{}`", args.out.display()), e))?;
     let mut out = std::io::stdout().lock();
@@ -48,6 +49,9 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     }
     for strip in &strips[..data.classes().len()] {
         writeln!(out, "{}", strip.heading)?;
+    }
+    if let Some(seen) = super::plan::seen(spec) {
+        writeln!(out, "note: images are {seen}")?;
     }
     for remark in data.summary().remarks() {
         writeln!(out, "note: {remark}")?;

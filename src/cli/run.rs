@@ -164,13 +164,13 @@ fn when_free(name: &str, global: &Global, open: impl Fn() -> Result<Study, Study
 /// Opens the images of an image study before any worker starts, so that bad data ends the run at once and does not fail
 /// every trial; prints their counts, and stores the counts and two pictures for the report.
 fn look_at_data(study: &mut Study, options: &RunOptions, global: &Global) -> Result<(), CliError> {
-    let RunnerSpec::Image { data, augment, .. } = study.spec().runner.clone() else { return Ok(()) };
+    let RunnerSpec::Image { data, .. } = study.spec().runner.clone() else { return Ok(()) };
     let (name, seed) = (study.spec().name.clone(), study.spec().seed);
     let data = DataSet::open(&data, seed, &options.base, &options.cache_dir, &progress::Images::new(global))
         .map_err(|e| CliError::new("open the data", e).exit(Exit::Missing))?;
     if !global.quiet && !global.json {
         let mut out = std::io::stdout().lock();
-        for strip in sheet::samples(&data, 1, seed) {
+        for strip in sheet::samples(&data, 1, data.summary().size, seed) {
             writeln!(out, "{}", strip.heading)?;
         }
         for remark in data.summary().remarks() {
@@ -199,7 +199,7 @@ fn look_at_data(study: &mut Study, options: &RunOptions, global: &Global) -> Res
             "warning: the test images were opened on {when}; what is trained now can no longer be tested on them\n"
         ));
     }
-    study.keep_pictures(&data, &augment).map_err(|e| images_error(doing(), e))
+    study.keep_pictures(&data).map_err(|e| images_error(doing(), e))
 }
 
 fn images_error(doing: String, error: ImagesError) -> CliError {

@@ -173,7 +173,7 @@ pub(super) fn check_combinations(log: &Log, compiled: &CompiledSpace, runner: &R
     }
 }
 
-/// Every combination of values of some parameters (choices or fixed) that their conditions on each other allow. A
+/// Every combination of values of some parameters (choices or fixed, of ranges both ends) that their conditions on each other allow. A
 /// parameter with a condition on any other parameter is tried both present and absent.
 fn combinations(space: &SearchSpace, names: &[&str]) -> Vec<crate::space::Params> {
     let mut all = vec![crate::space::Params::default()];
@@ -181,7 +181,8 @@ fn combinations(space: &SearchSpace, names: &[&str]) -> Vec<crate::space::Params
         let values: Vec<Value> = match &parameter.domain {
             Domain::Categorical { choices } | Domain::Ordinal { choices } => choices.clone(),
             Domain::Fixed { value } => vec![value.clone()],
-            Domain::Float { .. } | Domain::Int { .. } => Vec::new(),
+            Domain::Int { low, high, .. } => vec![Value::Int(*low), Value::Int(*high)],
+            Domain::Float { .. } => Vec::new(),
         };
         let mut next = Vec::new();
         for params in all {
@@ -201,17 +202,6 @@ fn combinations(space: &SearchSpace, names: &[&str]) -> Vec<crate::space::Params
         all = next;
     }
     all
-}
-
-/// The backbones that trials may have.
-pub(super) fn backbones(space: &SearchSpace, fixed: BackboneKind) -> Vec<BackboneKind> {
-    let searched = combinations(space, &["backbone"]);
-    let kinds = searched
-        .iter()
-        .map(|p| p.get("backbone").and_then(Value::as_str).and_then(|name| name.parse().ok()).unwrap_or(fixed));
-    let mut kinds: Vec<BackboneKind> = kinds.collect();
-    kinds.dedup();
-    kinds
 }
 
 /// The largest value a numeric setting can take in this study.
@@ -247,53 +237,62 @@ fn extremes(domain: &Domain) -> Option<(f64, f64)> {
     }
 }
 
-/// The sides in pixels of the smallest and the largest images that networks may be given.
-pub(super) fn sides(spec: &StudySpec) -> Option<(u32, u32)> {
-    let RunnerSpec::Image { data, network, .. } = &spec.runner else { return None };
-    let fixed = network.input_size.unwrap_or(data.size);
-    let Some(parameter) = spec.space.get("input_size") else { return Some((fixed, fixed)) };
-    let (low, high) = extremes(&parameter.domain).map_or((fixed, fixed), |(low, high)| (low as u32, high as u32));
-    Some(if parameter.when.is_some() { (low.min(fixed), high.max(fixed)) } else { (low, high) })
-}
+/// The settings that decide what of an image a network sees.
+const SEEN: [&str; 5] = ["backbone", "input_size", "probe_epochs", "small_epochs", "small_size"];
 
-/// The sides of the smallest and the largest images with which trials may begin, of networks that see `low` pixels later at
-/// least; `None`: all see the same from the beginning.
-pub(super) fn small_sides(spec: &StudySpec, low: u32) -> Option<(u32, u32)> {
-    let RunnerSpec::Image { training, .. } = &spec.runner else { return None };
-    if highest(spec, "small_epochs") == 0.0 {
-        return None;
+/// Side in pixels of the smallest image that each backbone may be given, in any configuration that can be run.
+pub(super) fn smallest_seen(spec: &StudySpec) -> Vec<(BackboneKind, u32)> {
+    let RunnerSpec::Image { data, .. } = &spec.runner else { return Vec::new() };
+    let mut smallest: Vec<(BackboneKind, u32)> = Vec::new();
+    for settings in combinations(&spec.space, &SEEN).iter().filter_map(|c| spec.runner.settings(c).ok()) {
+        let (kind, later) = (settings.network.backbone, settings.network.input_size.unwrap_or(data.size));
+        let side = settings.training.small_size.map_or(later, |small| small.min(later));
+        match smallest.iter_mut().find(|(other, _)| *other == kind) {
+            Some((_, least)) => *least = side.min(*least),
+            None => smallest.push((kind, side)),
+        }
     }
-    let fixed = training.small_size.unwrap_or(low / 2);
-    let Some(parameter) = spec.space.get("small_size") else { return Some((fixed, fixed)) };
-    let (least, most) = extremes(&parameter.domain).map_or((fixed, fixed), |(low, high)| (low as u32, high as u32));
-    Some(if parameter.when.is_some() { (least.min(fixed), most.max(fixed)) } else { (least, most) })
+    smallest
 }
 
-/// Checks that networks are given no more of the images than is kept, and no less than they take.
+/// Checks in every combination that a configuration can hold that networks are given no more of the images than is kept, and
+/// begin with smaller ones if they are to.
 pub(super) fn check_sides(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
-    let (RunnerSpec::Image { data, network, .. }, Some((low, high))) = (&spec.runner, sides(spec)) else { return };
-    let place = || place_of(top, compiled, "input_size");
-    if high > data.size {
-        let title = format!("`input_size` may be {high}, but images are kept with {} pixels a side", data.size);
-        top.log.error(&place(), title, "more than there is").help("raise `size` in `[data]`");
+    let (RunnerSpec::Image { data, network, .. }, log) = (&spec.runner, top.log) else { return };
+    if let Some(side) = network.input_size.filter(|side| *side > data.size) {
+        let place = top.section("network").place_of("input_size");
+        return say(log, &place, &SettingsError::Side { side, size: data.size });
     }
-    let least = network.backbone.smallest_image();
-    if low < least && low < data.size && spec.space.get("backbone").is_none() {
-        let title = format!("{} takes images of {least} pixels at least", network.backbone);
-        top.log.error(&place(), title, "too small");
+    let mut seen: Vec<SettingsError> = Vec::new();
+    for combination in combinations(&spec.space, &SEEN) {
+        let Err(error) = spec.runner.settings(&combination) else { continue };
+        let name = match &error {
+            SettingsError::Side { .. } => "input_size",
+            SettingsError::Small { .. } if is_said(top, spec, "small_size") => "small_size",
+            SettingsError::Small { .. } | SettingsError::Beginnings => "small_epochs",
+            _ => continue,
+        };
+        if !seen.contains(&error) {
+            say(log, &place_of(top, compiled, name), &error);
+            seen.push(error);
+        }
     }
-    let Some((small, most)) = small_sides(spec, low) else { return };
-    let written = top.section("training").get("small_size").is_some() || spec.space.get("small_size").is_some();
-    let place = place_of(top, compiled, if written { "small_size" } else { "small_epochs" });
-    if most >= low {
+    if log.errors() > 0 || spec.space.get("backbone").is_some() {
+        return;
+    }
+    for (kind, side) in smallest_seen(spec).into_iter().filter(|(kind, side)| *side < kind.smallest_image()) {
+        let name = ["small_size", "small_epochs", "input_size"].into_iter().find(|name| is_said(top, spec, name));
+        let place = name.map_or_else(|| top.section("data").place_of("size"), |name| place_of(top, compiled, name));
         let title =
-            format!("`small_size` may be {most}, which is not below the {low} pixels that networks may see later");
-        top.log.error(&place, title, "not smaller");
+            format!("{kind} takes images of {} pixels at least, and may be given {side}", kind.smallest_image());
+        log.error(&place, title, "too small");
     }
-    if small < least && spec.space.get("backbone").is_none() {
-        let title = format!("{} takes images of {least} pixels at least, not {small}", network.backbone);
-        top.log.error(&place, title, "too small").help("write a larger `small_size`");
-    }
+}
+
+/// Whether a study says what a setting is, at its fixed value or in the search space.
+fn is_said(top: &Section<'_>, spec: &StudySpec, name: &str) -> bool {
+    let fixed = || Setting::named(name).is_some_and(|s| top.section(s.section).get(s.key).is_some());
+    spec.space.get(name).is_some() || fixed()
 }
 
 /// Where a study says what a setting is: in the search space, else at its fixed value.
@@ -315,8 +314,5 @@ pub(super) fn check_beginnings(top: &Section<'_>, spec: &StudySpec, compiled: &C
             let place = place_of(top, compiled, name);
             top.log.error(&place, title, format!("`{name}` reaches `epochs`")).help("raise `epochs` in `[training]`");
         }
-    }
-    if kinds.iter().all(|(name, _)| highest(spec, name) > 0.0) {
-        say(top.log, &place_of(top, compiled, "small_epochs"), &SettingsError::Beginnings);
     }
 }

@@ -1,7 +1,7 @@
 //! Warnings: what is allowed but unwise.
 
 use super::compiled::CompiledSpace;
-use super::fit::{backbones, highest, place_of, sides, small_sides};
+use super::fit::{highest, place_of, smallest_seen};
 use super::reader::{Log, Section};
 use crate::space::{Domain, Parameter, Value};
 use crate::spec::rungs;
@@ -19,7 +19,7 @@ const FEW: u64 = 32;
 
 /// Warns about unwise choices in a valid study.
 pub(super) fn warn(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
-    search(top, spec);
+    search(top, spec, compiled);
     ranges(top.log, compiled);
     if matches!(spec.runner, RunnerSpec::Image { .. }) {
         images(top, spec, compiled);
@@ -28,7 +28,7 @@ pub(super) fn warn(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace
     }
 }
 
-fn search(top: &Section<'_>, spec: &StudySpec) {
+fn search(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
     let log = top.log;
     let trials = top.section("budget").place_of("n_trials");
     let n = spec.budget.n_trials;
@@ -89,6 +89,16 @@ fn search(top: &Section<'_>, spec: &StudySpec) {
     {
         let title = format!("{n} trials are too few to halve by {reduction_factor}");
         log.warn(&trials, title, "fewer than `reduction_factor`");
+    }
+    if let Some(parameter) = spec.space.get("small_epochs")
+        && parameter.domain.cells() != Some(1)
+    {
+        log.warn(
+            &compiled.place("small_epochs"),
+            "trials are compared while some see smaller images than others",
+            "searched with rungs",
+        )
+        .help("fix `small_epochs`, or write `kind = \"none\"` in `[scheduler]`");
     }
     let warmup = highest(spec, "warmup_epochs");
     let epochs = spec.runner.epochs();
@@ -179,21 +189,14 @@ fn images(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
         let place = top.section("training").place_of("batch_size");
         log.warn(&place, "a batch holds more images than there are to train on", "one step an epoch");
     }
-    let seen = sides(spec).map_or(data.size, |(low, _)| low);
-    let smallest = small_sides(spec, seen).map_or(seen, |(small, _)| small.min(seen));
-    for kind in backbones(&spec.space, network.backbone) {
-        if smallest < kind.smallest_image() {
-            let title =
-                format!("{kind} takes images of {} pixels at least; such trials will fail", kind.smallest_image());
-            let place = if smallest < seen {
-                place_of(top, compiled, "small_epochs")
-            } else if smallest < data.size {
-                place_of(top, compiled, "input_size")
-            } else {
-                top.section("data").place_of("size")
-            };
-            log.warn(&place, title, "too small");
-        }
+    for (kind, side) in smallest_seen(spec).into_iter().filter(|(kind, side)| *side < kind.smallest_image()) {
+        let title = format!("{kind} takes images of {} pixels at least; such trials will fail", kind.smallest_image());
+        let searched = ["small_size", "small_epochs", "input_size"].into_iter().find(|n| spec.space.get(n).is_some());
+        let place = match searched {
+            Some(name) if side < data.size => compiled.place(name),
+            _ => top.section("data").place_of("size"),
+        };
+        log.warn(&place, title, "too small");
     }
     let augmented = highest(spec, "strength") > 0.0;
     let section = top.section("augment");
@@ -214,13 +217,14 @@ fn images(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
 /// Searched ranges of what decides the input of the frozen layers, of which hardly two trials have a value in common.
 fn unshared(log: &Log, spec: &StudySpec, compiled: &CompiledSpace) {
     let RunnerSpec::Image { network, augment, .. } = &spec.runner else { return };
-    if spec.space.get("freeze").is_none() && network.cut() == 0 {
+    if spec.space.get("freeze").is_none() && network.cut() == 0 && highest(spec, "probe_epochs") == 0.0 {
         return;
     }
     let banked = augment.views != Views::Fresh && highest(spec, "strength") > 0.0;
     for Parameter { name, domain, .. } in &spec.space.parameters {
         let decides = match name.as_str() {
-            "input_size" => domain.choices().is_empty(),
+            "input_size" => true,
+            "small_size" => highest(spec, "small_epochs") > 0.0,
             name => banked && (name == "strength" || RANGES.contains(&name)),
         };
         if decides && domain.cells().is_none_or(|cells| cells > FEW) {
@@ -279,6 +283,20 @@ fn without_effect(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace)
             _ => {}
         }
     }
+    if highest(spec, "small_epochs") == 0.0 {
+        if spec.space.get("small_size").is_some() || training.small_size.is_some() {
+            let place = place_of(top, compiled, "small_size");
+            top.log.warn(&place, "`small_size` changes nothing: there are no `small_epochs`", "in vain");
+        }
+    } else if let Some(parameter) = spec.space.get("small_size")
+        && parameter.when.is_none()
+        && spec.space.get("small_epochs").is_some_and(|epochs| epochs.domain.contains(&Value::Int(0)))
+    {
+        let title = "`small_size` changes nothing where `small_epochs` is 0";
+        top.log
+            .warn(&compiled.place("small_size"), title, "searched in vain in those trials")
+            .help("give it a `when` that names the other values of `small_epochs`");
+    }
     let head_only = spec.space.get("freeze").is_none() && spec.space.get("tap").is_none() && network.head_only();
     if head_only {
         if training.probe_epochs > 0 && spec.space.get("probe_epochs").is_none() {
@@ -286,6 +304,16 @@ fn without_effect(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace)
             top.log
                 .warn(&place, "`probe_epochs` changes nothing: only the head is trained", "in vain")
                 .help("unfreeze stages with `freeze`");
+        }
+        if highest(spec, "small_epochs") > 0.0 {
+            let place = place_of(top, compiled, "small_epochs");
+            top.log
+                .warn(
+                    &place,
+                    "`small_epochs` saves nothing: only the head is trained",
+                    "frozen layers are computed twice",
+                )
+                .help("epochs of a head cost next to nothing; a smaller `input_size` makes its features cheaper");
         }
         for name in ["backbone_rate", "batch_norm", "probe_epochs"] {
             if spec.space.get(name).is_some() {

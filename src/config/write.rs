@@ -402,10 +402,10 @@ mod tests {
     use std::path::Path;
 
     /// Everything that the shipped studies do not say.
-    const MORE: [&str; 3] = [
+    const MORE: [&str; 4] = [
         "seed = 9\n[data]\nmanifest = \"a \\\"b\\\".csv\"\npositive = \"x\"\npatient = \"kermany\"\nbad_files = \"skip\"\n\
          colour = \"rgb\"\nsize = 75\nwindow = { center = -600.5, width = 1500.0 }\n[split]\nfolds = 3\ntest = 0.1\npolicy = \"merge\"\n[network]\nweights = \"hub:a/b@c\"\n\
-         preset = \"keras\"\nbatch_norm = \"train\"\ncache = \"f16\"\n[augment]\nviews = \"fresh\"\n[objective]\n\
+         preset = \"keras\"\nbatch_norm = \"train\"\ncache = \"f16\"\ninput_size = 75\n[augment]\nviews = \"fresh\"\n[objective]\n\
          metric = \"recall@specificity>=0.9\"\noperating_point = \"specificity>=0.95\"\n[sampler]\nkind = \"tpe\"\n\
          warm_start = [\"s\"]\n[scheduler]\nkind = \"hyperband\"\nbrackets = \"algorithm1\"\n[budget]\nwall_time = \"1h30m\"\n\
          work = \"2h\"\nepochs = 7\nmax_failures = 2\n[limits]\ntrial_time = \"1.5h\"\nepoch_time = \"90s\"\n\
@@ -415,6 +415,8 @@ mod tests {
          dropout = { type = \"float\", low = 0.0, high = 0.5, step = 0.1 }\nhead = { choices = [\"linear\", \"hidden\"] }\n\
          hidden_units = { type = \"int\", low = 8, high = 64, log = true, when = { parameter = \"head\", is = [\"hidden\"] } }\n\
          freeze = { type = \"ordinal\", choices = [\"none\", \"Mixed_6e\", \"all\"] }\nbatch_size = 16\n",
+        "[data]\nfolder = \"a\"\nsize = 224\n[network]\ninput_size = 200\n[training]\nsmall_epochs = 2\nsmall_size = 96\n\
+         [budget]\nn_trials = 5\n[space]\ndropout = { type = \"float\", low = 0.0, high = 0.5 }\n",
         "[runner]\nkind = \"external\"\nepochs = 4\n[budget]\nn_trials = 3\n[space]\nx = { type = \"float\", low = 0.0, high = 1.0 }\n",
         "[runner]\nkind = \"synthetic\"\nepochs = 4\nepoch_ms = 5\n[objective]\nmetric = \"loss\"\ndirection = \"minimize\"\n\
          [sampler]\nkind = \"grid\"\npoints = 2\n[scheduler]\nkind = \"median\"\nwarmup_epochs = 2\nmin_trials = 3\n[space]\n\

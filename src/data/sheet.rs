@@ -1,6 +1,6 @@
 //! Preview pictures of a data set: samples of each class, and one image at rising strengths of augmentation.
 
-use super::augment::{View, ViewDraw, render};
+use super::augment::{Renderer, View, ViewDraw};
 use super::{DataSet, PixelSource};
 use crate::rng::{Purpose, StreamRng};
 use crate::spec::{AugmentSpec, PixelScaling};
@@ -28,9 +28,9 @@ pub struct Strip {
 /// Augmentation strengths that [`strengths`] shows.
 pub const STRENGTHS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
-/// At most `each` training images of every class, chosen by the study's `seed`, with the class's counts. Test images
-/// stay locked: they are counted, never shown.
-pub fn samples(data: &DataSet, each: usize, seed: u64) -> Vec<Strip> {
+/// At most `each` training images of every class, `side` pixels wide, chosen by the study's `seed`, with the class's counts. Test
+/// images stay locked: they are counted, never shown.
+pub fn samples(data: &DataSet, each: usize, side: usize, seed: u64) -> Vec<Strip> {
     let counts = data.summary().counts();
     let train = training(data);
     (0..data.classes().len())
@@ -41,15 +41,16 @@ pub fn samples(data: &DataSet, each: usize, seed: u64) -> Vec<Strip> {
             images.truncate(each);
             let (name, counts) = &counts[class];
             let heading = format!("{name}: {counts}");
-            let tiles = images.into_iter().map(|i| tile(data, i, &ViewDraw::original(), file_name(data, i))).collect();
+            let sample = |i| tile(data, (i, side), &ViewDraw::original(), file_name(data, i));
+            let tiles = images.into_iter().map(sample).collect();
             Strip { heading, tiles }
         })
         .collect()
 }
 
-/// `rows` views of one training image of the positive class, each at [`STRENGTHS`]: from left to right only the strength
+/// `rows` views, `side` pixels wide, of one training image of the positive class, each at [`STRENGTHS`]: from left to right only the strength
 /// changes.
-pub fn strengths(data: &DataSet, augment: &AugmentSpec, rows: u32, seed: u64) -> Vec<Strip> {
+pub fn strengths(data: &DataSet, augment: &AugmentSpec, rows: u32, side: usize, seed: u64) -> Vec<Strip> {
     let class = data.positive();
     let train = training(data);
     let Some(image) = train.iter().copied().find(|&i| data.records()[i].class == class) else { return Vec::new() };
@@ -58,7 +59,7 @@ pub fn strengths(data: &DataSet, augment: &AugmentSpec, rows: u32, seed: u64) ->
             let at = |strength: f64| {
                 let spec = AugmentSpec { strength, ..augment.clone() };
                 let draw = ViewDraw::draw(&spec, seed, &data.records()[image].digest, View::Bank { view });
-                tile(data, image, &draw, format!("strength {strength}"))
+                tile(data, (image, side), &draw, format!("strength {strength}"))
             };
             let heading = format!("View {view} of {}", file_name(data, image));
             Strip { heading, tiles: STRENGTHS.into_iter().map(at).collect() }
@@ -66,18 +67,21 @@ pub fn strengths(data: &DataSet, augment: &AugmentSpec, rows: u32, seed: u64) ->
         .collect()
 }
 
-/// One image of the set as a tile.
-pub fn tile(data: &DataSet, image: usize, draw: &ViewDraw, caption: String) -> Tile {
-    let side = data.size();
+/// One image of the set as a tile, at most as wide as it is kept.
+///
+/// # Panics
+/// If the tile would be wider, or there is no such image.
+pub fn tile(data: &DataSet, (image, side): (usize, usize), draw: &ViewDraw, caption: String) -> Tile {
     let mut view = vec![0f32; side * side * 3];
-    render(data.pixels(image), side, data.channels(), draw, PixelScaling::Unit, &mut view);
+    let renderer = Renderer::new((data.size(), data.channels()), side, PixelScaling::Unit);
+    renderer.render(data.pixels(image), draw, &mut view);
     Tile { caption, side, rgb: view.into_iter().map(|v| (v * 255.0).round() as u8).collect() }
 }
 
 /// A small PNG picture, `side` pixels wide, of an image by its path in the records; `None` if there is none.
 pub fn thumbnail(data: &DataSet, path: &str, side: u32) -> Option<Vec<u8>> {
     let image = data.records().iter().position(|r| r.path == path)?;
-    let tile = tile(data, image, &ViewDraw::original(), String::new());
+    let tile = tile(data, (image, data.size()), &ViewDraw::original(), String::new());
     let picture = image::RgbImage::from_raw(tile.side as u32, tile.side as u32, tile.rgb)?;
     let small = image::imageops::resize(&picture, side, side, image::imageops::FilterType::Triangle);
     let mut png = std::io::Cursor::new(Vec::new());

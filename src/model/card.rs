@@ -177,6 +177,11 @@ impl Card {
                 Some("its positive class is none of them")
             }
             Self { members, .. } if members.is_empty() => Some("it names no trial"),
+            Self { members, preprocessing, .. }
+                if members.iter().any(|m| m.network.input_size.is_some_and(|n| n as usize > preprocessing.size)) =>
+            {
+                Some("its network sees more than there is")
+            }
             Self { preprocessing, .. } if !(1..=4096).contains(&preprocessing.size) => {
                 Some("its image size is impossible")
             }
@@ -370,13 +375,13 @@ mod tests {
 
         // Programs that do not reduce images refuse cards of networks that want them reduced.
         let mut reduced = card.clone();
-        reduced.members[0].network.input_size = Some(80);
+        reduced.members[0].network.input_size = Some(50);
         reduced.format = Card::format_of(&reduced.members);
         assert_eq!((Card::format_of(&card.members), reduced.format), (2, 3));
         std::fs::write(&path, serde_json::to_string(&reduced).unwrap()).unwrap();
         assert_eq!(Card::read(&path).unwrap(), reduced);
-        assert_eq!(reduced.members[0].network_spec().side(100), 80);
-        assert!(reduced.page().contains("on images reduced to 80 x 80"), "{}", reduced.page());
+        assert_eq!(reduced.members[0].network_spec().side(75), 50);
+        assert!(reduced.page().contains("on images reduced to 50 x 50"), "{}", reduced.page());
 
         let wrong = |change: fn(&mut Card), said: &str| {
             let mut wrong = card.clone();
@@ -386,6 +391,7 @@ mod tests {
             assert!(error.contains(said), "{error}");
         };
         wrong(|card| card.format = 4, "its format is 4");
+        wrong(|card| card.members[0].network.input_size = Some(76), "more than there is");
         wrong(|card| card.members.clear(), "no trial");
         wrong(|card| card.members[0].models.clear(), "no model");
         wrong(|card| card.members[0].network.tap = "Mixed_9z".into(), "no such stage");

@@ -23,7 +23,7 @@ pub struct Explanation {
     pub class: String,
     /// The contributions.
     pub map: HeatMap,
-    /// The image as the network takes it: side in pixels, channels, and pixels, row by row.
+    /// The image as the model takes it, before any reduction: side in pixels, channels, and pixels, row by row.
     pub image: (usize, usize, Vec<u8>),
 }
 
@@ -33,7 +33,8 @@ impl Model {
     /// earliest of their stages, which all of them have.
     ///
     /// # Errors
-    /// If the network gives no heat maps, or has no such stage, or the trials have different networks.
+    /// If the network gives no heat maps, or has no such stage, or the trials have different networks, or see
+    /// images of different sizes.
     pub fn explainer(&self, stage: Option<&str>, weighing: Option<Weighing>) -> Result<Explainer<'_>, ModelError> {
         let Some((first, others)) = self.scorers.split_first() else { return Err(ModelError::Mixed) };
         let kind = first.network().backbone;

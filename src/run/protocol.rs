@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Both sides must have the same version: they are the same binary, unless someone replaced it during a run.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The longest line in bytes; longer ones are invalid.
 pub const MAX_LINE: usize = 4 << 20;

@@ -57,7 +57,7 @@ impl NetworkSpec {
             freeze: _,
             batch_norm: _,
             cache: _,
-            // The images' size.
+            // The shape of the input; keys name it beside this one.
             input_size: _,
         } = self;
         format!("{backbone} {:016x} {pool_padding}", width.to_bits())

@@ -24,7 +24,7 @@ impl RunnerSpec {
         settings.training.small_size = (settings.training.small_epochs > 0).then_some(small);
         match settings.training.small_size {
             Some(small) if small >= side => Err(SettingsError::Small { small, side }),
-            Some(_) if settings.probing_epochs() > 0 => Err(SettingsError::Beginnings),
+            Some(_) if settings.training.probe_epochs > 0 => Err(SettingsError::Beginnings),
             _ => Ok(settings),
         }
     }

@@ -8,7 +8,7 @@ use crate::fsx;
 use crate::report::{DrawError, contact_sheet};
 use crate::runner::Materials;
 use crate::runner::image::ImagePrices;
-use crate::spec::AugmentSpec;
+use crate::spec::RunnerSpec;
 use crate::store::{ImagesOnRecord, StoreError};
 use std::collections::BTreeMap;
 use std::io;
@@ -125,18 +125,19 @@ impl Study {
     ///
     /// # Errors
     /// If they cannot be drawn or written.
-    pub fn keep_pictures(&self, data: &DataSet, augment: &AugmentSpec) -> Result<(), ImagesError> {
+    pub fn keep_pictures(&self, data: &DataSet) -> Result<(), ImagesError> {
+        let RunnerSpec::Image { network, augment, .. } = &self.spec().runner else { return Ok(()) };
         let [samples, augmentation] = PICTURES.map(|(file, ..)| self.dir().join(file));
         if augmentation.exists() {
             return Ok(()); // written last
         }
-        let spec = self.spec();
+        let (spec, side) = (self.spec(), network.side(data.summary().size));
         let keep = |path: PathBuf, strips: &[sheet::Strip]| {
             let picture = contact_sheet(&spec.name, strips)?;
             fsx::write_atomic(&path, &picture).map_err(|source| ImagesError::Io { path, source })
         };
-        keep(samples, &sheet::samples(data, 6, spec.seed))?;
-        keep(augmentation, &sheet::strengths(data, augment, 3, spec.seed))
+        keep(samples, &sheet::samples(data, 6, side, spec.seed))?;
+        keep(augmentation, &sheet::strengths(data, augment, 3, side, spec.seed))
     }
 
     /// When the test images were opened, if they were: milliseconds since 1970.

@@ -16,7 +16,9 @@ pub enum FeatureError {
     #[error("cut the network after {cut} stages: it has {stages}")]
     NoSuchStage { cut: usize, stages: usize },
     /// The image is too small for the network's pooling.
-    #[error("reach stage {cut} with images of {size} px\nhint: choose a larger size, or an earlier stage")]
+    #[error(
+        "reach stage {cut} with images of {size} px\nhint: let the network see more of them, or choose an earlier stage"
+    )]
     ImageTooSmall { cut: usize, size: usize },
     /// An index beyond the records.
     #[error("find image {index}: the data set has {count}")]

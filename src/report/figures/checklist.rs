@@ -66,6 +66,10 @@ fn items(record: &StudyRecord, data: &DataSpec, validation: &Evidence, test: Opt
     let settings = record.ranking().first().and_then(|t| record.spec.runner.settings(&t.params).ok());
     let settings = settings.or_else(|| record.spec.runner.fixed());
     let of = |words: fn(&TrialSettings) -> String| settings.as_ref().map(words);
+    // The model is that of the last epoch, which may be an early one.
+    let epoch = record.ranking().first().and_then(|t| t.epochs.last()).map(|e| e.epoch);
+    let judged = settings.as_ref().zip(epoch).map(|(s, epoch)| s.in_epoch(epoch));
+    let judged = judged.as_ref().or(settings.as_ref());
     let on_record = record.data.as_ref();
     vec![
         ("Title names the kind of model", "1", "1", none()),
@@ -76,7 +80,7 @@ fn items(record: &StudyRecord, data: &DataSpec, validation: &Evidence, test: Opt
         ("Prospective or retrospective", "5", "5a", none()),
         ("Sources of data, sites and dates", "7", "5a, 5b, 6a", none()),
         ("Who was included and excluded", "8", "6b, 6c", none()),
-        ("Preparation of images", "9", "7, 9b", Some(preparation(data, settings.as_ref()))),
+        ("Preparation of images", "9", "7, 9b", Some(preparation(data, judged))),
         ("Images left out of the data", "10", "7", on_record.map(left_out)),
         ("De-identification", "11", "", none()),
         ("Missing data", "12", "11", none()),
@@ -217,8 +221,13 @@ fn initial(s: &TrialSettings) -> String {
 
 fn training(s: &TrialSettings) -> String {
     let t = &s.training;
+    let early = match (s.probing_epochs(), t.small_size) {
+        (0, None) => String::new(),
+        (0, Some(side)) => format!(" (the first {} on images reduced to {side} x {side})", s.early_epochs()),
+        (probing, _) => format!(" (in the first {probing} the head alone)"),
+    };
     format!(
-        "{} epochs of batches of {}, {}, learning rate {} ({} for the backbone), weight decay {}, schedule {}, loss {}, \
+        "{} epochs{early} of batches of {}, {}, learning rate {} ({} for the backbone), weight decay {}, schedule {}, loss {}, \
          dropout {}",
         t.epochs,
         t.batch_size,

@@ -8,8 +8,9 @@ use crate::data::DataSummary;
 use crate::data::features::predicted_bytes;
 use crate::engine::{Paid, RungTable, planned_trials};
 use crate::ids::TrialNumber;
+use crate::nn::inception_v3;
 use crate::sampler::drawn;
-use crate::spec::{Device, NetworkKey, StudySpec, TrialSettings};
+use crate::spec::{BackboneKind, Device, NetworkKey, StudySpec, TrialSettings};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -202,7 +203,13 @@ fn measure(
     device: Device,
 ) -> Result<Vec<(Forecast, ImageWork)>, ImageError> {
     let mut networks: BTreeMap<&Network, (&TrialSettings, f64)> = BTreeMap::new();
-    for trial in drawn {
+    // Trials whose images do not reach the head fail at once.
+    let reaches = |trial: &&Drawn| {
+        let n = &trial.settings.network;
+        n.backbone != BackboneKind::InceptionV3
+            || inception_v3::side_at(n.width, n.side(summary.size), n.tap_position()).is_some()
+    };
+    for trial in drawn.iter().filter(reaches) {
         networks.entry(&trial.network).or_insert((&trial.settings, 0.0)).1 +=
             trial.frozen + trial.epochs(EpochWork::all);
     }

@@ -50,7 +50,7 @@ pub enum ImageError {
     },
     /// The images are too small for the network.
     #[error(
-        "put a head on {tap}: images of {size} pixels do not reach it\nhint: take larger images or an earlier `tap`"
+        "put a head on {tap}: images of {size} pixels do not reach it\nhint: let the network see larger ones (`size`, `input_size`, `small_size`), or take an earlier `tap`"
     )]
     TooSmall {
         /// The stage.

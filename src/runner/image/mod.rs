@@ -49,7 +49,7 @@ use candle_core::Device;
 use feed::Frozen;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use training::Training;
+use training::{Prepared, Training};
 use watch::watched;
 
 /// Runs the orders of one image study. Data, networks and cache are opened at first use and kept.
@@ -287,9 +287,13 @@ impl ImageRunner {
             let checkpoint = Checkpoint::read(&slot.study_dir.join(&file.path), Some(file.digest), &opened.device)?;
             trial.restore(&checkpoint)?;
         }
-        let feeds = trial.feeds(&opened.cache, (start.epoch, order.to), sink)?;
+        let mut feed = None;
         for epoch in start.epoch.0 + 1..=order.to.0 {
-            let mut trained = trial.epoch(Epoch(epoch), &feeds, sink)?;
+            let feed = match feed.take().filter(|f: &Prepared<'_>| f.covers(Epoch(epoch))) {
+                Some(prepared) => feed.insert(prepared),
+                None => feed.insert(trial.prepared(&opened.cache, (Epoch(epoch), order.to), sink)?),
+            };
+            let mut trained = trial.epoch(Epoch(epoch), feed, sink)?;
             let name = format!("{:05}-{epoch:04}", order.trial.0);
             let predictions = write_predictions(&trained.predictions, slot, format!("predictions/{name}.csv"))?;
             let path = format!("checkpoints/{name}.safetensors");

@@ -6,6 +6,7 @@ use super::{ImageError, ImageRunner};
 use crate::data::PixelSource;
 use crate::data::augment::View;
 use crate::runner::{DeviceSlot, EpochSink};
+use crate::space::Params;
 use crate::spec::FreezeTo;
 
 /// Resolutions whose features are taken.
@@ -27,7 +28,7 @@ impl ImageRunner {
     /// # Errors
     /// If images or network cannot be had, or the cache has no room.
     pub fn pooled(&mut self, slot: &DeviceSlot, sink: &mut dyn EpochSink) -> Result<Pooled, ImageError> {
-        let mut settings = self.study.runner.fixed().ok_or(ImageError::NotImages)?;
+        let mut settings = self.study.runner.settings(&Params::default()).map_err(ImageError::Settings)?;
         settings.network.freeze = FreezeTo::All;
         self.open(&settings, slot, sink)?;
         let (opened, built) = self.parts(&settings)?;

@@ -53,10 +53,16 @@ struct FoldOfTrial<'a> {
 }
 
 /// Where the batches of a range of epochs come from.
-pub struct Feeds<'a> {
-    /// Of early epochs.
-    early: Option<Feed<'a>>,
-    rest: Option<Feed<'a>>,
+pub struct Prepared<'a> {
+    feed: Feed<'a>,
+    epochs: RangeInclusive<u32>,
+}
+
+impl Prepared<'_> {
+    /// Whether an epoch is one of them.
+    pub fn covers(&self, epoch: Epoch) -> bool {
+        self.epochs.contains(&epoch.0)
+    }
 }
 
 /// An epoch's result, before its files are written.
@@ -160,37 +166,41 @@ impl<'a> Training<'a> {
         Ok(Checkpoint { note: Note::new(self.number, epoch, self.digest, steps), tensors })
     }
 
-    /// Prepares the data of the epochs after `from`, up to `to`: views of training images, and original validation
-    /// images.
-    pub fn feeds(
+    /// Prepares the data of the epochs from `from` on that see images alike, up to `to`: views of training images, and original
+    /// validation images.
+    pub fn prepared(
         &self,
         cache: &FeatureCache,
         (from, to): (Epoch, Epoch),
         sink: &mut dyn EpochSink,
-    ) -> Result<Feeds<'a>, ImageError> {
-        let mut prepared = |frozen: Frozen<'a>, epochs: RangeInclusive<u32>| {
-            let mut samples = Vec::new();
-            for (number, f) in (0u32..).zip(&self.folds) {
-                let planner = planner(&self.frozen, self.number, number, f.fold, &f.labels);
-                samples.extend(epochs.clone().flat_map(|epoch| planner.epoch(Epoch(epoch)).concat()));
-                samples.extend(originals(&f.fold.validation));
-            }
-            watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))
+    ) -> Result<Prepared<'a>, ImageError> {
+        let (frozen, last) = match self.early {
+            Some(early) if self.is_early(from) => (early, to.0.min(self.settings.early_epochs())),
+            _ => (self.frozen, to.0),
         };
-        let last = self.settings.early_epochs();
-        let early = match self.early {
-            Some(frozen) if from.0 < last => Some(prepared(frozen, from.0 + 1..=to.0.min(last))?),
-            _ => None,
-        };
-        let rest = if to.0 > last { Some(prepared(self.frozen, from.0.max(last) + 1..=to.0)?) } else { None };
-        Ok(Feeds { early, rest })
+        let epochs = from.0..=last;
+        let mut samples = Vec::new();
+        for (number, f) in (0u32..).zip(&self.folds) {
+            let planner = planner(&self.frozen, self.number, number, f.fold, &f.labels);
+            samples.extend(epochs.clone().flat_map(|epoch| planner.epoch(Epoch(epoch)).concat()));
+            samples.extend(originals(&f.fold.validation));
+        }
+        let feed = watched(sink, move |watch| Feed::prepare(frozen, cache, samples, watch))?;
+        Ok(Prepared { feed, epochs })
     }
 
     /// Trains one epoch (the first is 1) and evaluates it on the validation images.
-    pub fn epoch(&mut self, epoch: Epoch, feeds: &Feeds<'_>, sink: &mut dyn EpochSink) -> Result<Trained, ImageError> {
+    pub fn epoch(
+        &mut self,
+        epoch: Epoch,
+        prepared: &Prepared<'_>,
+        sink: &mut dyn EpochSink,
+    ) -> Result<Trained, ImageError> {
         let began = Instant::now();
-        let feed = if self.is_early(epoch) { &feeds.early } else { &feeds.rest };
-        let Some(feed) = feed else { return Err(ImageError::NotPrepared { epoch: epoch.0 }) };
+        if !prepared.covers(epoch) {
+            return Err(ImageError::NotPrepared { epoch: epoch.0 });
+        }
+        let feed = &prepared.feed;
         self.set_stage(epoch);
         let mut report = EpochReport { epoch, ..EpochReport::default() };
         let mut loss = 0.0;
