@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """What single settings change: ROC-AUC of one configuration, by setting, paired over seeds (and so splits).
 
-    python3 benches/quality/variants.py --set augmentation|training|split|images|sizes --data DIR --positive CLASS --weights FILE --scaling unit
-        --work DIR [--size 96 --seeds 5 --freeze Mixed_6b --tap Mixed_6e --epochs 8 --minutes 30]
+    python3 benches/quality/variants.py --set augmentation|training|split|images|sizes --data DIR --positive CLASS
+        --weights FILE --scaling unit --work DIR [--size 96 --seeds 5 --freeze Mixed_6b --tap Mixed_6e --epochs 8 --minutes 30 --lines N]
 
-Every trial is a study of its own with one configuration; what is finished is not run again. Prints a markdown table: mean
-over seeds of the last epoch's ROC-AUC on validation and on test images, and the means of the paired differences from the
-first line with their standard errors; seconds are means of the epochs' own.
+Every trial is a study of its own with one configuration; what is finished is not run again; `--lines 2` tries the first two
+variants only. Prints a markdown table: mean over seeds of the last epoch's ROC-AUC on validation and on test images, and the
+means of the paired differences from the first line with their standard errors; seconds are means of the epochs' own.
 """
 
 import argparse
@@ -131,10 +131,10 @@ def main():
     parser.add_argument("--binary", default="target/release/hpsearch")
     parser.add_argument("--freeze", default="Mixed_6b")
     parser.add_argument("--tap", default="Mixed_6e")
-    for name, default in [("size", 96), ("seeds", 5), ("epochs", 8), ("minutes", 30)]:
+    for name, default in [("size", 96), ("seeds", 5), ("epochs", 8), ("minutes", 30), ("lines", 99)]:
         parser.add_argument(f"--{name}", type=int, default=default)
     a = parser.parse_args()
-    variants = SETS[a.set]
+    variants = dict(list(SETS[a.set].items())[: a.lines])
     first = next(iter(variants))
     table = Path(a.work) / f"values-{a.set}-{a.freeze}-{a.size}.json"
     table.parent.mkdir(parents=True, exist_ok=True)

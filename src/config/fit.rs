@@ -173,8 +173,8 @@ pub(super) fn check_combinations(log: &Log, compiled: &CompiledSpace, runner: &R
     }
 }
 
-/// Every combination of values of some parameters (choices or fixed, of ranges both ends) that their conditions on each other allow. A
-/// parameter with a condition on any other parameter is tried both present and absent.
+/// Every combination of values of some parameters (choices or fixed; both ends of whole ranges) that their conditions on each
+/// other allow. A parameter with a condition on any other parameter is tried both present and absent.
 fn combinations(space: &SearchSpace, names: &[&str]) -> Vec<crate::space::Params> {
     let mut all = vec![crate::space::Params::default()];
     for parameter in space.parameters.iter().filter(|p| names.contains(&p.name.as_str())) {
