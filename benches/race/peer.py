@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The peer of benches/race/race.py: the same search by Optuna (TPE, Hyperband) with PyTorch, as a competent user would write it.
+"""The peer of benches/race/race.py: the same search by Optuna (TPE, Hyperband or ASHA) with PyTorch, as a competent user would write it.
 
 InceptionV3 in channels_last, frozen layers in eval mode under no_grad with batch norm folded into convolutions, nothing computed
 beyond the tap, decoded images kept in memory, augmentation in a worker process ahead of the step, frozen features of what does not
@@ -54,6 +54,8 @@ def main():
     p.add_argument("--preset", default="keras")
     p.add_argument("--scaling", default="symmetric", choices=["unit", "symmetric"])
     p.add_argument("--size", type=int, default=150)
+    p.add_argument("--sizes", type=int, nargs="*", default=[], help="sides of images that the network sees, to be searched")
+    p.add_argument("--scheduler", default="hyperband", choices=["hyperband", "asha"])
     p.add_argument("--epochs", type=int, default=8)
     p.add_argument("--minutes", type=float, default=60)
     p.add_argument("--batch", type=int, default=16)
@@ -83,8 +85,11 @@ def main():
     loss_of = nn.CrossEntropyLoss(weight=counts.sum() / (2 * counts))
     scale = {"unit": lambda x: x / 255, "symmetric": lambda x: x / 127.5 - 1}[a.scaling]
 
-    def pixels(images):
-        return scale(images.float()).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+    def pixels(images, side):
+        images = images.float()
+        if side != images.shape[-1]:
+            images = nn.functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+        return scale(images).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def build(params):
         net = torchvision.models.inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=False)
@@ -102,12 +107,12 @@ def main():
         for module in frozen.modules():
             if isinstance(module, torchvision.models.inception.BasicConv2d):
                 module.conv, module.bn = torch.nn.utils.fusion.fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
-        return frozen, body[cut:], head
+        return frozen, body[cut:], head, params.get("input_size", a.size)
 
     @torch.no_grad()
     def features(model, images):
         """Of the frozen part; pooled at once where nothing but the head comes after."""
-        x = model[0](pixels(images))
+        x = model[0](pixels(images, model[3]))
         return x.mean((2, 3), keepdim=True) if len(model[1]) == 0 else x
 
     def all_features(model, images):
@@ -134,8 +139,10 @@ def main():
             freeze=trial.suggest_categorical("freeze", ["none", "Mixed_5b", "Mixed_5d", "Mixed_6b", "Mixed_6e", "all"]),
             strength=trial.suggest_float("strength", 0.0, 1.0, step=0.5),
             head=trial.suggest_categorical("head", ["linear", "hidden"]))
+        if a.sizes:
+            params["input_size"] = trial.suggest_categorical("input_size", a.sizes)
         begun.append(minutes())
-        model = frozen, trained, head = build(params)
+        model = frozen, trained, head, side = build(params)
         rate = params["learning_rate"]
         groups = [dict(params=[p for p in part.parameters() if (p.dim() > 1) == matrix], rate=share * rate,
                        weight_decay=params["weight_decay"] if matrix else 0.0)
@@ -166,7 +173,7 @@ def main():
                 optimiser.step()
                 step += 1
             if frozen_val is None:
-                scores = torch.cat([score(model, pixels(part)) for part in data["val"][0].split(32)])
+                scores = torch.cat([score(model, pixels(part, side)) for part in data["val"][0].split(32)])
             else:
                 scores = score(model, frozen_val)
             if not scores.isfinite().all():
@@ -185,7 +192,9 @@ def main():
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # One rung at a quarter of the epochs, as in the study of race.py. The brackets of trials follow from the study's name.
-    pruner = optuna.pruners.HyperbandPruner(min_resource=max(1, a.epochs // 4), max_resource=a.epochs, reduction_factor=4)
+    rung = max(1, a.epochs // 4)
+    pruner = (optuna.pruners.HyperbandPruner(min_resource=rung, max_resource=a.epochs, reduction_factor=4)
+              if a.scheduler == "hyperband" else optuna.pruners.SuccessiveHalvingPruner(min_resource=rung, reduction_factor=4))
     study = optuna.create_study(study_name=f"race-{a.seed}", direction="maximize",
                                 sampler=optuna.samplers.TPESampler(seed=a.seed), pruner=pruner)
     for params in json.loads(a.first.read_text()) if a.first else []:
@@ -197,7 +206,7 @@ def main():
         if "state" not in best:
             raise SystemExit(f"no epoch was over after {at:g} minutes")
         model = build(best["params"])
-        for part, state in zip(model[1:], best["state"]):
+        for part, state in zip(model[1:3], best["state"]):
             part.load_state_dict(state)
         test = torch.cat([score(model, features(model, part)) for part in data["test"][0].split(32)])
         return dict(course=[(since, value) for since, value in course if since <= at], trials=sum(t <= at for t in begun),

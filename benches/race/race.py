@@ -3,13 +3,15 @@
 
     cargo build --release --bin hpsearch
     python3 benches/race/race.py --data FOLDER --positive CLASS --weights FILE --scaling unit --work DIR \\
-        [--size 150 --epochs 8 --minutes 60 --seeds 1 2 3 --first 20 --longer 8 --sides hpsearch peer] [--record RECORD.json] \\
-        [--chart race.svg]
+        [--size 150 --epochs 8 --minutes 60 --seeds 1 2 3 --first 20 --longer 8 --sides hpsearch peer] \\
+        [--sizes 75 150] [--scheduler asha] [--training "probe_epochs = 2"] [--record RECORD.json] [--chart race.svg]
 
 FOLDER has {train,test}/CLASS/*. A fifth of train is the validation set of both sides (every fifth image of each class in the
 order of a digest of its name); test is scored once, at the end, with the trial that each side holds for best, at the threshold
 that is Youden's on its validation scores. Both sides try the same --first configurations, drawn from the space by the seed,
-before their samplers are asked, and stop trials at the same rung, a quarter of the epochs. Runs that are finished are not run
+before their samplers are asked, and stop trials at the same rung, a quarter of the epochs, by Hyperband or each tool's ASHA.
+With --sizes both search the side of the images that the network sees, too, reduced from --size. --training says what our side
+does otherwise than the peer. Runs that are finished are not run
 again, so a race can be run in pieces; --record adds their figures (no scores, no images) to those of earlier pieces on a processor
 of the same kind, and table and chart are of all that it holds of this race, also with other --minutes. hpsearch's mean of its five leading trials is scored too. The peer is
 benches/race/peer.py. Needs optuna, torch, torchvision, scikit-learn, safetensors, pillow; the chart needs matplotlib.
@@ -57,13 +59,14 @@ tap = {{ type = "ordinal", choices = {taps} }}
 freeze = {{ type = "ordinal", choices = {depths} }}
 strength = {{ type = "float", low = 0.0, high = 1.0, step = 0.5 }}
 head = {{ choices = ["linear", "hidden"] }}
+{sizes}
 [objective]
 metric = "roc_auc"
 operating_point = "youden"
 [sampler]
 kind = "tpe"
 [scheduler]
-kind = "hyperband"
+kind = "{scheduler}"
 min_resource = {rung}
 reduction_factor = 4
 [run]
@@ -81,9 +84,10 @@ def first(a, seed):
     """The configurations with which both sides begin, drawn from the space: so neither is luckier in its first draws."""
     rng = np.random.default_rng(seed)
     log = lambda low, high: float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    size = lambda: dict(input_size=int(rng.choice(a.sizes))) if a.sizes else {}
     return [dict(learning_rate=log(1e-4, 3e-3), backbone_rate=log(0.03, 1.0), weight_decay=log(1e-5, 1e-2),
                  dropout=float(rng.uniform(0.0, 0.6)), tap=str(rng.choice(TAPS)), freeze=str(rng.choice(DEPTHS)),
-                 strength=float(rng.choice([0.0, 0.5, 1.0])), head=str(rng.choice(["linear", "hidden"])))
+                 strength=float(rng.choice([0.0, 0.5, 1.0])), head=str(rng.choice(["linear", "hidden"])), **size())
             for _ in range(a.first)]
 
 
@@ -100,7 +104,8 @@ def ours(a, seed, folder):
                 for params in first(a, seed)]
     study.write_text(STUDY.format(seed=seed, manifest=a.manifest, positive=a.positive, size=a.size, weights=a.weights.resolve(),
                                   preset=a.preset, scaling=a.scaling, epochs=a.epochs, training="\n".join(a.training),
-                                  taps=json.dumps(TAPS), depths=json.dumps(DEPTHS), rung=a.epochs // 4,
+                                  taps=json.dumps(TAPS), depths=json.dumps(DEPTHS), rung=a.epochs // 4, scheduler=a.scheduler,
+                                  sizes=f'input_size = {{ type = "ordinal", choices = {a.sizes} }}' if a.sizes else "",
                                   seconds=int(60 * a.minutes)) + "".join(enqueued))
     told = lambda *words: subprocess.run([a.binary, "--state", state, *words], check=True, capture_output=True, text=True).stdout
     with open(folder / "run.log", "w") as log:
@@ -131,7 +136,7 @@ def peer(a, seed, folder):
     out, enqueued = folder / "result.json", folder / "first.json"
     enqueued.write_text(json.dumps(first(a, seed)))
     command = [sys.executable, ROOT / "benches/race/peer.py", "--manifest", a.manifest, "--positive", a.positive, "--weights",
-               a.weights.resolve(), "--preset", a.preset, "--scaling", a.scaling, "--size", a.size, "--epochs", a.epochs,
+               a.weights.resolve(), "--preset", a.preset, "--scaling", a.scaling, "--size", a.size, "--epochs", a.epochs, "--scheduler", a.scheduler, "--sizes", *a.sizes,
                "--minutes", *(longer or [a.minutes]), "--answers", *([a.minutes] if longer else []), "--seed", seed, "--first", enqueued, "--out", out]
     with open(folder / "run.log", "w") as log:
         subprocess.run([str(word) for word in command], stdout=log, stderr=log, check=True)
@@ -169,13 +174,14 @@ def figures(found):
     return told
 
 
-def race(a):
-    """What two runs must have in common to be of one race."""
+def race(a, side):
+    """What two runs of a side must have in common to be of one race."""
     words = Path("/proc/cpuinfo").read_text().split()
     widest = next((name for name, flag in (("AVX-512", "avx512f"), ("AVX2", "avx2")) if flag in words), "no AVX2")
     program = subprocess.run([a.binary, "--version"], check=True, capture_output=True, text=True).stdout.split()[-1]
     return dict(images=a.data.resolve().name, positive=a.positive, weights=a.weights.name, preset=a.preset, scaling=a.scaling,
-                size=a.size, epochs_a_trial=a.epochs, training=a.training, first=a.first, rungs=[a.epochs // 4, a.epochs],
+                size=a.size, sizes=a.sizes, scheduler=a.scheduler, epochs_a_trial=a.epochs,
+                training=a.training if side == "hpsearch" else [], first=a.first, rungs=[a.epochs // 4, a.epochs],
                 machine=f"{len(os.sched_getaffinity(0))} cores, {widest}",
                 programs={"hpsearch": program, **{name: version(name) for name in ("optuna", "torch")}})
 
@@ -183,15 +189,14 @@ def race(a):
 def recorded(a, runs):
     """Adds runs to the record; all runs in it of this race."""
     rows = json.loads(a.record.read_text()) if a.record.exists() else []
-    same = race(a)
     for (side, given, seed), found in runs.items():
-        who = dict(same, given=given, side=side, seed=seed)
+        who = dict(race(a, side), given=given, side=side, seed=seed)
         rows = [row for row in rows if any(row.get(key) != value for key, value in who.items())]
         rows.append(who | {key: value for key, value in found.items() if key not in ("validation", "test")})
     rows.sort(key=lambda row: (row["images"], row["size"], row["given"], row["side"], row["seed"]))
     a.record.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     return {(row["side"], row["given"], row["seed"]): row for row in rows
-            if all(row.get(key) == value for key, value in same.items())
+            if all(row.get(key) == value for key, value in race(a, row["side"]).items())
             and row["given"] in (a.minutes, a.minutes * (a.longer or 1))}
 
 
@@ -200,6 +205,8 @@ def main():
     folders.arguments(p)
     p.add_argument("--work", type=Path, required=True)
     p.add_argument("--size", type=int, default=150)
+    p.add_argument("--sizes", type=int, nargs="*", default=[], help="sides of images in the space, at most --size")
+    p.add_argument("--scheduler", default="hyperband", choices=["hyperband", "asha"])
     p.add_argument("--epochs", type=int, default=8)
     p.add_argument("--minutes", type=float, default=60)
     p.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
@@ -220,7 +227,7 @@ def main():
     for seed in a.seeds:
         for side in a.sides:
             longer = f"-longer{a.longer}" if a.longer and side == "peer" and seed == LONGER else ""
-            identity = hashlib.sha256(json.dumps(race(a), sort_keys=True).encode()).hexdigest()[:8]
+            identity = hashlib.sha256(json.dumps(race(a, side), sort_keys=True).encode()).hexdigest()[:8]
             folder = a.work / f"{side}-{identity}-{a.minutes:g}-{seed}{longer}"
             kept = folder / "found.json"
             if not kept.exists():
