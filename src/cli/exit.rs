@@ -63,6 +63,7 @@ pub fn store_exit(error: &StoreError) -> Exit {
         | StoreError::Denied { .. }
         | StoreError::NotAStudy(_)
         | StoreError::Newer { .. }
+        | StoreError::HalfWritten { .. }
         | StoreError::Corrupt { .. }
         | StoreError::Codec { .. }
         | StoreError::UnknownEvent { .. }

@@ -69,6 +69,11 @@ pub enum StoreError {
     /// It cannot be written.
     #[error("write to `{place}`: it is read-only\nhint: make the folder writable or choose another with `--state`")]
     ReadOnly { place: String, source: Cause },
+    /// A writer was killed in a transaction, and it cannot be undone where the database lies.
+    #[error(
+        "read `{place}`: a write was cut off, and undoing it needs a folder that can be written\nhint: copy the study's whole folder to one, and give its parent with `--state`"
+    )]
+    HalfWritten { place: String, source: Cause },
     /// Damaged.
     #[error(
         "read `{place}`: the database is damaged\nhint: restore it from a backup; checkpoints alone cannot rebuild it"

@@ -9,7 +9,8 @@ use crate::store::{ImagesOnRecord, Opening, Reader, RunRow, StoreError};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::path::{Path, PathBuf};
 
-/// A read-only connection. It never blocks the writer, works while a run is going and on a read-only medium.
+/// A read-only connection. It never blocks the writer, works while a run is going and on a read-only medium. What a killed
+/// writer left half-written is undone first, where the folder can be written.
 #[derive(Debug)]
 pub(crate) struct SqliteReader {
     path: PathBuf,
@@ -29,8 +30,16 @@ impl SqliteReader {
             let version = format::check(&connection, path)?;
             Ok((connection, version))
         };
-        let plain = open(&path.to_string_lossy(), OpenFlags::empty());
-        let (connection, version) = match plain {
+        let plain = || open(&path.to_string_lossy(), OpenFlags::empty());
+        let (connection, version) = match plain() {
+            // A writer was killed in a transaction that a rollback journal covers; a reader may not undo it.
+            Err(Fault::Sqlite(e)) if is_half_written(&e) => {
+                if super::folder_is_read_only(path) {
+                    return Err(StoreError::HalfWritten { place: path.display().to_string(), source: e.into() });
+                }
+                undo(path).map_err(|e| Fault::from(e).at(path))?;
+                plain()
+            }
             // A write-ahead log cannot be opened in a read-only folder; as nobody writes there, it is not needed
             // either.
             Err(Fault::Sqlite(e))
@@ -110,6 +119,19 @@ impl Reader for SqliteReader {
     fn opening(&self) -> Result<Option<Opening>, StoreError> {
         self.in_snapshot(|c| Ok(once::opening(c)?))
     }
+}
+
+/// Whether a read-only connection found what only one that may write can undo.
+fn is_half_written(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_READONLY_ROLLBACK)
+}
+
+/// Undoes the transaction of a killed writer. A living one is waited for: its locks say that its journal is in use.
+fn undo(path: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.busy_timeout(BUSY)?;
+    // Any reading does it (https://sqlite.org/lockingv3.html, "Dealing with hot journals").
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
 /// `file:...?immutable=1`, percent-encoded.

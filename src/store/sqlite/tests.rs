@@ -124,6 +124,34 @@ fn a_study_on_a_read_only_medium_can_be_read_and_says_why_it_cannot_be_written()
     mode(0o755);
 }
 
+#[test]
+fn what_a_killed_writer_left_half_written_is_undone_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path());
+    let before = SqliteReader::open(&store.path).unwrap().tables().unwrap();
+    // As on a network's file systems; more than the cache holds, so that part of it is in the file already.
+    store.connection.pragma_update(None, "journal_mode", "truncate").unwrap();
+    store
+        .connection
+        .execute_batch(
+            "PRAGMA cache_size = 1; BEGIN; DELETE FROM epoch; CREATE TABLE more (x); \
+             INSERT INTO more WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) \
+             SELECT randomblob(4000) FROM n",
+        )
+        .unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    for name in ["study.db", "study.db-journal"] {
+        std::fs::copy(folder.path().join(name), killed.path().join(name)).unwrap();
+    }
+    let path = killed.path().join("study.db");
+    let plain = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let refused = plain.query_row("SELECT count(*) FROM epoch", [], |_| Ok(())).unwrap_err();
+    assert_eq!(refused.sqlite_error().unwrap().extended_code, rusqlite::ffi::SQLITE_READONLY_ROLLBACK);
+    drop(plain);
+    assert_eq!(SqliteReader::open(&path).unwrap().tables().unwrap(), before);
+    assert_eq!(std::fs::metadata(killed.path().join("study.db-journal")).map_or(0, |m| m.len()), 0);
+}
+
 /// A study that the first version of this program began, stopped once by kill -9 and once by Ctrl-C
 /// (`tests/data/store/version1.toml`).
 #[test]
