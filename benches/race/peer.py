@@ -56,6 +56,7 @@ def main():
     p.add_argument("--size", type=int, default=150)
     p.add_argument("--sizes", type=int, nargs="*", default=[], help="sides of images that the network sees, to be searched")
     p.add_argument("--scheduler", default="hyperband", choices=["hyperband", "asha"])
+    p.add_argument("--bf16", action="store_true", help="multiply in bfloat16 where autocast does")
     p.add_argument("--epochs", type=int, default=8)
     p.add_argument("--minutes", type=float, default=60)
     p.add_argument("--batch", type=int, default=16)
@@ -85,6 +86,9 @@ def main():
     loss_of = nn.CrossEntropyLoss(weight=counts.sum() / (2 * counts))
     scale = {"unit": lambda x: x / 255, "symmetric": lambda x: x / 127.5 - 1}[a.scaling]
 
+    # On processors with AVX512-BF16 or AMX several times as fast.
+    narrow = lambda: torch.autocast("cpu", torch.bfloat16, enabled=a.bf16)
+
     def pixels(images, side):
         images = images.float()
         if side != images.shape[-1]:
@@ -112,7 +116,8 @@ def main():
     @torch.no_grad()
     def features(model, images):
         """Of the frozen part; pooled at once where nothing but the head comes after."""
-        x = model[0](pixels(images, model[3]))
+        with narrow():
+            x = model[0](pixels(images, model[3]))
         return x.mean((2, 3), keepdim=True) if len(model[1]) == 0 else x
 
     def all_features(model, images):
@@ -123,7 +128,8 @@ def main():
     def score(model, found):
         """Scores from the frozen part's features."""
         model[2].eval()
-        return torch.cat([model[2](model[1](part)).softmax(1)[:, 1] for part in found.split(32)])
+        with narrow():
+            return torch.cat([model[2](model[1](part)).float().softmax(1)[:, 1] for part in found.split(32)])
 
     minutes = lambda: (time.monotonic() - began) / 60
     course, begun, judged = [], [], []  # with minutes: values of trials trained to their end, trials, epochs
@@ -167,7 +173,9 @@ def main():
                 for group in optimiser.param_groups:
                     group["lr"] = group["rate"] * factor
                 x = images.contiguous(memory_format=torch.channels_last) if once is not None else features(model, images)
-                loss = loss_of(head(trained(x)), labels)
+                with narrow():
+                    out = head(trained(x))
+                loss = loss_of(out.float(), labels)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()

@@ -137,6 +137,7 @@ def peer(a, seed, folder):
     enqueued.write_text(json.dumps(first(a, seed)))
     command = [sys.executable, ROOT / "benches/race/peer.py", "--manifest", a.manifest, "--positive", a.positive, "--weights",
                a.weights.resolve(), "--preset", a.preset, "--scaling", a.scaling, "--size", a.size, "--epochs", a.epochs, "--scheduler", a.scheduler, "--sizes", *a.sizes,
+               *(["--bf16"] if a.peer_bf16 else []),
                "--minutes", *(longer or [a.minutes]), "--answers", *([a.minutes] if longer else []), "--seed", seed, "--first", enqueued, "--out", out]
     with open(folder / "run.log", "w") as log:
         subprocess.run([str(word) for word in command], stdout=log, stderr=log, check=True)
@@ -181,7 +182,8 @@ def race(a, side):
     program = subprocess.run([a.binary, "--version"], check=True, capture_output=True, text=True).stdout.split()[-1]
     return dict(images=a.data.resolve().name, positive=a.positive, weights=a.weights.name, preset=a.preset, scaling=a.scaling,
                 size=a.size, sizes=a.sizes, scheduler=a.scheduler, epochs_a_trial=a.epochs,
-                training=a.training if side == "hpsearch" else [], first=a.first, rungs=[a.epochs // 4, a.epochs],
+                training=a.training if side == "hpsearch" else [], first=a.first,
+                precision="bf16" if side == "peer" and a.peer_bf16 else "f32", rungs=[a.epochs // 4, a.epochs],
                 machine=f"{len(os.sched_getaffinity(0))} cores, {widest}",
                 programs={"hpsearch": program, **{name: version(name) for name in ("optuna", "torch")}})
 
@@ -210,6 +212,7 @@ def main():
     p.add_argument("--epochs", type=int, default=8)
     p.add_argument("--minutes", type=float, default=60)
     p.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
+    p.add_argument("--peer-bf16", action="store_true", help="the peer multiplies in bfloat16")
     p.add_argument("--first", type=int, default=20, help="configurations with which both sides begin")
     p.add_argument("--longer", type=int, help="the peer goes on with seed 1, for so many times --minutes")
     p.add_argument("--sides", nargs="*", default=["hpsearch", "peer"], choices=["hpsearch", "peer"])
