@@ -13,10 +13,11 @@ import statistics, time
 import torch
 import torchvision
 
+from forward_step import STAGES
+
 SIDES = (150, 299)
-FROZEN = ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2",
-          "Mixed_5b", "Mixed_5c", "Mixed_5d"]
-TRAINED = ["Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"]
+cut, end = (STAGES.index(name) + 1 for name in ("Mixed_5d", "Mixed_6e"))
+FROZEN, TRAINED = STAGES[:cut], STAGES[cut:end]
 
 torch.set_num_threads(2)
 net = torchvision.models.inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=False)

@@ -136,8 +136,8 @@ def peer(a, seed, folder):
     out, enqueued = folder / "result.json", folder / "first.json"
     enqueued.write_text(json.dumps(first(a, seed)))
     command = [sys.executable, ROOT / "benches/race/peer.py", "--manifest", a.manifest, "--positive", a.positive, "--weights",
-               a.weights.resolve(), "--preset", a.preset, "--scaling", a.scaling, "--size", a.size, "--epochs", a.epochs, "--scheduler", a.scheduler, "--sizes", *a.sizes,
-               *(["--bf16"] if a.peer_bf16 else []),
+               a.weights.resolve(), "--preset", a.preset, "--scaling", a.scaling, "--size", a.size, "--sizes", *a.sizes,
+               "--epochs", a.epochs, "--scheduler", a.scheduler, *(["--bf16"] if a.peer_bf16 else []),
                "--minutes", *(longer or [a.minutes]), "--answers", *([a.minutes] if longer else []), "--seed", seed, "--first", enqueued, "--out", out]
     with open(folder / "run.log", "w") as log:
         subprocess.run([str(word) for word in command], stdout=log, stderr=log, check=True)
@@ -175,30 +175,29 @@ def figures(found):
     return told
 
 
-def race(a, side):
-    """What two runs of a side must have in common to be of one race."""
+def races(a):
+    """What two runs of a side must have in common to be of one race, by side."""
     words = Path("/proc/cpuinfo").read_text().split()
     widest = next((name for name, flag in (("AVX-512", "avx512f"), ("AVX2", "avx2")) if flag in words), "no AVX2")
     program = subprocess.run([a.binary, "--version"], check=True, capture_output=True, text=True).stdout.split()[-1]
-    return dict(images=a.data.resolve().name, positive=a.positive, weights=a.weights.name, preset=a.preset, scaling=a.scaling,
-                size=a.size, sizes=a.sizes, scheduler=a.scheduler, epochs_a_trial=a.epochs,
-                training=a.training if side == "hpsearch" else [], first=a.first,
-                precision="bf16" if side == "peer" and a.peer_bf16 else "f32", rungs=[a.epochs // 4, a.epochs],
-                machine=f"{len(os.sched_getaffinity(0))} cores, {widest}",
+    both = dict(images=a.data.resolve().name, positive=a.positive, weights=a.weights.name, preset=a.preset, scaling=a.scaling,
+                size=a.size, sizes=a.sizes, scheduler=a.scheduler, epochs_a_trial=a.epochs, training=[], first=a.first,
+                precision="f32", rungs=[a.epochs // 4, a.epochs], machine=f"{len(os.sched_getaffinity(0))} cores, {widest}",
                 programs={"hpsearch": program, **{name: version(name) for name in ("optuna", "torch")}})
+    return {"hpsearch": both | {"training": a.training}, "peer": both | {"precision": "bf16" if a.peer_bf16 else "f32"}}
 
 
-def recorded(a, runs):
+def recorded(a, same, runs):
     """Adds runs to the record; all runs in it of this race."""
     rows = json.loads(a.record.read_text()) if a.record.exists() else []
     for (side, given, seed), found in runs.items():
-        who = dict(race(a, side), given=given, side=side, seed=seed)
+        who = dict(same[side], given=given, side=side, seed=seed)
         rows = [row for row in rows if any(row.get(key) != value for key, value in who.items())]
         rows.append(who | {key: value for key, value in found.items() if key not in ("validation", "test")})
     rows.sort(key=lambda row: (row["images"], row["size"], row["given"], row["side"], row["seed"]))
     a.record.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     return {(row["side"], row["given"], row["seed"]): row for row in rows
-            if all(row.get(key) == value for key, value in race(a, row["side"]).items())
+            if all(row.get(key) == value for key, value in same[row["side"]].items())
             and row["given"] in (a.minutes, a.minutes * (a.longer or 1))}
 
 
@@ -226,11 +225,11 @@ def main():
     a.work.mkdir(parents=True, exist_ok=True)
     a.work = a.work.resolve()
     a.manifest = folders.manifest(a.data, a.work, "test")
-    runs = {}
+    runs, same = {}, races(a)
     for seed in a.seeds:
         for side in a.sides:
             longer = f"-longer{a.longer}" if a.longer and side == "peer" and seed == LONGER else ""
-            identity = hashlib.sha256(json.dumps(race(a, side), sort_keys=True).encode()).hexdigest()[:8]
+            identity = hashlib.sha256(json.dumps(same[side], sort_keys=True).encode()).hexdigest()[:8]
             folder = a.work / f"{side}-{identity}-{a.minutes:g}-{seed}{longer}"
             kept = folder / "found.json"
             if not kept.exists():
@@ -245,7 +244,7 @@ def main():
             others = {g: runs["peer", g, seed] for g in sorted({g for s, g, n in runs if (s, n) == ("peer", seed)})}
             found["differences"] = {f"{g:g}": difference(found, other) for g, other in others.items()}
     if a.record:
-        runs = recorded(a, runs)
+        runs = recorded(a, same, runs)
     print("| side | seed | minutes | trials | epochs | best validation AUC | test AUC | recall | F1 |")
     print("|---|---|---|---|---|---|---|---|---|")
     for (side, _, seed), found in runs.items():
