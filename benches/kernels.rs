@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hpsearch::nn::Backbone;
 use hpsearch::nn::inception_v3::{self, InceptionV3};
-use hpsearch::nn::kernel::{ConvShape, Isa, Target, Window, conv_cpu, panel, pool_cpu, weight_gradient};
+use hpsearch::nn::kernel::{Arithmetic, ConvShape, Isa, Target, Window, conv_cpu, panel, pool_cpu, weight_gradient};
 use hpsearch::spec::PoolPadding;
 use std::hint::black_box;
 
@@ -35,29 +35,30 @@ fn convolutions(c: &mut Criterion) {
         let (mut y, mut dx, mut dw) = (grad.clone(), x.clone(), packed.clone());
         let mut group = c.benchmark_group(name);
         group.throughput(Throughput::Elements((shape.output_pixels() * taps * cin * cout) as u64));
-        for isa in Isa::all_available() {
-            let id = |kind: &str| BenchmarkId::new(kind, format!("{isa:?}"));
+        let all = Isa::all_available().map(Arithmetic::from).chain([Arithmetic::bf16(Isa::best())]);
+        for arithmetic in all {
+            let id = |kind: &str| BenchmarkId::new(kind, arithmetic.name());
+            let formed = |packed: &[f32], inputs: usize, outputs: usize| {
+                let mut out = vec![0.0; arithmetic.packed_length(taps, inputs, outputs)];
+                arithmetic.panels(packed, inputs, &mut out);
+                out
+            };
+            let (weights, of_x) = (formed(&packed, cin, cout), arithmetic.mapped(&x, cin));
             group.bench_function(id("forward"), |b| {
                 b.iter(|| {
                     let out = Target::columns(&mut y, cout, 0, cout);
-                    conv_cpu::forward(isa, &shape, black_box(&x), &packed, epilogue, &out);
+                    conv_cpu::forward(arithmetic, &shape, black_box(&of_x), &weights, epilogue, &out);
                 });
             });
+            let (weights, of_grad) = (formed(&transposed, cout, cin), arithmetic.mapped(&grad, cout));
             group.bench_function(id("input gradient"), |b| {
                 b.iter(|| {
-                    let out = Target::columns(&mut dx, cin, 0, cin);
-                    conv_cpu::input_gradient(
-                        isa,
-                        &shape,
-                        black_box(&grad),
-                        &transposed,
-                        conv_cpu::Write::Replace,
-                        &out,
-                    );
+                    let (out, write) = (Target::columns(&mut dx, cin, 0, cin), conv_cpu::Write::Replace);
+                    conv_cpu::input_gradient(arithmetic, &shape, black_box(&of_grad), &weights, write, &out);
                 });
             });
             group.bench_function(id("weight gradient"), |b| {
-                b.iter(|| weight_gradient::weight_gradient(isa, &shape, black_box(&x), &grad, &mut dw));
+                b.iter(|| weight_gradient::weight_gradient(arithmetic, &shape, black_box(&x), &grad, &mut dw));
             });
         }
         group.finish();

@@ -4,8 +4,11 @@
 //! the processor seconds. A step is the frozen prefix up to position FROM, the trained suffix, global average pooling,
 //! a loss, and all gradients. `work SIDE FROM TO` prints multiply-adds, those of Winograd's convolutions, activations and
 //! weights of a part of the network, for one image. The last line, `memory`, asks for the peak resident set in MiB.
+//!
+//! An argument, `f32` (the default) or `amp`, says how convolutions multiply.
 
 use candle_core::{Device, Result, Tensor};
+use hpsearch::nn::cuda::set_precision;
 use hpsearch::nn::inception_v3::{self, InceptionV3};
 use hpsearch::nn::{Backbone, Mode, Suffix, SuffixOptions, backward};
 use hpsearch::spec::{BatchNormMode, PoolPadding};
@@ -18,6 +21,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     hpsearch::nn::memory::keep_pages();
+    set_precision(std::env::args().nth(1).as_deref().unwrap_or("f32").parse()?);
     let device = Device::Cpu;
     let network = InceptionV3::new(&inception_v3::random(1.0, 1, &device)?, 1.0, PoolPadding::Counted, &device)?;
     let mut suffixes: HashMap<(usize, bool), Box<dyn Suffix>> = HashMap::new();

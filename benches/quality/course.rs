@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(out)?;
     let loaded = hpsearch::config::load(Path::new(study)).map_err(|e| e.to_string())?;
     let (spec, base) = (loaded.spec, loaded.base);
+    hpsearch::nn::cuda::set_precision(spec.run.precision);
     let RunnerSpec::Image { data, .. } = &spec.runner else { return Err("no image study".into()) };
     let settings = spec.runner.fixed().ok_or("no image study")?;
     let seed = spec.seed;

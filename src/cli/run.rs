@@ -59,6 +59,9 @@ pub fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     if let Some(found) = found.filter(|_| !global.quiet && !global.json) {
         writeln!(std::io::stdout(), "device auto: {found}")?;
     }
+    if let Some(remark) = device::remark(&spec, &devices) {
+        complain(&format!("warning: {remark}\n"));
+    }
     // Workers elsewhere start in other folders.
     let here = std::env::current_dir().map_err(|e| CliError::new("find the working directory", e))?;
     let whole = |path: PathBuf| if elsewhere.is_some() { here.join(path) } else { path };

@@ -540,7 +540,7 @@ pub static TABLES: &[Table] = &[
     },
     Table {
         name: "run",
-        about: "How the study is run on this machine. No result depends on it (but see `virtual_workers`).",
+        about: "How the study is run on this machine. No result depends on it (but see `precision` and `virtual_workers`).",
         keys: &[
             key("workers", "whole number", "`1`", "Worker processes."),
             key("threads", "whole number", "the cores divided by the workers", "Threads of each."),
@@ -560,7 +560,7 @@ pub static TABLES: &[Table] = &[
                 "precision",
                 "`f32`, `tf32`, `bf16`, `amp`",
                 "`tf32`",
-                "How convolutions multiply on a GPU: `tf32` rounds factors to ten bits, `bf16` computes frozen layers in bf16, `amp` trained ones too. Results differ by rounding. The CPU computes in f32.",
+                "How the convolutions of InceptionV3 multiply: `f32`; `tf32` rounds factors to ten bits (on GPUs; the CPU has none and computes as with `f32`); `bf16` rounds those of frozen layers to eight bits, `amp` those of trained ones too. Results differ by rounding. On a CPU `bf16` and `amp` are faster only with AVX512-BF16 (AMD Zen 4, Intel Cooper Lake and Sapphire Rapids, and newer); docs/performance.md has figures.",
             ),
             key(
                 "virtual_workers",
@@ -610,7 +610,7 @@ pub static TABLES: &[Table] = &[
                 "others",
                 "`refuse`, `take`",
                 "`refuse`",
-                "What is done with a worker whose program or arithmetic (processor's instructions, GPU, cuDNN) differ from those on record: its results would differ by rounding.",
+                "What is done with a worker whose program or arithmetic (processor's instructions, `run.precision`, GPU, cuDNN) differ from those on record: its results would differ by rounding.",
             ),
         ],
     },

@@ -1,5 +1,7 @@
 //! Export: a trial's checkpoint as a model that other programs can load, checked against the scores on record.
 
+mod checked;
+
 use super::card::{Card, Figure, Head, Member, Network, Preprocessing};
 use super::inputs::{Inputs, Unlikeness};
 use super::{CARD, IMAGES, ONNX, file_name};
@@ -11,15 +13,14 @@ use crate::history::Tables;
 use crate::ids::{Epoch, TrialNumber};
 use crate::metrics::{self, Predictions};
 use crate::report::{self, StudyRecord};
-use crate::runner::image::{
-    ExportedTrial, ImageError, ImageRunner, Scored, Scorer, mean_of, mean_score, sets, to_onnx,
-};
+use crate::runner::image::{ExportedTrial, ImageError, ImageRunner, mean_of, sets, to_onnx};
 use crate::runner::{DeviceSlot, Silent};
 use crate::space::Params;
-use crate::spec::{CachePrecision, Device, Precision, RunnerSpec, StudySpec};
+use crate::spec::{RunnerSpec, StudySpec};
 use crate::store::{ImagesOnRecord, Reader, StoreError};
 use crate::study::{self, FINALISTS, RecordError};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use checked::{Computed, checked};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Images that are looked at to say what images of the study are like.
@@ -52,7 +53,10 @@ pub enum ExportError {
     #[error("find the validation scores of trial {trial}, by which the export is checked")]
     NoPredictions { trial: TrialNumber },
     /// The exported model does not score as the trial did.
-    #[error("check the export of trial {trial}: a score differs by {difference:.2e} from the one on record")]
+    #[error(
+        "check the export of trial {trial}: a score differs by {difference:.2e} from the one on record\nhint: was \
+         `precision` in `[run]` another when it was trained? `run` the study with that again first"
+    )]
     Differs { trial: TrialNumber, difference: f64 },
     /// Network or images fail.
     #[error(transparent)]
@@ -158,7 +162,8 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
     }
     let images = runner.images(&options.slot, &mut Silent)?;
     let total = trials.iter().map(ExportedTrial::folds).sum();
-    let on_gpu = reader.runs()?.iter().any(|run| run.device != "cpu").then_some(spec.run.precision);
+    let on_gpu = reader.runs()?.iter().any(|run| run.device != "cpu");
+    let computed = Computed { on_gpu, precision: spec.run.precision };
     let (mut files, mut members, mut scored) = (Vec::new(), Vec::new(), Vec::new());
     for (source, exported) in sources.iter().zip(&trials) {
         let mut own = Vec::new();
@@ -168,7 +173,7 @@ pub fn export(reader: &dyn Reader, dir: &Path, options: &ExportOptions, out: &Pa
             own.push(path);
         }
         let predictions = of(&record, source.trial)?;
-        let (scores, difference) = checked(source.trial, exported, &own, images, (predictions, on_gpu))?;
+        let (scores, difference) = checked(source.trial, exported, &own, images, (predictions, computed))?;
         scored.push(scores);
         members.push(Member {
             trial: source.trial,
@@ -292,53 +297,6 @@ fn digest(path: &Path) -> Result<Digest, ExportError> {
     Digest::of_file(path).map_err(|source| ExportError::Io { path: path.to_owned(), source })
 }
 
-/// What the exported `files` of a trial say of the validation images, and by how much a score differs at most from the one on
-/// record. With several folds the former is the mean, and scores are compared by the fold that judged the image.
-fn checked(
-    trial: TrialNumber,
-    exported: &ExportedTrial,
-    files: &[PathBuf],
-    images: &DataSet,
-    (predictions, on_gpu): (&Predictions, Option<Precision>),
-) -> Result<(Vec<Scored>, f64), ExportError> {
-    let settings = &exported.settings;
-    let load = |file: &PathBuf| {
-        Scorer::load(
-            std::slice::from_ref(file),
-            &settings.network,
-            &settings.head,
-            predictions.classes.len(),
-            (images.size(), images.channels()),
-            files.len(),
-            Device::Cpu,
-        )
-    };
-    let scorers = files.iter().map(load).collect::<Result<Vec<Scorer>, _>>()?;
-    let judged = judged(images, predictions)?;
-    let pixels: Vec<&[u8]> = judged.iter().map(|&i| images.pixels(i)).collect();
-    let scored = mean_score(&scorers, &pixels)?;
-    let difference = match scorers.as_slice() {
-        [_] => largest_difference(predictions, &scored),
-        folds => largest_difference(predictions, &by_own_fold(folds, images, &judged)?),
-    };
-    if difference > tolerance(settings.network.cache, on_gpu) {
-        return Err(ExportError::Differs { trial, difference });
-    }
-    Ok((scored, difference))
-}
-
-/// By how much a score may differ from the one on record, which the trial's own arithmetic gave: with features rounded to half
-/// precision in the cache, or on a GPU in a precision of its own.
-fn tolerance(cache: CachePrecision, on_gpu: Option<Precision>) -> f64 {
-    let of_cache = if cache == CachePrecision::F16 { 0.05 } else { 2e-3 };
-    let of_device = match on_gpu {
-        None | Some(Precision::F32) => 2e-3,
-        Some(Precision::Tf32) => 0.05,
-        Some(Precision::Bf16 | Precision::Amp) => 0.2,
-    };
-    f64::max(of_cache, of_device)
-}
-
 fn check_images(on_record: &ImagesOnRecord, now: Digest) -> Result<(), ExportError> {
     if on_record.digest == now {
         Ok(())
@@ -369,40 +327,6 @@ fn network_of(exported: &ExportedTrial) -> Network {
         tap: network.tap.clone(),
         input_size: network.input_size,
     }
-}
-
-/// Where the images with a score on record are among the study's.
-fn judged(images: &DataSet, predictions: &Predictions) -> Result<Vec<usize>, ExportError> {
-    let by_path: HashMap<&str, usize> =
-        images.records().iter().enumerate().map(|(i, image)| (image.path.as_str(), i)).collect();
-    let place = |row: &metrics::Prediction| {
-        let i = by_path.get(row.image.as_str()).copied();
-        i.ok_or_else(|| ExportError::Images(format!("`{}` is not among them", row.image)))
-    };
-    predictions.rows.iter().map(place).collect()
-}
-
-/// What the models of the folds say of the images `judged`, each of those that it was validated on.
-fn by_own_fold(scorers: &[Scorer], images: &DataSet, judged: &[usize]) -> Result<Vec<Scored>, ExportError> {
-    let mut all: Vec<Option<Scored>> = vec![None; judged.len()];
-    for (scorer, fold) in scorers.iter().zip(&images.split().folds) {
-        let validation: HashSet<usize> = fold.validation.iter().copied().collect();
-        let own: Vec<usize> = (0..judged.len()).filter(|&row| validation.contains(&judged[row])).collect();
-        let pixels: Vec<&[u8]> = own.iter().map(|&row| images.pixels(judged[row])).collect();
-        for (row, scored) in own.into_iter().zip(scorer.score(&pixels)?) {
-            all[row] = Some(scored);
-        }
-    }
-    let all: Option<Vec<Scored>> = all.into_iter().collect();
-    all.ok_or_else(|| ExportError::Images("some with a score on record are in no fold".to_owned()))
-}
-
-/// The largest difference between a score on record and what a model says of the same image. Infinite where one of them is no
-/// number, which would pass any comparison.
-fn largest_difference(predictions: &Predictions, scored: &[Scored]) -> f64 {
-    let pairs = predictions.rows.iter().zip(scored).flat_map(|(row, scored)| row.scores.iter().zip(&scored.scores));
-    let each = pairs.map(|(a, b)| f64::from((a - b).abs()));
-    each.fold(0.0, |most, difference| if difference.is_nan() { f64::INFINITY } else { f64::max(most, difference) })
 }
 
 fn write_list(path: &Path, images: &DataSet) -> Result<(), ExportError> {
@@ -509,25 +433,5 @@ mod tests {
         assert_eq!(then, expected);
         assert_eq!(published(&["card.json", "model-1.safetensors"])[3], "model-1.safetensors");
         assert!(!out.join("model.safetensors").exists());
-    }
-
-    #[test]
-    fn a_score_that_is_no_number_never_agrees() {
-        let row = |scores: [f32; 2]| metrics::Prediction {
-            image: String::new(),
-            patient: None,
-            label: 0,
-            scores: scores.to_vec(),
-        };
-        let difference = |recorded: [f32; 2], found: [f32; 2]| {
-            let rows = vec![row([0.5, 0.5]), row(recorded), row([0.5, 0.5])];
-            let predictions = Predictions { classes: vec!["a".to_owned(), "b".to_owned()], positive: 1, rows };
-            let scored = |scores: [f32; 2]| Scored { scores: scores.to_vec(), distance: 1.0 };
-            largest_difference(&predictions, &[[0.5, 0.5], found, [0.5, 0.5]].map(scored))
-        };
-        assert_eq!(difference([0.25, 0.75], [0.5, 0.5]), 0.25);
-        assert_eq!(difference([0.25, 0.75], [f32::NAN, 0.5]), f64::INFINITY);
-        assert_eq!(difference([f32::NAN, 0.75], [0.25, 0.75]), f64::INFINITY);
-        assert_eq!(difference([0.25, 0.75], [0.25, f32::INFINITY]), f64::INFINITY);
     }
 }

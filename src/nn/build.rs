@@ -2,9 +2,9 @@
 
 use super::inception_v3::{self, InceptionV3, InceptionV3Error};
 use super::weights::{self, Wanted, WeightError, Weights};
-use super::{Backbone, frozen_backbone};
+use super::{Backbone, cuda::precision, frozen_backbone};
 use crate::digest::Digest;
-use crate::spec::{BackboneKind, NetworkSpec};
+use crate::spec::{BackboneKind, NetworkSpec, Precision};
 use candle_core::Device;
 
 /// A backbone with its weights.
@@ -37,16 +37,32 @@ pub enum BuildError {
     Candle(#[from] candle_core::Error),
 }
 
-/// Builds the network that `spec` describes. Random weights are drawn from `seed`.
+/// Builds the network that `spec` describes, in the precision of this process. Random weights are drawn from `seed`.
 ///
 /// # Errors
 /// If the weights cannot be loaded or do not fit, or the network does not exist in this width.
 pub fn build(spec: &NetworkSpec, seed: u64, device: &Device) -> Result<Built, BuildError> {
+    in_precision(spec, seed, device, precision())
+}
+
+/// The same for judging only: on the CPU in f32, whatever the precision of this process, so that an exported model says the
+/// same wherever it is asked.
+///
+/// # Errors
+/// As [`build`].
+pub fn exact(spec: &NetworkSpec, seed: u64, device: &Device) -> Result<Built, BuildError> {
+    in_precision(spec, seed, device, Precision::F32)
+}
+
+fn in_precision(spec: &NetworkSpec, seed: u64, device: &Device, precision: Precision) -> Result<Built, BuildError> {
     let weights = tensors(spec, seed, device)?;
     let backbone: Box<dyn Backbone> =
         match frozen_backbone::FrozenBackbone::new(spec.backbone, &weights.tensors, device)? {
             Some(network) => Box::new(network),
-            None => Box::new(InceptionV3::new(&weights.tensors, spec.width, spec.pool_padding, device)?),
+            None => {
+                let network = InceptionV3::new(&weights.tensors, spec.width, spec.pool_padding, device)?;
+                Box::new(network.with_precision(precision))
+            }
         };
     Ok(Built { backbone, weights: weights.digest })
 }

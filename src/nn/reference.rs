@@ -1,6 +1,6 @@
 //! Naive implementations of the operations in f64, and derivatives by central differences, for tests to compare with.
 
-use super::kernel::{ConvShape, Target};
+use super::kernel::{Arithmetic, ConvShape, Isa, Target, arithmetic};
 use crate::rng::{Purpose, StreamRng};
 use candle_core::{Device, Tensor, Var};
 
@@ -12,6 +12,25 @@ pub fn numbers(seed: u64, count: usize) -> Vec<f64> {
 
 pub fn f32s(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&v| v as f32).collect()
+}
+
+/// The nearest bf16 of each.
+pub fn bf16s(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|&v| half::bf16::from_f32(v as f32).to_f64()).collect()
+}
+
+/// Every arithmetic of this processor that rounds operands to bf16.
+pub fn narrow() -> impl Iterator<Item = Arithmetic> {
+    let pairs = arithmetic::has_pairs().then(|| Arithmetic::bf16(Isa::best()));
+    pairs.into_iter().chain(Isa::all_available().map(Arithmetic::rounded))
+}
+
+/// A map of `channels` and weights of as many inputs in the form of an arithmetic.
+pub fn formed(arithmetic: Arithmetic, map: &[f64], channels: usize, packed: &[f32]) -> [Vec<f32>; 2] {
+    let operands = arithmetic.mapped(&f32s(map), channels);
+    let mut weights = vec![7.0; packed.len() / channels * arithmetic.words(channels)];
+    arithmetic.panels(packed, channels, &mut weights);
+    [operands, weights]
 }
 
 pub fn var(values: &[f64], shape: &[usize]) -> Var {
@@ -112,6 +131,22 @@ pub fn conv_input_gradient(shape: &ConvShape, grad: &[f64], weights: &[f64]) -> 
         });
     }
     dx
+}
+
+/// The gradient of the weights of [`conv`], in their layout.
+pub fn conv_weight_gradient(shape: &ConvShape, x: &[f64], grad: &[f64]) -> Vec<f64> {
+    let taps = shape.window.taps();
+    let mut dw = vec![0.0; shape.cout * shape.cin * taps];
+    for (position, grad) in positions(shape).zip(grad.chunks(shape.cout)) {
+        under(shape, position, |pixel, tap| {
+            for c in 0..shape.cin {
+                for (o, grad) in grad.iter().enumerate() {
+                    dw[(o * shape.cin + c) * taps + tap] += grad * x[pixel * shape.cin + c];
+                }
+            }
+        });
+    }
+    dw
 }
 
 /// What `f` left on `channels` columns in the middle of a wider buffer full of `before`, after a check that it wrote

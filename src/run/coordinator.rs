@@ -561,7 +561,8 @@ impl Coordinator<'_> {
                     if let Some(worker) = self.slots[worker].worker.take() {
                         self.retire(worker.link);
                     }
-                    let hint = "name machines of one kind, or set `cluster.others = \"take\"`: results then differ by rounding";
+                    let hint = "name machines of one kind and leave `run.precision` as it was, or set `cluster.others = \"take\"`: \
+                                results then differ by rounding";
                     return self.failed_to_start(worker, format!("{how}\nhint: {hint}"));
                 }
                 (Some(how), Others::Take) => {

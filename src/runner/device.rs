@@ -2,7 +2,8 @@
 
 use crate::nn::cuda;
 use crate::nn::kernel::Isa;
-use crate::spec::{Device, Devices, Precision};
+use crate::nn::kernel::arithmetic::{Arithmetic, has_pairs};
+use crate::spec::{Device, Devices, Precision, RunnerSpec, StudySpec};
 
 /// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -125,8 +126,8 @@ fn gpu_name(number: usize) -> Option<String> {
     }
 }
 
-/// What results depend on beyond a study where `device` computes, in words: the processor and its instructions; or the GPU, the
-/// version of cuDNN and the precision.
+/// What results depend on beyond a study where `device` computes, in words: the processor, its instructions and what they
+/// multiply; or the GPU, the version of cuDNN and the precision.
 pub fn arithmetic(device: Device, precision: Precision) -> String {
     match device {
         Device::Cuda(number) => {
@@ -134,8 +135,29 @@ pub fn arithmetic(device: Device, precision: Precision) -> String {
             let cudnn = cuda::device::cudnn_version().unwrap_or_default();
             format!("{name}, cuDNN {cudnn}, {precision}")
         }
-        Device::Any | Device::Cpu => format!("{} {}", std::env::consts::ARCH, Isa::best().name()),
+        Device::Any | Device::Cpu => {
+            let frozen = Arithmetic::frozen(Isa::best(), precision).name();
+            let trained = Arithmetic::trained(Isa::best(), precision).name();
+            let apart = if frozen == trained { String::new() } else { format!(", frozen layers {frozen}") };
+            format!("{} {trained}{apart}", std::env::consts::ARCH)
+        }
     }
+}
+
+/// What to tell whoever asks for bf16 where this processor computes and does not multiply it.
+pub fn remark(spec: &StudySpec, devices: &[Device]) -> Option<String> {
+    let here = matches!(spec.runner, RunnerSpec::Image { .. }) && spec.cluster.is_none();
+    remark_if(has_pairs(), devices, spec.run.precision).filter(|_| here)
+}
+
+fn remark_if(has_pairs: bool, devices: &[Device], precision: Precision) -> Option<String> {
+    let in_vain = !has_pairs && precision.of_frozen() == Precision::Bf16 && devices.contains(&Device::Cpu);
+    in_vain.then(|| {
+        format!(
+            "`precision = \"{precision}\"` brings nothing on this processor, which has no AVX512-BF16: factors of \
+             InceptionV3's convolutions are rounded, and multiplied as fast as with `\"f32\"`"
+        )
+    })
 }
 
 /// Opens a device.
@@ -188,6 +210,27 @@ mod tests {
         let unbuilt = DeviceError::NotBuilt { devices: Devices::Auto };
         assert_eq!(words(Err(unbuilt)), "cpu, as this program was built without CUDA");
         assert!(chosen(&"cuda:0".parse().unwrap(), Ok(1)).unwrap().1.is_none());
+    }
+
+    #[test]
+    fn a_cpus_arithmetic_names_what_its_convolutions_multiply() {
+        let of = |precision| arithmetic(Device::Cpu, precision);
+        let plain = format!("{} {}", std::env::consts::ARCH, Isa::best().name());
+        assert_eq!([of(Precision::F32), of(Precision::Tf32)], [plain.clone(), plain.clone()]);
+        let narrow = Arithmetic::bf16(Isa::best()).name();
+        assert!(narrow.contains("bf16"), "{narrow}");
+        assert_eq!(of(Precision::Bf16), format!("{plain}, frozen layers {narrow}"));
+        assert_eq!(of(Precision::Amp), format!("{} {narrow}", std::env::consts::ARCH));
+    }
+
+    #[test]
+    fn bf16_in_vain_is_remarked_on() {
+        let remarked = |has_pairs, device, precision| remark_if(has_pairs, &[device], precision).is_some();
+        for precision in [Precision::Bf16, Precision::Amp] {
+            assert!(remarked(false, Device::Cpu, precision));
+            assert!(!remarked(true, Device::Cpu, precision) && !remarked(false, Device::Cuda(0), precision));
+        }
+        assert!(!remarked(false, Device::Cpu, Precision::Tf32));
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Precision of a network's arithmetic on a GPU.
+//! Precision of a network's arithmetic.
 
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray, VariantNames};
 
-/// Arithmetic of a network's layers on a GPU. Sums are always kept in f32, and so are trained weights, statistics of
-/// norms, the head, losses and optimisers. The CPU computes in f32 only.
+/// Arithmetic of a network's layers. Sums are always kept in f32, and so are trained weights, statistics of norms, the
+/// head, losses and optimisers. CPUs have no TF32, and multiply f32 instead; where a GPU's feature maps are bf16, theirs
+/// are f32 and only factors are rounded ([`crate::nn::kernel::arithmetic`]).
 #[derive(
     Clone,
     Copy,
@@ -26,10 +27,10 @@ use strum::{Display, EnumString, IntoStaticStr, VariantArray, VariantNames};
 pub enum Precision {
     /// Products of f32.
     F32,
-    /// Products of operands rounded to ten mantissa bits (TF32).
+    /// Products of operands rounded to ten mantissa bits (TF32); on CPUs f32.
     #[default]
     Tf32,
-    /// The frozen part in bf16, the trained part in TF32.
+    /// The frozen part in bf16, the trained part in TF32 (on CPUs f32).
     Bf16,
     /// Feature maps and operands in bf16 throughout: automatic mixed precision (Micikevicius et al. 2018), which for
     /// bf16 needs no loss scaling.

@@ -266,7 +266,7 @@ pub struct RunSpec {
     pub workers_per_device: Option<u32>,
     /// The devices that workers compute on.
     pub device: Devices,
-    /// Precision of arithmetic on GPUs. Results differ by rounding.
+    /// Precision of convolutions. Results differ by rounding.
     #[serde(default, skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
     /// Virtual workers of algorithms that learn from results (part of the identity of such studies).

@@ -373,6 +373,38 @@ fn recorded(file: &Path) -> HashMap<String, f32> {
     rows.map(|row| (row[0].to_owned(), row[row.len() - 1].parse().unwrap())).collect()
 }
 
+/// In bf16 a trial computes otherwise than what is exported of it.
+#[test]
+fn a_trial_in_bf16_is_exported_in_f32() {
+    let exact = Exported::new();
+    let narrow = Exported::of(&format!("{STUDY}precision = \"amp\"\n"), paint);
+    let scores = |of: &Exported| recorded(&of.bench.dir().join("predictions/00001-0002.csv"));
+    let (before, after) = (scores(&exact), scores(&narrow));
+    let apart = before.iter().map(|(image, score)| (score - after[image]).abs()).fold(0f32, f32::max);
+    assert!(apart > 1e-5 && apart < 0.2, "{apart}");
+
+    let difference = |of: &Exported| {
+        let card = std::fs::read_to_string(of.folder.join("card.json")).unwrap();
+        let card: serde_json::Value = serde_json::from_str(&card).unwrap();
+        card["members"][0]["largest_difference"].as_f64().unwrap()
+    };
+    assert!(difference(&exact) < 1e-4, "{}", difference(&exact));
+    assert!((1e-6..0.2).contains(&difference(&narrow)), "{}", difference(&narrow));
+
+    let arithmetic = |of: &Exported| format!("{:?}", of.bench.ask("SELECT DISTINCT arithmetic FROM worker"));
+    assert!(!arithmetic(&exact).contains("bf16"), "{}", arithmetic(&exact));
+    assert!(arithmetic(&narrow).contains("bf16"), "{}", arithmetic(&narrow));
+
+    // Frozen features of both are kept apart.
+    let features = narrow.bench.dir().with_file_name("cache").join("features");
+    let kept = || std::fs::read_dir(&features).unwrap().count();
+    let of_narrow = kept();
+    std::fs::remove_dir_all(narrow.bench.dir()).unwrap();
+    narrow.bench.write(STUDY);
+    narrow.bench.finish(&[]);
+    assert!(kept() > of_narrow, "{of_narrow}");
+}
+
 #[test]
 fn the_mean_of_the_finalists_is_exported_and_predicts() {
     let exported = Exported::new();

@@ -11,7 +11,7 @@ pub const WORKSPACE: usize = 1 << 30;
 /// The arithmetic of this process: an index into [`Precision::VARIANTS`].
 static PRECISION: AtomicU8 = AtomicU8::new(1);
 
-/// The arithmetic of this process's convolutions on GPUs.
+/// The arithmetic of this process's convolutions.
 pub fn precision() -> Precision {
     Precision::VARIANTS[usize::from(PRECISION.load(Ordering::Relaxed)) % Precision::VARIANTS.len()]
 }

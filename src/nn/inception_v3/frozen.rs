@@ -2,10 +2,11 @@
 //! concatenated output.
 
 use super::InceptionV3;
+use super::convolve::{Map, convolve, formed};
 use super::topology::{Stage, Step};
-use crate::nn::kernel::conv_cpu::{self, Epilogue, Write};
-use crate::nn::kernel::in_pool;
-use crate::nn::kernel::{ConvShape, Target, pool_cpu, target, winograd};
+use crate::nn::kernel::conv_cpu::Epilogue;
+use crate::nn::kernel::winograd::Taps;
+use crate::nn::kernel::{Arithmetic, ConvShape, Target, in_pool, pool_cpu, target};
 use crate::nn::operation::{Host, Operation};
 use crate::nn::tensor::dims4;
 use candle_core::{Result, Shape, bail};
@@ -114,13 +115,6 @@ impl Prefix<'_> {
     }
 }
 
-/// A feature map inside a branch.
-struct Map<'a> {
-    data: &'a [f32],
-    size: [usize; 2],
-    channels: usize,
-}
-
 impl InceptionV3 {
     /// Runs stages one after another; sizes have been checked.
     fn run(&self, arena: &mut Arena, stages: &[Stage], x: &[f32], batch: usize, mut size: [usize; 2], out: &mut [f32]) {
@@ -142,6 +136,7 @@ impl InceptionV3 {
     }
 
     fn stage(&self, arena: &mut Arena, stage: &Stage, x: &[f32], batch: usize, size: [usize; 2], out: &mut [f32]) {
+        let input = Map::new(x, stage.cin);
         let mut offset = 0;
         for branch in &stage.branches {
             let ends: Vec<Vec<Step>> = match branch.fan.as_slice() {
@@ -156,82 +151,101 @@ impl InceptionV3 {
             };
             let (chain, tail) = branch.chain.split_at(branch.chain.len() - tail);
             let mut held: Option<Vec<f32>> = None;
-            let mut map_size = size;
-            let mut channels = stage.cin;
+            let mut dims = [batch, size[0], size[1], stage.cin];
             for &step in chain {
-                let map = Map { data: held.as_deref().unwrap_or(x), size: map_size, channels };
-                let shape = self.shape(step, &map, batch);
+                let shape = self.shape(step, dims);
                 let mut next = arena.take(shape.output_pixels() * shape.cout);
-                self.step(arena, step, &map, batch, &Target::columns(&mut next, shape.cout, 0, shape.cout));
-                (map_size, channels) = (shape.output, shape.cout);
+                let own = held.as_deref().map(|data| Map::new(data, dims[3]));
+                let target = Target::columns(&mut next, shape.cout, 0, shape.cout);
+                self.step(arena, step, own.as_ref().unwrap_or(&input), &shape, &target);
+                if let Some(own) = own {
+                    own.give(arena);
+                }
+                dims = [batch, shape.output[0], shape.output[1], shape.cout];
                 if let Some(old) = held.replace(next) {
                     arena.give(old);
                 }
             }
-            let map = Map { data: held.as_deref().unwrap_or(x), size: map_size, channels };
+            let own = held.as_deref().map(|data| Map::new(data, dims[3]));
+            let map = own.as_ref().unwrap_or(&input);
             let ends = if ends.is_empty() { vec![tail.to_vec()] } else { ends };
             for end in ends {
                 let cout = match end.last() {
                     Some(&Step::Unit(unit)) => self.topology.units[unit].cout,
-                    _ => channels,
+                    _ => dims[3],
                 };
                 let target = Target::columns(out, stage.cout, offset, cout);
                 match *end.as_slice() {
-                    [Step::AveragePool, Step::Unit(unit)] => self.pooled_unit(arena, unit, &map, batch, &target),
-                    [step] => self.step(arena, step, &map, batch, &target),
+                    [Step::AveragePool, Step::Unit(unit)] => self.pooled_unit(arena, unit, map, dims, &target),
+                    [step] => self.step(arena, step, map, &self.shape(step, dims), &target),
                     _ => unreachable!("a branch ends with one step, or a pool and a unit"),
                 }
                 offset += cout;
+            }
+            if let Some(own) = own {
+                own.give(arena);
             }
             if let Some(old) = held {
                 arena.give(old);
             }
         }
+        input.give(arena);
     }
 
-    fn shape(&self, step: Step, map: &Map<'_>, batch: usize) -> ConvShape {
-        let window = self.topology.window(step);
+    /// The shape of a step for an input of `[batch, height, width, channels]`.
+    fn shape(&self, step: Step, input: [usize; 4]) -> ConvShape {
         let cout = match step {
             Step::Unit(unit) => self.topology.units[unit].cout,
-            _ => map.channels,
+            _ => input[3],
         };
-        let input = [batch, map.size[0], map.size[1], map.channels];
-        ConvShape::new(input, cout, window).expect("the sizes of all stages were checked")
+        ConvShape::new(input, cout, self.topology.window(step)).expect("the sizes of all stages were checked")
     }
 
-    fn step(&self, _: &mut Arena, step: Step, map: &Map<'_>, batch: usize, target: &Target<'_>) {
-        let shape = self.shape(step, map, batch);
+    fn step(&self, arena: &mut Arena, step: Step, map: &Map<'_>, shape: &ConvShape, target: &Target<'_>) {
         match step {
-            Step::MaxPool => pool_cpu::max(self.isa, &shape, map.data, target),
-            Step::AveragePool => pool_cpu::average(self.isa, &shape, self.divisor, map.data, None, target),
+            Step::MaxPool => pool_cpu::max(self.isa, shape, map.data, target),
+            Step::AveragePool => pool_cpu::average(self.isa, shape, self.divisor, map.data, None, target),
             Step::Unit(unit) => {
                 let w = &self.weights[unit];
                 let epilogue = Epilogue { scale: &w.scale, bias: &w.bias, relu: true };
-                if winograd::pays(&shape) {
-                    let transformed = w.transformed.get_or_init(|| {
-                        winograd::transformed(self.isa, &w.packed, shape.cin, shape.cout, winograd::Taps::Forward)
-                    });
-                    winograd::forward(self.isa, &shape, map.data, transformed, epilogue, Write::Replace, target);
-                } else {
-                    conv_cpu::forward(self.isa, &shape, map.data, &w.packed, epilogue, target);
-                }
+                self.convolve(arena, unit, map, shape, epilogue, target);
             }
         }
     }
 
+    fn convolve(
+        &self,
+        arena: &mut Arena,
+        unit: usize,
+        map: &Map<'_>,
+        shape: &ConvShape,
+        epilogue: Epilogue<'_>,
+        target: &Target<'_>,
+    ) {
+        let (arithmetic, w) = (Arithmetic::frozen(self.isa, self.precision), &self.weights[unit]);
+        let kept = w.formed(shape);
+        if kept.get().is_none() {
+            // Not within the cell: this is computed in parallel, and a thread that waits for the others' part may take up
+            // another image, which needs the same weights. Two threads may form them, with the same result. They are kept
+            // with the network, so do not come from the arena.
+            let _ = kept.set(formed(arithmetic, &mut Arena::default(), &w.packed, shape, Taps::Forward));
+        }
+        let weights = kept.get().and_then(Option::as_deref).unwrap_or(&w.packed);
+        convolve(arithmetic, arena, shape, map, weights, epilogue, target);
+    }
+
     /// An average pool followed by a 1x1 convolution, computed in the opposite order: the result is the same (both are
     /// linear, one over pixels, one over channels), and fewer channels are pooled.
-    fn pooled_unit(&self, arena: &mut Arena, unit: usize, map: &Map<'_>, batch: usize, target: &Target<'_>) {
-        let shape = self.shape(Step::Unit(unit), map, batch);
+    fn pooled_unit(&self, arena: &mut Arena, unit: usize, map: &Map<'_>, dims: [usize; 4], target: &Target<'_>) {
+        let shape = self.shape(Step::Unit(unit), dims);
         let w = &self.weights[unit];
         let mut sums = arena.take(shape.output_pixels() * shape.cout);
         let zeros = vec![0.0; w.bias.len()];
         let epilogue = Epilogue { scale: &w.scale, bias: &zeros, relu: false };
         let columns = Target::columns(&mut sums, shape.cout, 0, shape.cout);
-        conv_cpu::forward(self.isa, &shape, map.data, &w.packed, epilogue, &columns);
-        let map = Map { data: &sums, size: shape.output, channels: shape.cout };
-        let pool = self.shape(Step::AveragePool, &map, batch);
-        pool_cpu::average(self.isa, &pool, self.divisor, map.data, Some(&w.bias), target);
+        self.convolve(arena, unit, map, &shape, epilogue, &columns);
+        let pool = self.shape(Step::AveragePool, [dims[0], shape.output[0], shape.output[1], shape.cout]);
+        pool_cpu::average(self.isa, &pool, self.divisor, &sums, Some(&w.bias), target);
         arena.give(sums);
     }
 }

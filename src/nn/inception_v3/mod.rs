@@ -1,6 +1,7 @@
 //! InceptionV3 (Szegedy et al. 2016) with torchvision's topology and names: on the CPU the
 //! frozen and the trained part are one operation each, on a GPU sequences of operations.
 
+mod convolve;
 mod frozen;
 mod graph;
 mod init;
@@ -16,13 +17,14 @@ pub(super) use graph::add_stages;
 pub use init::random;
 
 use super::conv::Conv;
+use super::cuda::precision;
 use super::kernel::norm_cpu;
 use super::kernel::pool_cpu::Divisor;
-use super::kernel::{Isa, panel};
+use super::kernel::{ConvShape, Isa, panel, winograd};
 use super::operation::forward1;
 use super::tensor::values;
 use super::{Backbone, BackboneError, Lattice, StageInfo, Suffix, SuffixOptions};
-use crate::spec::PoolPadding;
+use crate::spec::{PoolPadding, Precision};
 use candle_core::{DType, Device, Tensor};
 use on_device::OnDevice;
 use rayon::prelude::*;
@@ -125,8 +127,8 @@ fn describe(missing: &[String], misshapen: &[Misshapen]) -> String {
 struct UnitWeights {
     /// Packed convolution weights.
     packed: Vec<f32>,
-    /// The same for [`super::kernel::winograd`], made when first used.
-    transformed: OnceLock<Vec<f32>>,
+    /// The same as the kernels read them, direct ones and Winograd's, made when first used; in bf16 half as large again.
+    formed: [OnceLock<Option<Vec<f32>>>; 2],
     /// Batch norm in inference mode as scale and shift, padded to whole panels.
     scale: Vec<f32>,
     bias: Vec<f32>,
@@ -141,7 +143,12 @@ impl UnitWeights {
         let scale: Vec<f32> = gamma.iter().zip(norm_cpu::rstd(&variance, EPS)).map(|(g, r)| g * r).collect();
         let bias: Vec<f32> = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
         let (scale, bias) = (panel::padded(&scale), panel::padded(&bias));
-        Self { packed, transformed: OnceLock::new(), scale, bias, gamma, beta, mean, variance }
+        Self { packed, formed: Default::default(), scale, bias, gamma, beta, mean, variance }
+    }
+
+    /// Where the weights are kept in the form for a shape: the size of an image decides which kernel is used.
+    fn formed(&self, shape: &ConvShape) -> &OnceLock<Option<Vec<f32>>> {
+        &self.formed[usize::from(winograd::pays(shape))]
     }
 }
 
@@ -154,6 +161,7 @@ pub struct InceptionV3 {
     on_device: Option<OnDevice>,
     divisor: Divisor,
     isa: Isa,
+    precision: Precision,
     unused: Vec<String>,
     arenas: frozen::Arenas,
 }
@@ -215,6 +223,7 @@ impl InceptionV3 {
             on_device,
             divisor: padding.into(),
             isa: Isa::best(),
+            precision: precision(),
             unused,
             arenas: frozen::Arenas::default(),
         })
@@ -226,11 +235,26 @@ impl InceptionV3 {
         &self.unused
     }
 
+    /// The same network in another precision on the CPU; [`InceptionV3::new`] takes that of the process
+    /// ([`super::cuda::precision`]).
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self.forget_formed();
+        self
+    }
+
+    /// Formed weights are those of one arithmetic.
+    fn forget_formed(&mut self) {
+        self.weights.iter_mut().for_each(|weights| weights.formed = Default::default());
+    }
+
     /// The same network with the kernels of `isa`.
     #[must_use]
     #[cfg(test)]
     pub(crate) fn with_isa(mut self, isa: Isa) -> Self {
         self.isa = isa;
+        self.forget_formed();
         self
     }
 }
@@ -362,16 +386,33 @@ mod tests {
 
     #[test]
     fn the_prefix_has_the_same_bits_for_any_threads_batch_and_cut() {
-        for isa in Isa::all_available() {
-            let network = network(isa);
+        let precisions = [Precision::F32, Precision::Bf16];
+        for (isa, precision) in Isa::all_available().flat_map(|isa| precisions.map(|precision| (isa, precision))) {
+            let network = network(isa).with_precision(precision);
             let x = images(8, 107);
             let whole = in_pool(1, || network.prefix(0, 18, &x).unwrap());
-            assert_eq!(elements(&whole), elements(&in_pool(2, || network.prefix(0, 18, &x).unwrap())), "{isa:?}");
+            assert_eq!(
+                elements(&whole),
+                elements(&in_pool(2, || network.prefix(0, 18, &x).unwrap())),
+                "{isa:?} {precision}"
+            );
             let alone = (0..8).map(|i| network.prefix(0, 18, &x.narrow(0, i, 1).unwrap()).unwrap());
             let alone = Tensor::cat(&alone.collect::<Vec<_>>(), 0).unwrap();
             assert_eq!(elements(&whole), elements(&alone), "{isa:?}");
             let cut = network.prefix(11, 18, &network.prefix(0, 11, &x).unwrap()).unwrap();
             assert_eq!(elements(&whole), elements(&cut), "{isa:?}");
+        }
+    }
+
+    /// Weights take their form in parallel when they are first used; with images in parallel too, a thread that forms
+    /// them may come upon another image that needs them. A deadlock here is a test that does not end.
+    #[test]
+    fn weights_may_be_formed_by_images_that_are_computed_at_the_same_time() {
+        let x = images(16, 139);
+        let run = || network(Isa::best()).with_precision(Precision::Bf16).prefix(0, 11, &x).unwrap();
+        let first = elements(&in_pool(1, run));
+        for _ in 0..20 {
+            assert!(first == elements(&in_pool(8, run)));
         }
     }
 
@@ -445,6 +486,43 @@ mod tests {
         }
     }
 
+    fn distance(a: &[f32], b: &[f32]) -> f64 {
+        let sum = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+        let off = sum(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
+        (off / sum(&mut b.iter().map(|&b| f64::from(b))).max(1e-30)).sqrt()
+    }
+
+    #[test]
+    fn bf16_is_near_f32_and_amp_rounds_in_the_trained_part_too() {
+        let (x, all) = (images(2, 107), 18);
+        let of = |precision| network(Isa::best()).with_precision(precision);
+        let prefix = |precision| elements(&of(precision).prefix(0, all, &x).unwrap());
+        let exact = prefix(Precision::F32);
+        assert_eq!(exact, prefix(Precision::Tf32), "the CPU has no TF32");
+        let narrow = prefix(Precision::Bf16);
+        assert_eq!(narrow, prefix(Precision::Amp));
+        let error = distance(&narrow, &exact);
+        assert!(error > 1e-4 && error < 2e-2, "{error:e}");
+
+        let step = |precision| {
+            let options = SuffixOptions { batch_norm: BatchNormMode::Frozen };
+            let suffix = of(precision).suffix(10, all, options).unwrap();
+            let x = network(Isa::best()).prefix(0, 10, &x).unwrap();
+            let y = suffix.forward(&x, Mode::Train).unwrap();
+            let store = backward(&y.sqr().unwrap().sum_all().unwrap(), Some(&*suffix)).unwrap();
+            let gradients = suffix.parameters().into_iter().map(|(name, v)| (name, elements(store.get(&v).unwrap())));
+            gradients.chain([("output".to_owned(), elements(&y))]).collect::<Vec<_>>()
+        };
+        let exact = step(Precision::F32);
+        assert!(exact == step(Precision::Bf16), "only frozen layers are bf16");
+        let narrow = step(Precision::Amp);
+        let mut errors: Vec<f64> = exact.iter().zip(&narrow).map(|((_, a), (_, b))| distance(b, a)).collect();
+        errors.sort_by(f64::total_cmp);
+        let (least, median, worst) = (errors[0], errors[errors.len() / 2], errors[errors.len() - 1]);
+        // As on a GPU: eight bits of mantissa, ten layers deep.
+        assert!(least > 1e-5 && median < 0.1 && worst < 0.5, "{least:e} {median:e} {worst:e}");
+    }
+
     #[test]
     fn two_passes_in_one_loss_add_their_gradients() {
         let network = network(Isa::best());
@@ -461,10 +539,13 @@ mod tests {
 
     #[test]
     fn a_training_step_has_the_same_bits_for_any_number_of_threads() {
-        for batch_norm in [BatchNormMode::Frozen, BatchNormMode::Train] {
+        let precisions = [Precision::F32, Precision::Amp];
+        let modes = [BatchNormMode::Frozen, BatchNormMode::Train];
+        for (batch_norm, precision) in modes.into_iter().flat_map(|mode| precisions.map(|precision| (mode, precision)))
+        {
             let step = |threads| {
                 in_pool(threads, || {
-                    let network = network(Isa::best());
+                    let network = network(Isa::best()).with_precision(precision);
                     let suffix = network.suffix(0, 18, SuffixOptions { batch_norm }).unwrap();
                     let y = suffix.forward(&images(3, 75), Mode::Train).unwrap();
                     let store = backward(&y.sqr().unwrap().sum_all().unwrap(), Some(&*suffix)).unwrap();
@@ -473,7 +554,7 @@ mod tests {
                     grads.chain(buffers).collect::<Vec<_>>()
                 })
             };
-            assert!(step(1) == step(2), "{batch_norm:?}");
+            assert!(step(1) == step(2), "{batch_norm:?} {precision}");
         }
     }
 

@@ -4,16 +4,17 @@
 //! and split by copies: a quarter of a step's time. Here branches write into their slice of a stage's output, each
 //! kernel adds the gradient it computes directly to its destination, and buffers are reused ([`Arena`]).
 
+use super::convolve::{self, Map, convolve, formed};
 use super::frozen::{Arena, Arenas};
 use super::topology::{Branch, Stage, Step};
 use super::unit::Unit;
 use super::{EPS, InceptionV3};
 use crate::nn::Mode;
-use crate::nn::kernel::conv_cpu::{self, Epilogue, Write};
+use crate::nn::kernel::conv_cpu::{Epilogue, Write};
 use crate::nn::kernel::norm_cpu::{self, Fitted, Moments};
 use crate::nn::kernel::pool_cpu::{self, Divisor};
 use crate::nn::kernel::winograd::Taps;
-use crate::nn::kernel::{ConvShape, Isa, Source, Target, Window, in_pool, panel, target, weight_gradient, winograd};
+use crate::nn::kernel::{Arithmetic, ConvShape, Isa, Source, Target, Window, in_pool, panel, target, weight_gradient};
 use crate::nn::tensor::{dims4, elements, with_elements};
 use crate::spec::BatchNormMode;
 use candle_core::backprop::GradStore;
@@ -124,7 +125,7 @@ pub(super) struct Pass {
     plans: Vec<StagePlan>,
     units: Arc<BTreeMap<usize, Unit>>,
     divisor: Divisor,
-    isa: Isa,
+    arithmetic: Arithmetic,
     batch_norm: BatchNormMode,
     average_pool: Window,
     arenas: Arenas,
@@ -157,7 +158,7 @@ impl Pass {
             plans: stages.iter().map(|stage| StagePlan::new(network, stage)).collect(),
             units,
             divisor: network.divisor,
-            isa: network.isa,
+            arithmetic: Arithmetic::trained(network.isa, network.precision),
             batch_norm,
             average_pool: network.topology.window(Step::AveragePool),
             arenas: Arenas::default(),
@@ -190,6 +191,10 @@ impl Pass {
             store.insert(&var, sum);
         }
         Ok(())
+    }
+
+    fn isa(&self) -> Isa {
+        self.arithmetic.isa()
     }
 
     fn shape(&self, plan: &StagePlan, node: &Node, batch: usize, size: [usize; 2]) -> Result<ConvShape> {
@@ -264,6 +269,7 @@ impl Pass {
         out: &mut [f32],
     ) -> Result<Vec<Trace>> {
         let mut traces: Vec<Trace> = Vec::with_capacity(plan.nodes.len());
+        let input = Map::new(input, plan.cin);
         for (node, shape) in plan.nodes.iter().zip(shapes) {
             let mut own = match node.place {
                 Some(_) => Vec::new(),
@@ -273,22 +279,27 @@ impl Pass {
                 Some(place) => Target::columns(out, plan.cout, place, node.cout),
                 None => Target::columns(&mut own, node.cout, 0, node.cout),
             };
-            let source = node.from.map_or(input, |from| &traces[from].own);
+            let inner = node.from.map(|from| Map::new(&traces[from].own, node.cin));
+            let source = inner.as_ref().unwrap_or(&input);
             let normed = match node.kind {
                 Kind::MaxPool => {
-                    pool_cpu::max(self.isa, shape, source, &target);
+                    pool_cpu::max(self.isa(), shape, source.data, &target);
                     None
                 }
                 Kind::AveragePool => {
-                    pool_cpu::average(self.isa, shape, self.divisor, source, None, &target);
+                    pool_cpu::average(self.isa(), shape, self.divisor, source.data, None, &target);
                     None
                 }
                 Kind::Unit { index, pooled } => {
                     self.unit(arena, &self.units[&index], pooled, shape, source, mode, &target)?
                 }
             };
+            if let Some(inner) = inner {
+                inner.give(arena);
+            }
             traces.push(Trace { own, normed });
         }
+        input.give(arena);
         Ok(traces)
     }
 
@@ -299,7 +310,7 @@ impl Pass {
         unit: &Unit,
         pooled: bool,
         shape: &ConvShape,
-        x: &[f32],
+        x: &Map<'_>,
         mode: Mode,
         target: &Target<'_>,
     ) -> Result<Option<(Vec<f32>, Moments)>> {
@@ -308,20 +319,16 @@ impl Pass {
         let conv = |arena: &mut Arena, scale: &[f32], bias: &[f32], relu: bool, out: &Target<'_>| {
             let epilogue = Epilogue { scale, bias, relu };
             with_elements("conv", &unit.weight, |weights| {
-                if winograd::pays(shape) {
-                    let (cin, cout) = (shape.cin, shape.cout);
-                    let mut transformed = arena.take(winograd::transformed_shape(cin, cout).iter().product());
-                    winograd::transform_weights(self.isa, weights, cin, cout, Taps::Forward, &mut transformed);
-                    winograd::forward(self.isa, shape, x, &transformed, epilogue, Write::Replace, out);
-                    arena.give(transformed);
-                } else {
-                    conv_cpu::forward(self.isa, shape, x, weights, epilogue, out);
+                let formed = formed(self.arithmetic, arena, weights, shape, Taps::Forward);
+                convolve(self.arithmetic, arena, shape, x, formed.as_deref().unwrap_or(weights), epilogue, out);
+                if let Some(formed) = formed {
+                    arena.give(formed);
                 }
                 Ok(())
             })
         };
         let pool = |sums: &[f32], bias: Option<&[f32]>, out: &Target<'_>| {
-            pool_cpu::average(self.isa, &self.pool_after(shape), self.divisor, sums, bias, out);
+            pool_cpu::average(self.isa(), &self.pool_after(shape), self.divisor, sums, bias, out);
         };
         if (mode, self.batch_norm) != (Mode::Train, BatchNormMode::Train) {
             let affine = self.affine(unit)?;
@@ -344,7 +351,7 @@ impl Pass {
             pool(&sums, None, &Target::columns(&mut means, shape.cout, 0, shape.cout));
             arena.give(std::mem::replace(&mut sums, means));
         }
-        let moments = norm_cpu::moments(self.isa, &sums, shape.cout);
+        let moments = norm_cpu::moments(self.isa(), &sums, shape.cout);
         with_elements("batch norm", &unit.gamma, |gamma| {
             with_elements("batch norm", &unit.beta, |beta| {
                 let scale: Vec<f32> = gamma
@@ -352,7 +359,7 @@ impl Pass {
                     .zip(norm_cpu::rstd(&moments.variance, EPS))
                     .map(|(gamma, rstd)| gamma * rstd)
                     .collect();
-                norm_cpu::normalise_relu(self.isa, &sums, &moments.mean, &scale, beta, target);
+                norm_cpu::normalise_relu(self.isa(), &sums, &moments.mean, &scale, beta, target);
                 Ok(())
             })
         })?;
@@ -422,8 +429,8 @@ impl Pass {
                     if let Some(sink) = &mut sink {
                         let out = sink.cleared();
                         match node.kind {
-                            Kind::MaxPool => pool_cpu::add_max_gradient(self.isa, shape, x, y, grad, out),
-                            _ => pool_cpu::add_average_gradient(self.isa, shape, self.divisor, grad, out),
+                            Kind::MaxPool => pool_cpu::add_max_gradient(self.isa(), shape, x, y, grad, out),
+                            _ => pool_cpu::add_average_gradient(self.isa(), shape, self.divisor, grad, out),
                         }
                     }
                 }
@@ -464,11 +471,11 @@ impl Pass {
                 with_elements("batch norm", &unit.beta, |beta| {
                     let rstd = norm_cpu::rstd(&moments.variance, EPS);
                     let fitted = Fitted { gamma, beta, mean: &moments.mean, rstd: &rstd };
-                    Ok((norm_cpu::norm_gradients(self.isa, before, grad, fitted, &out), None))
+                    Ok((norm_cpu::norm_gradients(self.isa(), before, grad, fitted, &out), None))
                 })
             })?,
             None => {
-                let beta = norm_cpu::relu_gradient_sums(self.isa, y, grad, &out);
+                let beta = norm_cpu::relu_gradient_sums(self.isa(), y, grad, &out);
                 ([Vec::new(), beta], Some(self.affine(unit)?))
             }
         };
@@ -476,7 +483,7 @@ impl Pass {
             let mut spread = arena.take(sums.len());
             spread.fill(0.0);
             let pool = self.pool_after(shape);
-            pool_cpu::add_average_gradient(self.isa, &pool, self.divisor, Source::whole(&sums, c), &mut spread);
+            pool_cpu::add_average_gradient(self.isa(), &pool, self.divisor, Source::whole(&sums, c), &mut spread);
             arena.give(std::mem::replace(&mut sums, spread));
         }
         let scale = affine.as_ref().map(|affine| &affine.scale[..c]);
@@ -487,20 +494,12 @@ impl Pass {
                 panel::transpose_into(weights, taps, shape.cin, c, scale, &mut transposed);
                 let write = if sink.fresh { Write::Replace } else { Write::Add };
                 let target = Target::columns(&mut sink.data, shape.cin, 0, shape.cin);
-                if winograd::pays(&winograd::mirrored(shape)) {
-                    let mut transformed = arena.take(winograd::transformed_shape(c, shape.cin).iter().product());
-                    let reversed = Taps::Reversed;
-                    winograd::transform_weights(self.isa, &transposed, c, shape.cin, reversed, &mut transformed);
-                    winograd::input_gradient(self.isa, shape, &sums, &transformed, write, &target);
-                    arena.give(transformed);
-                } else {
-                    conv_cpu::input_gradient(self.isa, shape, &sums, &transposed, write, &target);
-                }
+                convolve::input_gradient(self.arithmetic, arena, shape, &sums, &transposed, write, &target);
                 arena.give(transposed);
             }
             let mut gradient = target::zeroed(weights.len());
-            weight_gradient::weight_gradient(self.isa, shape, x, &sums, &mut gradient);
-            let of_scale = scale.map(|scale| weight_gradient::scaled(self.isa, &mut gradient, weights, scale));
+            weight_gradient::weight_gradient(self.arithmetic, shape, x, &sums, &mut gradient);
+            let of_scale = scale.map(|scale| weight_gradient::scaled(self.isa(), &mut gradient, weights, scale));
             Ok((gradient, of_scale))
         })?;
         arena.give(sums);

@@ -6,7 +6,7 @@
 use super::geometry::{Class, ConvShape, Gather, Place};
 use super::micro;
 use super::tile::{Rows, Tile};
-use super::{Isa, LANES, TILE, Target, panel};
+use super::{Arithmetic, LANES, TILE, Target, panel};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -26,14 +26,24 @@ pub struct Epilogue<'a> {
     pub relu: bool,
 }
 
-/// The convolution of `x` (`[N, H, W, C]`, contiguous) with packed weights.
+/// The convolution of `x` (`[N, H, W, C]`, contiguous) with packed weights, both in the form of `arithmetic`
+/// ([`Arithmetic::map`], [`Arithmetic::panels`]).
 ///
 /// # Panics
 /// If a length does not fit the shape.
-pub fn forward(isa: Isa, shape: &ConvShape, x: &[f32], packed: &[f32], epilogue: Epilogue<'_>, out: &Target<'_>) {
-    assert_eq!(x.len(), shape.input_pixels() * shape.cin);
+pub fn forward(
+    arithmetic: impl Into<Arithmetic>,
+    shape: &ConvShape,
+    x: &[f32],
+    packed: &[f32],
+    epilogue: Epilogue<'_>,
+    out: &Target<'_>,
+) {
+    let (arithmetic, taps) = (arithmetic.into(), shape.window.taps());
+    let depth = arithmetic.words(shape.cin);
+    assert_eq!(x.len(), shape.input_pixels() * depth);
     assert_eq!((out.pixels(), out.channels()), (shape.output_pixels(), shape.cout));
-    gathered(isa, &shape.forward(), shape.window.taps(), x, shape.cin, packed, epilogue, Write::Replace, out);
+    gathered(arithmetic, &shape.forward(), taps, x, depth, packed, epilogue, Write::Replace, out);
 }
 
 /// Whether results replace the values in the destination or are added to them.
@@ -43,22 +53,32 @@ pub enum Write {
     Add,
 }
 
-/// The gradient of the input, given the gradient of the (unscaled) output and [`panel::transposed`] weights.
+/// The gradient of the input, given the gradient of the (unscaled) output and [`panel::transposed`] weights, both in the
+/// form of `arithmetic`.
 ///
 /// # Panics
 /// If a length does not fit the shape.
-pub fn input_gradient(isa: Isa, shape: &ConvShape, grad: &[f32], transposed: &[f32], write: Write, out: &Target<'_>) {
-    assert_eq!(grad.len(), shape.output_pixels() * shape.cout);
+pub fn input_gradient(
+    arithmetic: impl Into<Arithmetic>,
+    shape: &ConvShape,
+    grad: &[f32],
+    transposed: &[f32],
+    write: Write,
+    out: &Target<'_>,
+) {
+    let (arithmetic, taps) = (arithmetic.into(), shape.window.taps());
+    let depth = arithmetic.words(shape.cout);
+    assert_eq!(grad.len(), shape.output_pixels() * depth);
     assert_eq!((out.pixels(), out.channels()), (shape.input_pixels(), shape.cin));
     let lanes = panel::panels(shape.cin) * LANES;
     let (scale, bias) = (vec![1.0; lanes], vec![0.0; lanes]);
     let epilogue = Epilogue { scale: &scale, bias: &bias, relu: false };
-    gathered(isa, &shape.input_gradient(), shape.window.taps(), grad, shape.cout, transposed, epilogue, write, out);
+    gathered(arithmetic, &shape.input_gradient(), taps, grad, depth, transposed, epilogue, write, out);
 }
 
 #[allow(clippy::too_many_arguments)]
 fn gathered(
-    isa: Isa,
+    arithmetic: Arithmetic,
     gather: &Gather,
     taps: usize,
     source: &[f32],
@@ -73,11 +93,11 @@ fn gathered(
     assert!(epilogue.scale.len() >= panels * LANES && epilogue.bias.len() >= panels * LANES);
     assert_eq!(source.len(), gather.batch * gather.source[0] * gather.source[1] * depth);
     assert_eq!(out.pixels(), gather.batch * gather.destination[0] * gather.destination[1]);
-    let isa = isa.checked();
     for class in &gather.classes {
         let span = class.span();
         let zeros = vec![0f32; span * depth];
-        let job = Job { isa, gather, class, span, taps, source, depth, packed, epilogue, write, out, zeros: &zeros };
+        let job =
+            Job { arithmetic, gather, class, span, taps, source, depth, packed, epilogue, write, out, zeros: &zeros };
         let tiles = (gather.batch * class.pixels()).div_ceil(TILE);
         let chunks = tiles.div_ceil(CHUNK_TILES);
         let tiles_of = |chunk: usize| chunk * CHUNK_TILES..((chunk + 1) * CHUNK_TILES).min(tiles);
@@ -96,7 +116,7 @@ fn gathered(
 }
 
 struct Job<'a> {
-    isa: Isa,
+    arithmetic: Arithmetic,
     gather: &'a Gather,
     class: &'a Class,
     /// Number of adjacent taps that are read as one where none of them lies in the padding: their sources, and their
@@ -205,7 +225,7 @@ impl Job<'_> {
                         out[i] = self.out.row(tile.out[i]).add(panel * LANES);
                     }
                     micro::tile(
-                        self.isa,
+                        self.arithmetic,
                         &Tile {
                             rows: &rows[..taps.len()],
                             taps,
@@ -229,8 +249,8 @@ impl Job<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::kernel::Window;
-    use crate::nn::reference::{self, assert_close, f32s, numbers};
+    use crate::nn::kernel::{Isa, Window};
+    use crate::nn::reference::{self, assert_close, bf16s, f32s, formed, narrow, numbers};
 
     /// Input and output channels that end inside a vector, a register block or a panel.
     const CASES: [(usize, usize); 4] = [(5, 29), (10, 13), (29, 5), (37, 61)];
@@ -257,6 +277,45 @@ mod tests {
                 input_gradient(isa, &shape, &f32s(&grad), &transposed, Write::Add, target);
             });
             let added = reference::conv_input_gradient(&shape, &grad, &weights);
+            let expected: Vec<f64> = added.iter().map(|v| 7.0 + v).collect();
+            assert_close(&dx, &expected, 2e-6, &what);
+        }
+    }
+
+    /// Windows whose taps are read one by one or as a line, in the padding, with gaps; sums longer than a block.
+    #[test]
+    fn operands_in_bf16_are_multiplied_exactly() {
+        let cases = CASES.map(|case| (case, Window::new([3, 3], 2, [1, 1])));
+        let more = [
+            ((3, 32), Window::new([3, 3], 2, [0, 0])),
+            ((300, 40), Window::new([1, 7], 1, [0, 3])),
+            ((64, 24), Window::new([1, 1], 1, [0, 0])),
+        ];
+        for (((cin, cout), window), arithmetic) in
+            cases.into_iter().chain(more).flat_map(|case| narrow().map(move |arithmetic| (case, arithmetic)))
+        {
+            let what = format!("{cin} -> {cout}, {window:?}, {arithmetic:?}");
+            let taps = window.taps();
+            let shape = ConvShape::new([2, 5, 9, cin], cout, window).unwrap();
+            let (x, weights) = (numbers(1, shape.input_pixels() * cin), numbers(2, taps * cin * cout));
+            let (affine, grad) = (numbers(3, 2 * cout), numbers(4, shape.output_pixels() * cout));
+            let packed = panel::pack(&f32s(&weights), taps, cin, cout);
+            let (scale, bias) = (panel::padded(&f32s(&affine[..cout])), panel::padded(&f32s(&affine[cout..])));
+            let epilogue = Epilogue { scale: &scale, bias: &bias, relu: true };
+
+            let [operands, formed_weights] = formed(arithmetic, &x, cin, &packed);
+            let y = reference::columns(shape.output_pixels(), cout, 7.0, &what, |target| {
+                forward(arithmetic, &shape, &operands, &formed_weights, epilogue, target);
+            });
+            let expected = reference::conv(&shape, &bf16s(&x), &bf16s(&weights));
+            assert_close(&y, &reference::affine_relu(&expected, &affine), 2e-6, &what);
+
+            let transposed = panel::transposed(&packed, taps, cin, cout, None);
+            let [operands, formed_weights] = formed(arithmetic, &grad, cout, &transposed);
+            let dx = reference::columns(shape.input_pixels(), cin, 7.0, &what, |target| {
+                input_gradient(arithmetic, &shape, &operands, &formed_weights, Write::Add, target);
+            });
+            let added = reference::conv_input_gradient(&shape, &bf16s(&grad), &bf16s(&weights));
             let expected: Vec<f64> = added.iter().map(|v| 7.0 + v).collect();
             assert_close(&dx, &expected, 2e-6, &what);
         }

@@ -4,10 +4,11 @@
 //! [`LANES`] output channels, with all sums in registers and the source rows given by pointers (the indirect
 //! convolution of Dukhan 2019), so padding, stride and the gaps of a strided input gradient cost a pointer and no copy.
 //!
-//! Every element of a result is summed in an order that depends only on the shape and the instruction set, partial sums
+//! Every element of a result is summed in an order that depends only on the shape and the [`Arithmetic`], partial sums
 //! of several threads included; the number of threads, the other images of a batch and tile boundaries do not change
 //! a bit.
 
+pub mod arithmetic;
 pub mod conv_cpu;
 pub mod geometry;
 pub mod isa;
@@ -25,6 +26,7 @@ mod tile;
 pub mod weight_gradient;
 pub mod winograd;
 
+pub use arithmetic::Arithmetic;
 pub use geometry::{ConvShape, Window};
 pub use isa::Isa;
 pub use target::{Source, Target};

@@ -6,8 +6,11 @@ use super::TILE;
 pub(super) type Rows = [*const f32; TILE];
 
 /// `out[r][j] (+)= act(scale[j] * sum over taps t and channels c of rows[t][r][c] * panel[taps[t] + c][j] + bias[j])`.
+///
+/// Where operands are pairs of bf16 ([`super::arithmetic`]), a word stands for two channels: `depth` counts words, and a
+/// product of two words is the sum of two products.
 pub(super) struct Tile<'a> {
-    /// Source rows by tap: each pointer leads to `depth` floats.
+    /// Source rows by tap: each pointer leads to `depth` floats or words.
     pub rows: &'a [Rows],
     /// First weight row of each tap in the panel.
     pub taps: &'a [usize],
@@ -43,6 +46,23 @@ pub(super) struct Outer<'a> {
     pub grads: *const f32,
     /// Floats between pixels in `grads`.
     pub stride: usize,
+    /// `depth` rows of `LANES` sums.
+    pub sums: *mut f32,
+    /// Input channels, 1 to `TILE`.
+    pub depth: usize,
+    /// Lanes in use, 1 to `LANES`.
+    pub width: usize,
+}
+
+/// The same in pairs of pixels, each word of `inputs` and `grads` that of both.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+pub(super) struct OuterPairs {
+    /// For each pair, a word for each of the `depth` input channels, in rows of `PAIR_STRIDE`.
+    pub inputs: *const f32,
+    /// For each pair, `LANES` words of output gradients; zeros beyond `width`.
+    pub grads: *const f32,
+    /// Their number.
+    pub pairs: usize,
     /// `depth` rows of `LANES` sums.
     pub sums: *mut f32,
     /// Input channels, 1 to `TILE`.

@@ -1,6 +1,9 @@
 //! The gradient of a convolution's weights: sums of outer products over pixels.
 
-use super::geometry::ConvShape;
+mod pairs;
+
+use super::arithmetic::{Arithmetic, Factors};
+use super::geometry::{Class, ConvShape, Gather, Tap};
 use super::micro;
 use super::tile::{OUTER_PIXELS, Outer};
 use super::{Isa, LANES, TILE, panel};
@@ -18,46 +21,96 @@ const TASKS: usize = 24;
 const LEAST_PIXELS: usize = 4 * BLOCK;
 
 /// The gradient of the packed weights, `[panels, taps * cin, LANES]`, from the input and the gradient of the
-/// (unscaled) output, added to `sums`.
+/// (unscaled) output, added to `sums`. Both are f32; where `arithmetic` rounds operands, that is done here.
 ///
 /// # Panics
 /// If a length does not fit the shape.
-pub fn weight_gradient(isa: Isa, shape: &ConvShape, x: &[f32], grad: &[f32], sums: &mut [f32]) {
+pub fn weight_gradient(
+    arithmetic: impl Into<Arithmetic>,
+    shape: &ConvShape,
+    x: &[f32],
+    grad: &[f32],
+    sums: &mut [f32],
+) {
+    let arithmetic = arithmetic.into();
     assert_eq!(sums.len(), panel::panels(shape.cout) * shape.window.taps() * shape.cin * LANES);
     assert_eq!(x.len(), shape.input_pixels() * shape.cin);
     assert_eq!(grad.len(), shape.output_pixels() * shape.cout);
-    let isa = isa.checked();
-    let taps = shape.window.taps();
+    match arithmetic.factors() {
+        Factors::F32 => of_floats(arithmetic.isa, shape, x, grad, sums),
+        Factors::Rounded => {
+            let (x, grad) = (arithmetic.mapped(x, shape.cin), arithmetic.mapped(grad, shape.cout));
+            of_floats(arithmetic.isa, shape, &x, &grad, sums);
+        }
+        Factors::Pairs => pairs::weight_gradient(arithmetic, shape, x, grad, sums),
+    }
+}
+
+/// The parts into which the pixels are split: as many as fixed numbers say, so that the order of summation does not depend
+/// on threads. Each begins at a multiple of [`BLOCK`].
+fn splits(shape: &ConvShape) -> Vec<Range<usize>> {
     let pixels = shape.output_pixels();
+    let parts = TASKS.div_ceil(panel::panels(shape.cout) * shape.window.taps());
+    let parts = parts.min(pixels.div_ceil(LEAST_PIXELS)).max(1);
+    let each = pixels.div_ceil(parts).next_multiple_of(BLOCK);
+    (0..parts).map(|part| (part * each).min(pixels)..((part + 1) * each).min(pixels)).collect()
+}
+
+/// Adds the sums of each part, one buffer after another, to `sums`.
+fn add_parts(parts: &[f32], sums: &mut [f32]) {
+    for part in parts.chunks_exact(sums.len()) {
+        for (sum, part) in sums.iter_mut().zip(part) {
+            *sum += part;
+        }
+    }
+}
+
+/// Appends pointers to the sources of `pixels` at a tap; those in the padding lead to `zeros`.
+fn locate(
+    (gather, class): (&Gather, &Class),
+    tap: Tap,
+    pixels: Range<usize>,
+    (x, cin): (&[f32], usize),
+    zeros: &[f32],
+    rows: &mut Vec<*const f32>,
+) {
+    class.each_run(pixels, |place, length| {
+        let from = rows.len();
+        rows.resize(from + length, zeros.as_ptr());
+        let Some((pixel, inside)) = gather.source_run(class, place, length, tap) else { return };
+        let mut at = x[pixel * cin..].as_ptr();
+        for row in &mut rows[from + inside.start..from + inside.end] {
+            *row = at;
+            at = at.wrapping_add(class.source_step * cin);
+        }
+    });
+}
+
+fn of_floats(isa: Isa, shape: &ConvShape, x: &[f32], grad: &[f32], sums: &mut [f32]) {
+    let taps = shape.window.taps();
     let panels = panel::panels(shape.cout);
-    let splits = TASKS.div_ceil(panels * taps).min(pixels.div_ceil(LEAST_PIXELS)).max(1);
-    let per_split = pixels.div_ceil(splits).next_multiple_of(BLOCK);
+    let splits = splits(shape);
     let zeros = vec![0f32; shape.cin];
     // Taps of one task, which share copied gradients. The order of summation does not depend on it.
     let group = if copies(isa) {
         let enough = TASKS_PER_THREAD * rayon::current_num_threads();
-        (1..=taps).rev().find(|g| taps.is_multiple_of(*g) && panels * splits * taps / g >= enough).unwrap_or(1)
+        (1..=taps).rev().find(|g| taps.is_multiple_of(*g) && panels * splits.len() * taps / g >= enough).unwrap_or(1)
     } else {
         1
     };
     let (groups, per_group) = (taps / group, group * shape.cin * LANES);
     let tasks = panels * groups;
     let sum = |sums: &mut [f32], task: usize, split: usize| {
-        let range = (split * per_split).min(pixels)..((split + 1) * per_split).min(pixels);
         let first = task % groups * group;
-        add_pixels(isa, shape, x, grad, &zeros, task / groups, first..first + group, range, sums);
+        add_pixels(isa, shape, x, grad, &zeros, task / groups, first..first + group, splits[split].clone(), sums);
     };
-    if splits == 1 {
+    if splits.len() == 1 {
         sums.par_chunks_mut(per_group).enumerate().for_each(|(task, sums)| sum(sums, task, 0));
         return;
     }
-    let mut parts = vec![0f32; splits * sums.len()];
+    let mut parts = vec![0f32; splits.len() * sums.len()];
     parts.par_chunks_mut(per_group).enumerate().for_each(|(i, sums)| sum(sums, i % tasks, i / tasks));
-    for part in parts.chunks_exact(sums.len()) {
-        for (sum, part) in sums.iter_mut().zip(part) {
-            *sum += part;
-        }
-    }
+    add_parts(&parts, sums);
 }
 
 /// For a convolution whose output was multiplied by `scale`: turns the gradient of the unscaled weights into that of
@@ -145,16 +198,7 @@ fn add_pixels(
         };
         for (&tap, sums) in class.taps[taps.clone()].iter().zip(sums.chunks_exact_mut(shape.cin * LANES)) {
             rows.clear();
-            class.each_run(start..end, |place, length| {
-                let from = rows.len();
-                rows.resize(from + length, zeros.as_ptr());
-                let Some((pixel, inside)) = gather.source_run(class, place, length, tap) else { return };
-                let mut at = x[pixel * shape.cin..].as_ptr();
-                for row in &mut rows[from + inside.start..from + inside.end] {
-                    *row = at;
-                    at = at.wrapping_add(class.source_step * shape.cin);
-                }
-            });
+            locate((&gather, class), tap, start..end, (x, shape.cin), zeros, &mut rows);
             for first in (0..shape.cin).step_by(TILE) {
                 shifted.clear();
                 shifted.extend(rows.iter().map(|r| r.wrapping_add(first)));
@@ -174,6 +218,48 @@ fn add_pixels(
                         },
                     );
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::kernel::Window;
+    use crate::nn::reference::{assert_close, bf16s, conv_weight_gradient, f32s, narrow, numbers};
+
+    /// Odd numbers of pixels, in one part and in several, of channels and of lanes; strides; padding.
+    const CASES: [([usize; 4], usize, Window); 7] = [
+        ([1, 3, 3, 5], 2, Window::new([1, 3], 1, [0, 1])),
+        ([2, 5, 7, 13], 33, Window::new([3, 3], 2, [1, 1])),
+        ([3, 21, 19, 3], 40, Window::new([3, 3], 2, [0, 0])),
+        ([1, 1, 1, 24], 64, Window::new([1, 1], 1, [0, 0])),
+        ([2, 50, 43, 4], 17, Window::new([3, 3], 1, [1, 1])),
+        ([1, 61, 47, 12], 8, Window::new([1, 1], 1, [0, 0])),
+        ([1, 17, 17, 26], 70, Window::new([7, 1], 1, [3, 0])),
+    ];
+
+    #[test]
+    fn operands_in_bf16_are_multiplied_exactly_for_any_number_of_threads() {
+        for (input, cout, window) in CASES {
+            let shape = ConvShape::new(input, cout, window).unwrap();
+            let (taps, cin) = (window.taps(), shape.cin);
+            let (x, grad) = (numbers(1, shape.input_pixels() * cin), numbers(2, shape.output_pixels() * cout));
+            let expected = conv_weight_gradient(&shape, &bf16s(&x), &bf16s(&grad));
+            for arithmetic in narrow() {
+                let [one, two] = [1, 2].map(|threads| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    let mut sums = vec![1.0; panel::packed_shape(taps, cin, cout).iter().product()];
+                    pool.install(|| weight_gradient(arithmetic, &shape, &f32s(&x), &f32s(&grad), &mut sums));
+                    sums
+                });
+                let what = format!("{input:?} -> {cout}, {window:?}, {arithmetic:?}");
+                assert!(one == two, "{what}");
+                let lanes_beyond = one.chunks(LANES).enumerate().filter(|(row, _)| row / (taps * cin) == cout / LANES);
+                assert!(lanes_beyond.flat_map(|(_, row)| &row[cout % LANES..]).all(|v| *v == 1.0), "{what}");
+                let sums: Vec<f32> = panel::unpack(&one, taps, cin, cout).iter().map(|v| v - 1.0).collect();
+                assert_close(&sums, &expected, 3e-6, &what);
             }
         }
     }

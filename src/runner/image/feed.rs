@@ -9,9 +9,9 @@ use crate::data::loader::ahead;
 use crate::data::{DataSet, PixelSource, Watch};
 use crate::digest::Digest;
 use crate::nn::build::Built;
-use crate::nn::kernel::Isa;
+use crate::nn::kernel::{Arithmetic, Isa};
 use crate::nn::{Backbone, cuda};
-use crate::spec::{CachePrecision, NetworkSpec, TrialSettings};
+use crate::spec::{BackboneKind, CachePrecision, NetworkSpec, TrialSettings};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,7 +93,7 @@ impl<'a> Frozen<'a> {
         FeatureRequest {
             backbone: self.backbone,
             device: self.device,
-            weights: network_digest(self.weights, network, &arithmetic(self.device)),
+            weights: network_digest(self.weights, network, &arithmetic(self.device, network.backbone)),
             cut: network.cut(),
             pooled: self.pooled(),
             also: self.taps,
@@ -123,9 +123,12 @@ impl<'a> Frozen<'a> {
 }
 
 /// Names what determines the rounding of features besides their formulas: device, instruction set, precision.
-pub fn arithmetic(device: &Device) -> String {
+pub fn arithmetic(device: &Device, network: BackboneKind) -> String {
     match device {
-        Device::Cpu => format!("cpu {}", Isa::best().name()),
+        Device::Cpu if network == BackboneKind::InceptionV3 => {
+            format!("cpu {}", Arithmetic::frozen(Isa::best(), cuda::precision()).name())
+        }
+        Device::Cpu => format!("cpu {}", Isa::best().name()), // f32 in any precision
         gpu => {
             let name = cuda::device::name(gpu).unwrap_or_default();
             format!("gpu {name} {}", cuda::precision().of_frozen().into_str())

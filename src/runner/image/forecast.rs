@@ -17,7 +17,7 @@ pub(super) const IMAGES: usize = 4;
 /// Measured costs of one image on this machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forecast {
-    /// Where it was measured, such as `cpu Avx512`.
+    /// Where it was measured, such as `cpu avx512`.
     pub arithmetic: String,
     /// Seconds per image in the frozen layers, spent once for each image and view in the cache.
     pub frozen_seconds: f64,
@@ -83,7 +83,7 @@ pub fn forecast(
     let mut tensors = std::collections::BTreeMap::new();
     model.save(&mut tensors)?;
     Ok(Forecast {
-        arithmetic: arithmetic(device),
+        arithmetic: arithmetic(device, settings.network.backbone),
         frozen_seconds,
         train_seconds,
         judge_seconds,

@@ -84,7 +84,7 @@ impl Scorer {
         let mut models = Vec::new();
         for file in files {
             let spec = NetworkSpec { weights: WeightSource::File(file.clone()), ..network.clone() };
-            let backbone = build::build(&spec, 0, device)?.backbone;
+            let backbone = build::exact(&spec, 0, device)?.backbone;
             let tap = network.tap_position();
             if backbone.side_at(tap, side).is_none() {
                 return Err(ImageError::TooSmall { tap: network.tap.clone(), size: side });

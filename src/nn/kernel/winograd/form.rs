@@ -1,0 +1,81 @@
+//! How transformed inputs are stored, by what the products multiply.
+
+use super::super::arithmetic::round;
+use super::VECTOR;
+use super::transforms::{Lanes, store};
+
+/// How transformed inputs are stored: as the products' arithmetic reads them.
+pub(super) trait Form {
+    /// Elements that `channels` take.
+    fn words(channels: usize) -> usize;
+
+    /// Stores the first `n` of `values`, or all.
+    ///
+    /// # Safety
+    /// `to` must be valid for as many words.
+    unsafe fn store<const WHOLE: bool>(values: Lanes, to: *mut f32, n: usize);
+}
+
+/// [`Factors::F32`].
+pub(super) struct Plain;
+
+impl Form for Plain {
+    #[inline(always)]
+    fn words(channels: usize) -> usize {
+        channels
+    }
+
+    #[inline(always)]
+    unsafe fn store<const WHOLE: bool>(values: Lanes, to: *mut f32, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { store::<WHOLE>(values, to, n) }
+    }
+}
+
+/// [`Factors::Rounded`].
+pub(super) struct Rounded;
+
+impl Form for Rounded {
+    #[inline(always)]
+    fn words(channels: usize) -> usize {
+        channels
+    }
+
+    #[inline(always)]
+    unsafe fn store<const WHOLE: bool>(values: Lanes, to: *mut f32, n: usize) {
+        let mut rounded = [0.0; VECTOR];
+        for i in 0..VECTOR {
+            rounded[i] = round(values[i]);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { store::<WHOLE>(rounded, to, n) }
+    }
+}
+
+/// [`Factors::Pairs`]; the processor must have them.
+#[cfg(target_arch = "x86_64")]
+pub(super) struct Paired;
+
+#[cfg(target_arch = "x86_64")]
+impl Form for Paired {
+    #[inline(always)]
+    fn words(channels: usize) -> usize {
+        channels.div_ceil(2)
+    }
+
+    #[inline(always)]
+    unsafe fn store<const WHOLE: bool>(values: Lanes, to: *mut f32, n: usize) {
+        use std::arch::x86_64::{__m256bh, __m512, _mm512_cvtneps_pbh};
+        // SAFETY: the caller's promise; all are as long.
+        unsafe {
+            let pairs = _mm512_cvtneps_pbh(std::mem::transmute::<Lanes, __m512>(values));
+            let words = std::mem::transmute::<__m256bh, [f32; VECTOR / 2]>(pairs);
+            if WHOLE {
+                return to.cast::<[f32; VECTOR / 2]>().write_unaligned(words);
+            }
+            for i in 0..Self::words(n) {
+                *to.add(i) = words[i];
+            }
+        }
+    }
+}
