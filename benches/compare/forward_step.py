@@ -5,7 +5,7 @@ Both sides run the same work in turn, many short runs, and medians are compared,
 PyTorch: torchvision's inception_v3, channels_last, eager, the frozen part under no_grad in eval mode.
 
   cargo build --release --example network_speed
-  python3 benches/compare/forward_step.py [--rounds 15] [--only forward_299]
+  python3 benches/compare/forward_step.py [--rounds 15] [--only forward_299] [--precision amp]
 
 On a machine that others use, `--processor-time` with `--threads 1` compares the time the processes ran instead.
 
@@ -31,9 +31,9 @@ WORK = {
 
 
 class Peer:
-    def __init__(self, threads):
+    def __init__(self, threads, precision):
         import torch, torchvision
-        self.torch = torch
+        self.torch, self.narrow = torch, precision == "amp"
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         net = torchvision.models.inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=False)
@@ -52,13 +52,15 @@ class Peer:
                 p.requires_grad_(i >= start)
                 p.grad = None
         begin, used = time.perf_counter(), time.process_time()
-        with torch.no_grad():
-            for stage in self.stages[:start]:
-                x = stage(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.narrow):
+            with torch.no_grad():
+                for stage in self.stages[:start]:
+                    x = stage(x)
+            if kind == "step":
+                for stage in self.stages[start:]:
+                    x = stage(x)
         if kind == "step":
-            for stage in self.stages[start:]:
-                x = stage(x)
-            x.mean((2, 3)).square().mean().backward()
+            x.float().mean((2, 3)).square().mean().backward()
         return time.perf_counter() - begin, time.process_time() - used
 
     def memory(self):
@@ -67,9 +69,9 @@ class Peer:
 
 
 class Ours:
-    def __init__(self, binary, threads):
+    def __init__(self, binary, threads, precision):
         env = dict(os.environ, RAYON_NUM_THREADS=str(threads))
-        self.process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.process = subprocess.Popen([binary, precision], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
     def ask(self, line):
         self.process.stdin.write(line + "\n")
@@ -89,10 +91,11 @@ def main():
     ap.add_argument("--rounds", type=int, default=15)
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--only", nargs="*", default=list(WORK), choices=list(WORK))
+    ap.add_argument("--precision", default="f32", choices=["f32", "amp"], help="amp: bfloat16, PyTorch by autocast")
     ap.add_argument("--processor-time", action="store_true")
     ap.add_argument("--memory", choices=list(WORK), help="run this work alone and compare peak memory")
     a = ap.parse_args()
-    sides = [Peer(a.threads), Ours(a.binary, a.threads)]
+    sides = [Peer(a.threads, a.precision), Ours(a.binary, a.threads, a.precision)]
     if a.memory:
         for _ in range(4):
             for side in sides:

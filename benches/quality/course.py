@@ -7,7 +7,8 @@
 
 For every depth and seed `hpsearch run` trains a study's one trial; `course` writes its starting point (decoded images, the
 order of every epoch's samples, the head's initial weights), and PyTorch (torchvision's InceptionV3, channels_last, eager,
-batch norm as the study has it, torch's AdamW) starts from there and takes the same steps. Dropout is off unless asked for,
+batch norm as the study has it, torch's AdamW) starts from there and takes the same steps. With `--precision amp` its network
+runs under autocast to bfloat16. Dropout is off unless asked for,
 since its masks cannot be the same. Prints validation AUC after every epoch, for both sides, and means with standard errors;
 with --trace how far both sides are from PyTorch in double precision, step by step.
 FOLDER has train/CLASS/* and is only read. Needs torch, torchvision, safetensors, scikit-learn.
@@ -73,6 +74,7 @@ metric = "roc_auc"
 n_trials = 1
 [run]
 threads = {a.threads}
+precision = "{a.precision}"
 """
 
 
@@ -127,8 +129,10 @@ def peer(a, freeze, folder, log, double=False):
             x = torch.where(flips.bool()[:, None, None, None], x.flip(3), x)
         return scale(x.to(torch.get_default_dtype())).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
+    narrow = lambda: torch.autocast("cpu", torch.bfloat16, enabled=a.precision == "amp" and not double)
+
     def frozen(x):
-        with torch.no_grad():
+        with torch.no_grad(), narrow():
             for stage in stages[:cut]:
                 x = stage(x)
         return x
@@ -141,10 +145,10 @@ def peer(a, freeze, folder, log, double=False):
     def features(images, flips, grad):
         """`grad`: whether the layers above the frozen ones are trained."""
         x = frozen(pixels(images, flips)) if kept is None else kept[images].contiguous(memory_format=torch.channels_last)
-        with torch.set_grad_enabled(grad):
+        with torch.set_grad_enabled(grad), narrow():
             for stage in stages[cut:]:
                 x = stage(x)
-        return x
+        return x.to(torch.get_default_dtype())
 
     def parameters():
         owned = {id(p) for p in trained}
@@ -274,6 +278,7 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--sides", nargs="*", default=["ours", "peer"], choices=["ours", "peer"])
     p.add_argument("--work", type=Path, default=Path("/tmp/course"), help="where starting points and courses are kept")
+    p.add_argument("--precision", default="f32", choices=["f32", "amp"], help="of both sides")
     p.add_argument("--trace", type=int, default=0, metavar="STEPS",
                    help="no epochs: so many steps of both sides, measured against PyTorch in double precision")
     p.add_argument("--binaries", type=Path, default=Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release")

@@ -4,15 +4,15 @@
     cargo build --release --bin hpsearch
     python3 benches/race/race.py --data FOLDER --positive CLASS --weights FILE --scaling unit --work DIR \\
         [--size 150 --epochs 8 --minutes 60 --seeds 1 2 3 --first 20 --longer 8 --sides hpsearch peer] \\
-        [--sizes 75 150] [--scheduler asha] [--training "probe_epochs = 2"] [--record RECORD.json] [--chart race.svg]
+        [--sizes 75 150] [--scheduler asha] [--precision amp] [--training "probe_epochs = 2"] [--record RECORD.json] [--chart race.svg]
 
 FOLDER has {train,test}/CLASS/*. A fifth of train is the validation set of both sides (every fifth image of each class in the
 order of a digest of its name); test is scored once, at the end, with the trial that each side holds for best, at the threshold
 that is Youden's on its validation scores. Both sides try the same --first configurations, drawn from the space by the seed,
 before their samplers are asked, and stop trials at the same rung, a quarter of the epochs, by Hyperband or each tool's ASHA.
-With --sizes both search the side of the images that the network sees, too, reduced from --size. --training says what our side
-does otherwise than the peer. Runs that are finished are not run
-again, so a race can be run in pieces; --record adds their figures (no scores, no images) to those of earlier pieces on a processor
+With --sizes both search the side of the images that the network sees, too, reduced from --size. With --precision amp both
+multiply in bfloat16, the peer by autocast. --training says what our side does otherwise than the peer. Runs that are finished
+are not run again, so a race can be run in pieces; --record adds their figures (no scores, no images) to those of earlier pieces on a processor
 of the same kind, and table and chart are of all that it holds of this race, also with other --minutes. hpsearch's mean of its five leading trials is scored too. The peer is
 benches/race/peer.py. Needs optuna, torch, torchvision, scikit-learn, safetensors, pillow; the chart needs matplotlib.
 """
@@ -71,6 +71,7 @@ min_resource = {rung}
 reduction_factor = 4
 [run]
 virtual_workers = 1
+precision = "{precision}"
 [budget]
 wall_time = "{seconds}s"
 n_trials = 100000
@@ -104,7 +105,7 @@ def ours(a, seed, folder):
                 for params in first(a, seed)]
     study.write_text(STUDY.format(seed=seed, manifest=a.manifest, positive=a.positive, size=a.size, weights=a.weights.resolve(),
                                   preset=a.preset, scaling=a.scaling, epochs=a.epochs, training="\n".join(a.training),
-                                  taps=json.dumps(TAPS), depths=json.dumps(DEPTHS), rung=a.epochs // 4, scheduler=a.scheduler,
+                                  taps=json.dumps(TAPS), depths=json.dumps(DEPTHS), rung=a.epochs // 4, scheduler=a.scheduler, precision=a.precision,
                                   sizes=f'input_size = {{ type = "ordinal", choices = {a.sizes} }}' if a.sizes else "",
                                   seconds=int(60 * a.minutes)) + "".join(enqueued))
     told = lambda *words: subprocess.run([a.binary, "--state", state, *words], check=True, capture_output=True, text=True).stdout
@@ -137,7 +138,7 @@ def peer(a, seed, folder):
     enqueued.write_text(json.dumps(first(a, seed)))
     command = [sys.executable, ROOT / "benches/race/peer.py", "--manifest", a.manifest, "--positive", a.positive, "--weights",
                a.weights.resolve(), "--preset", a.preset, "--scaling", a.scaling, "--size", a.size, "--sizes", *a.sizes,
-               "--epochs", a.epochs, "--scheduler", a.scheduler, *(["--bf16"] if a.peer_bf16 else []),
+               "--epochs", a.epochs, "--scheduler", a.scheduler, *(["--bf16"] if a.precision == "amp" else []),
                "--minutes", *(longer or [a.minutes]), "--answers", *([a.minutes] if longer else []), "--seed", seed, "--first", enqueued, "--out", out]
     with open(folder / "run.log", "w") as log:
         subprocess.run([str(word) for word in command], stdout=log, stderr=log, check=True)
@@ -182,9 +183,9 @@ def races(a):
     program = subprocess.run([a.binary, "--version"], check=True, capture_output=True, text=True).stdout.split()[-1]
     both = dict(images=a.data.resolve().name, positive=a.positive, weights=a.weights.name, preset=a.preset, scaling=a.scaling,
                 size=a.size, sizes=a.sizes, scheduler=a.scheduler, epochs_a_trial=a.epochs, training=[], first=a.first,
-                precision="f32", rungs=[a.epochs // 4, a.epochs], machine=f"{len(os.sched_getaffinity(0))} cores, {widest}",
+                precision=a.precision, rungs=[a.epochs // 4, a.epochs], machine=f"{len(os.sched_getaffinity(0))} cores, {widest}",
                 programs={"hpsearch": program, **{name: version(name) for name in ("optuna", "torch")}})
-    return {"hpsearch": both | {"training": a.training}, "peer": both | {"precision": "bf16" if a.peer_bf16 else "f32"}}
+    return {"hpsearch": both | {"training": a.training}, "peer": both}
 
 
 def recorded(a, same, runs):
@@ -211,7 +212,7 @@ def main():
     p.add_argument("--epochs", type=int, default=8)
     p.add_argument("--minutes", type=float, default=60)
     p.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
-    p.add_argument("--peer-bf16", action="store_true", help="the peer multiplies in bfloat16")
+    p.add_argument("--precision", default="f32", choices=["f32", "amp"], help="amp: both sides multiply in bfloat16")
     p.add_argument("--first", type=int, default=20, help="configurations with which both sides begin")
     p.add_argument("--longer", type=int, help="the peer goes on with seed 1, for so many times --minutes")
     p.add_argument("--sides", nargs="*", default=["hpsearch", "peer"], choices=["hpsearch", "peer"])
