@@ -103,7 +103,7 @@ def main():
         theirs, ours = (side.memory() for side in sides)
         print(f"peak memory, {a.memory}: PyTorch {theirs:.0f} MiB, ours {ours:.0f} MiB")
         return
-    print(f"{platform.processor() or platform.machine()}, {a.threads} threads, torch {sides[0].torch.__version__}, "
+    print(f"{platform.processor() or platform.machine()}, {a.threads} threads, {a.precision}, torch {sides[0].torch.__version__}, "
           f"median of {a.rounds} interleaved runs")
     ratios = []
     for name in a.only:

@@ -179,11 +179,12 @@ def figures(found):
 def races(a):
     """What two runs of a side must have in common to be of one race, by side."""
     words = Path("/proc/cpuinfo").read_text().split()
+    narrow = "-BF16" if a.precision == "amp" and "avx512_bf16" in words else ""
     widest = next((name for name, flag in (("AVX-512", "avx512f"), ("AVX2", "avx2")) if flag in words), "no AVX2")
     program = subprocess.run([a.binary, "--version"], check=True, capture_output=True, text=True).stdout.split()[-1]
     both = dict(images=a.data.resolve().name, positive=a.positive, weights=a.weights.name, preset=a.preset, scaling=a.scaling,
                 size=a.size, sizes=a.sizes, scheduler=a.scheduler, epochs_a_trial=a.epochs, training=[], first=a.first,
-                precision=a.precision, rungs=[a.epochs // 4, a.epochs], machine=f"{len(os.sched_getaffinity(0))} cores, {widest}",
+                precision=a.precision, rungs=[a.epochs // 4, a.epochs], machine=f"{len(os.sched_getaffinity(0))} cores, {widest}{narrow}",
                 programs={"hpsearch": program, **{name: version(name) for name in ("optuna", "torch")}})
     return {"hpsearch": both | {"training": a.training}, "peer": both}
 

@@ -560,7 +560,7 @@ pub static TABLES: &[Table] = &[
                 "precision",
                 "`f32`, `tf32`, `bf16`, `amp`",
                 "`tf32`",
-                "How the convolutions of InceptionV3 multiply: `f32`; `tf32` rounds factors to ten bits (on GPUs; the CPU has none and computes as with `f32`); `bf16` rounds those of frozen layers to eight bits, `amp` those of trained ones too. Results differ by rounding. On a CPU `bf16` and `amp` are faster only with AVX512-BF16 (AMD Zen 4, Intel Cooper Lake and Sapphire Rapids, and newer); docs/performance.md has figures.",
+                "How the convolutions of InceptionV3 multiply: `f32`; `tf32` rounds factors to ten bits (on GPUs; the CPU has none and computes as with `f32`); `bf16` rounds those of frozen layers to eight bits, `amp` those of trained ones too. Results differ by rounding. On a CPU `bf16` and `amp` are faster only with AVX512-BF16 (AMD from Zen 4 on, Intel Xeon Cooper Lake and from Sapphire Rapids on); docs/performance.md has figures.",
             ),
             key(
                 "virtual_workers",

@@ -46,7 +46,7 @@ pub(super) fn greeting(spec: &StudySpec, device: Device) -> Greeting {
         job: said("SLURM_JOB_ID").map(step),
         program: program(),
         arithmetic: match &spec.runner {
-            RunnerSpec::Image { .. } => Some(device::arithmetic(device, spec.run.precision)),
+            RunnerSpec::Image { .. } => Some(device::arithmetic(spec, device)),
             _ => None,
         },
     }

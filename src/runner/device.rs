@@ -3,7 +3,8 @@
 use crate::nn::cuda;
 use crate::nn::kernel::Isa;
 use crate::nn::kernel::arithmetic::{Arithmetic, has_pairs};
-use crate::spec::{Device, Devices, Precision, RunnerSpec, StudySpec};
+use crate::space::Value;
+use crate::spec::{BackboneKind, Device, Devices, Precision, RunnerSpec, StudySpec};
 
 /// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -126,27 +127,42 @@ fn gpu_name(number: usize) -> Option<String> {
     }
 }
 
+/// Whether a study has networks whose convolutions are our own on the CPU, and so know a precision: InceptionV3.
+fn knows_precision(spec: &StudySpec) -> bool {
+    let RunnerSpec::Image { network, .. } = &spec.runner else { return false };
+    let is_own = |kind: BackboneKind| kind == BackboneKind::InceptionV3;
+    match spec.space.parameters.iter().find(|p| p.name == "backbone") {
+        Some(searched) => {
+            searched.domain.choices().iter().filter_map(Value::as_str).any(|name| name.parse().is_ok_and(is_own))
+        }
+        None => is_own(network.backbone),
+    }
+}
+
 /// What results depend on beyond a study where `device` computes, in words: the processor, its instructions and what they
 /// multiply; or the GPU, the version of cuDNN and the precision.
-pub fn arithmetic(device: Device, precision: Precision) -> String {
+pub fn arithmetic(spec: &StudySpec, device: Device) -> String {
+    let precision = spec.run.precision;
     match device {
         Device::Cuda(number) => {
             let name = gpu_name(number).unwrap_or_else(|| "a GPU".to_owned());
             let cudnn = cuda::device::cudnn_version().unwrap_or_default();
             format!("{name}, cuDNN {cudnn}, {precision}")
         }
-        Device::Any | Device::Cpu => {
-            let frozen = Arithmetic::frozen(Isa::best(), precision).name();
-            let trained = Arithmetic::trained(Isa::best(), precision).name();
-            let apart = if frozen == trained { String::new() } else { format!(", frozen layers {frozen}") };
-            format!("{} {trained}{apart}", std::env::consts::ARCH)
-        }
+        Device::Any | Device::Cpu => on_cpu(if knows_precision(spec) { precision } else { Precision::F32 }),
     }
+}
+
+fn on_cpu(precision: Precision) -> String {
+    let frozen = Arithmetic::frozen(Isa::best(), precision).name();
+    let trained = Arithmetic::trained(Isa::best(), precision).name();
+    let apart = if frozen == trained { String::new() } else { format!(", frozen layers {frozen}") };
+    format!("{} {trained}{apart}", std::env::consts::ARCH)
 }
 
 /// What to tell whoever asks for bf16 where this processor computes and does not multiply it.
 pub fn remark(spec: &StudySpec, devices: &[Device]) -> Option<String> {
-    let here = matches!(spec.runner, RunnerSpec::Image { .. }) && spec.cluster.is_none();
+    let here = knows_precision(spec) && spec.cluster.is_none();
     remark_if(has_pairs(), devices, spec.run.precision).filter(|_| here)
 }
 
@@ -155,7 +171,7 @@ fn remark_if(has_pairs: bool, devices: &[Device], precision: Precision) -> Optio
     in_vain.then(|| {
         format!(
             "`precision = \"{precision}\"` brings nothing on this processor, which has no AVX512-BF16: factors of \
-             InceptionV3's convolutions are rounded, and multiplied as fast as with `\"f32\"`"
+             InceptionV3's convolutions are rounded, and multiplied no faster than with `\"f32\"`"
         )
     })
 }
@@ -214,13 +230,29 @@ mod tests {
 
     #[test]
     fn a_cpus_arithmetic_names_what_its_convolutions_multiply() {
-        let of = |precision| arithmetic(Device::Cpu, precision);
+        let of = on_cpu;
         let plain = format!("{} {}", std::env::consts::ARCH, Isa::best().name());
         assert_eq!([of(Precision::F32), of(Precision::Tf32)], [plain.clone(), plain.clone()]);
         let narrow = Arithmetic::bf16(Isa::best()).name();
         assert!(narrow.contains("bf16"), "{narrow}");
         assert_eq!(of(Precision::Bf16), format!("{plain}, frozen layers {narrow}"));
         assert_eq!(of(Precision::Amp), format!("{} {narrow}", std::env::consts::ARCH));
+    }
+
+    #[test]
+    fn only_inception_knows_a_precision() {
+        let of = |network: &str| {
+            let study =
+                format!("[data]\nsynthetic = {{ images = 40 }}\nsize = 75\n{network}\n[run]\nprecision = \"amp\"\n");
+            let loaded = crate::config::from_text(&study).map_err(|e| e.render(false)).unwrap();
+            arithmetic(&loaded.spec, Device::Cpu)
+        };
+        let tail = "weights = \"random\"\n[space]\nlearning_rate = { type = \"float\", low = 0.001, high = 0.1 }";
+        let fixed = |backbone: &str| of(&format!("[network]\nbackbone = \"{backbone}\"\n{tail}"));
+        assert!(fixed("inception_v3").contains("bf16") && !fixed("resnet18").contains("bf16"));
+        let searched = |choices: &str| of(&format!("[network]\n{tail}\nbackbone = {{ choices = {choices} }}"));
+        assert!(searched("[\"resnet18\", \"inception_v3\"]").contains("bf16"));
+        assert!(!searched("[\"resnet18\", \"resnet50\"]").contains("bf16"));
     }
 
     #[test]

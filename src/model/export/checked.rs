@@ -105,6 +105,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn scores_may_differ_as_far_as_what_computed_them_rounds() {
+        let network = |backbone: BackboneKind, cache| {
+            let kind = format!("[network]\nbackbone = \"{backbone}\"\nweights = \"random\"\ncache = \"{cache}\"\n");
+            let study =
+                format!("[data]\nsynthetic = {{ images = 40 }}\n{kind}[space]\ndropout = {{ choices = [0.0, 0.5] }}\n");
+            let loaded = crate::config::from_text(&study).map_err(|e| e.render(false)).unwrap();
+            loaded.spec.runner.fixed().unwrap().network.clone()
+        };
+        let (inception, resnet) = (network(BackboneKind::InceptionV3, "f32"), network(BackboneKind::ResNet18, "f32"));
+        let tolerance = |on_gpu, precision, network| Computed { on_gpu, precision }.tolerance(network);
+        for precision in [Precision::F32, Precision::Tf32] {
+            assert_eq!(tolerance(false, precision, &inception), 2e-3);
+        }
+        for precision in [Precision::Bf16, Precision::Amp] {
+            assert_eq!(tolerance(false, precision, &inception), 0.2);
+            assert_eq!(tolerance(false, precision, &resnet), 2e-3);
+            assert_eq!(tolerance(true, precision, &resnet), 0.2);
+        }
+        assert_eq!(tolerance(true, Precision::Tf32, &inception), 0.05);
+        assert_eq!(tolerance(false, Precision::F32, &network(BackboneKind::InceptionV3, "f16")), 0.05);
+    }
+
+    #[test]
     fn a_score_that_is_no_number_never_agrees() {
         let row = |scores: [f32; 2]| metrics::Prediction {
             image: String::new(),

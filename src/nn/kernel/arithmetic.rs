@@ -7,8 +7,8 @@
 //! AVX512-BF16 multiplies two pairs and adds both products to one sum, in the time of one multiply-add of f32. Operands
 //! lie in *words* of 32 bits for it, each a pair along the axis that is summed over: two channels of a pixel, or two
 //! pixels of a channel. Buffers of words are `f32` like all others, so that they come from the same arenas; only the
-//! micro-kernels look into them. Other processors multiply rounded f32: the same products, at the speed of f32, but for
-//! numbers below 1e-38, which AVX512-BF16 takes for zero.
+//! micro-kernels look into them. Other processors multiply rounded f32: the same products, no faster than f32, but for numbers
+//! below 1e-38, which AVX512-BF16 takes for zero.
 
 #[cfg(target_arch = "x86_64")]
 use super::micro_avx512;

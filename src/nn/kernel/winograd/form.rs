@@ -16,7 +16,7 @@ pub(super) trait Form {
     unsafe fn store<const WHOLE: bool>(values: Lanes, to: *mut f32, n: usize);
 }
 
-/// [`Factors::F32`].
+/// [`super::super::arithmetic::Factors::F32`].
 pub(super) struct Plain;
 
 impl Form for Plain {
@@ -32,7 +32,7 @@ impl Form for Plain {
     }
 }
 
-/// [`Factors::Rounded`].
+/// [`super::super::arithmetic::Factors::Rounded`].
 pub(super) struct Rounded;
 
 impl Form for Rounded {
@@ -52,7 +52,7 @@ impl Form for Rounded {
     }
 }
 
-/// [`Factors::Pairs`]; the processor must have them.
+/// [`super::super::arithmetic::Factors::Pairs`]; the processor must have them.
 #[cfg(target_arch = "x86_64")]
 pub(super) struct Paired;
 
