@@ -27,6 +27,7 @@ WORK = {
     "step_last2_train": ("step", 150, 8, 16, "train"),
     "step_all": ("step", 150, 8, 0, "frozen"),
     "step_all_train": ("step", 150, 8, 0, "train"),
+    "step_6a_299": ("step", 299, 16, 10, "frozen"),
 }
 
 
