@@ -242,8 +242,9 @@ mod tests {
     #[test]
     fn only_inception_knows_a_precision() {
         let of = |network: &str| {
-            let study =
-                format!("[data]\nsynthetic = {{ images = 40 }}\nsize = 75\n{network}\n[run]\nprecision = \"amp\"\n");
+            let study = format!(
+                "[data]\nsynthetic = {{ images = 40 }}\nsize = 75\n{network}\n[run]\nprecision = \"amp\"\n[budget]\nn_trials = 2\n"
+            );
             let loaded = crate::config::from_text(&study).map_err(|e| e.render(false)).unwrap();
             arithmetic(&loaded.spec, Device::Cpu)
         };

@@ -108,8 +108,9 @@ mod tests {
     fn scores_may_differ_as_far_as_what_computed_them_rounds() {
         let network = |backbone: BackboneKind, cache| {
             let kind = format!("[network]\nbackbone = \"{backbone}\"\nweights = \"random\"\ncache = \"{cache}\"\n");
-            let study =
-                format!("[data]\nsynthetic = {{ images = 40 }}\n{kind}[space]\ndropout = {{ choices = [0.0, 0.5] }}\n");
+            let study = format!(
+                "[data]\nsynthetic = {{ images = 40 }}\n{kind}[space]\ndropout = {{ choices = [0.0, 0.5] }}\n[budget]\nn_trials = 2\n"
+            );
             let loaded = crate::config::from_text(&study).map_err(|e| e.render(false)).unwrap();
             loaded.spec.runner.fixed().unwrap().network.clone()
         };
