@@ -1,6 +1,6 @@
 //! Which kernel computes a convolution on the CPU, and the form of its operands.
 
-use super::frozen::Arena;
+use super::arena::Arena;
 use crate::nn::kernel::conv_cpu::{self, Epilogue, Write};
 use crate::nn::kernel::winograd::{self, Taps};
 use crate::nn::kernel::{Arithmetic, ConvShape, Target};

@@ -2,6 +2,7 @@
 //! concatenated output.
 
 use super::InceptionV3;
+use super::arena::Arena;
 use super::convolve::{Map, convolve, formed};
 use super::topology::{Stage, Step};
 use crate::nn::kernel::conv_cpu::Epilogue;
@@ -11,48 +12,10 @@ use crate::nn::operation::{Host, Operation};
 use crate::nn::tensor::dims4;
 use candle_core::{Result, Shape, bail};
 use rayon::prelude::*;
-use std::sync::{Mutex, PoisonError};
 
 /// Feature maps larger than this (pixels of one image) are computed image by image, so that they stay in the cache;
 /// smaller ones over the whole batch, so that tiles fill and weights are read once.
 const LARGE: usize = 600;
-
-/// Buffers kept for reuse.
-#[derive(Default)]
-pub(super) struct Arena(Vec<Vec<f32>>);
-
-impl Arena {
-    /// A buffer of `length` elements with arbitrary content.
-    pub(super) fn take(&mut self, length: usize) -> Vec<f32> {
-        let fitting = |b: &Vec<f32>| b.capacity() >= length;
-        let best = (0..self.0.len()).filter(|&i| fitting(&self.0[i])).min_by_key(|&i| self.0[i].capacity());
-        // Replace one that is too small rather than keep many.
-        let mut buffer =
-            best.or_else(|| self.0.len().checked_sub(1)).map(|i| self.0.swap_remove(i)).unwrap_or_default();
-        if buffer.capacity() < length {
-            return vec![0.0; length];
-        }
-        buffer.resize(length, 0.0);
-        buffer
-    }
-
-    pub(super) fn give(&mut self, buffer: Vec<f32>) {
-        self.0.push(buffer);
-    }
-}
-
-/// Arenas of a network, one for each thread that computes at the same time.
-#[derive(Default)]
-pub(super) struct Arenas(Mutex<Vec<Arena>>);
-
-impl Arenas {
-    pub(super) fn with<R>(&self, f: impl FnOnce(&mut Arena) -> R) -> R {
-        let mut arena = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        let result = f(&mut arena);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
-        result
-    }
-}
 
 /// Stages `from..to` without gradients.
 pub(super) struct Prefix<'a> {

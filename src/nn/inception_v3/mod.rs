@@ -1,6 +1,7 @@
 //! InceptionV3 (Szegedy et al. 2016) with torchvision's topology and names: on the CPU the
 //! frozen and the trained part are one operation each, on a GPU sequences of operations.
 
+mod arena;
 mod convolve;
 mod frozen;
 mod graph;
@@ -164,7 +165,7 @@ pub struct InceptionV3 {
     isa: Isa,
     precision: Precision,
     unused: Vec<String>,
-    arenas: frozen::Arenas,
+    arenas: arena::Arenas,
 }
 
 impl InceptionV3 {
@@ -226,7 +227,7 @@ impl InceptionV3 {
             isa: Isa::best(),
             precision: precision(),
             unused,
-            arenas: frozen::Arenas::default(),
+            arenas: arena::Arenas::default(),
         })
     }
 

@@ -4,8 +4,8 @@
 //! and split by copies: a quarter of a step's time. Here branches write into their slice of a stage's output, each
 //! kernel adds the gradient it computes directly to its destination, and buffers are reused ([`Arena`]).
 
+use super::arena::{Arena, Arenas};
 use super::convolve::{self, Map, convolve, formed};
-use super::frozen::{Arena, Arenas};
 use super::topology::{Branch, Stage, Step};
 use super::unit::Unit;
 use super::{EPS, InceptionV3};

@@ -46,12 +46,8 @@ pub(super) unsafe fn outer(isa: Isa, o: &Outer<'_>) {
     }
 }
 
-/// Words of a pair in the inputs of an [`OuterPairs`].
-pub(super) const PAIR_STRIDE: usize = 16;
-const _: () = assert!(TILE <= PAIR_STRIDE);
-
 /// Gathers the inputs of an [`OuterPairs`]: for each pair of `rows`, words of the `depth` channels from `first` on, in
-/// rows of [`PAIR_STRIDE`].
+/// rows of [`super::tile::PAIR_STRIDE`].
 ///
 /// # Safety
 /// Each row must be valid for reading those channels, `to` for writing; the processor must have pairs

@@ -8,8 +8,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::LANES;
-use super::micro::PAIR_STRIDE;
-use super::tile::{Outer, OuterPairs};
+use super::tile::{Outer, OuterPairs, PAIR_STRIDE};
 use std::arch::x86_64::*;
 use std::mem::transmute;
 

@@ -54,10 +54,14 @@ pub(super) struct Outer<'a> {
     pub width: usize,
 }
 
+/// Words of a pair in the inputs of an [`OuterPairs`].
+pub(super) const PAIR_STRIDE: usize = 16;
+const _: () = assert!(TILE <= PAIR_STRIDE);
+
 /// The same in pairs of pixels, each word of `inputs` and `grads` that of both.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(super) struct OuterPairs {
-    /// For each pair, a word for each of the `depth` input channels, in rows of `PAIR_STRIDE`.
+    /// For each pair, a word for each of the `depth` input channels, in rows of [`PAIR_STRIDE`].
     pub inputs: *const f32,
     /// For each pair, `LANES` words of output gradients; zeros beyond `width`.
     pub grads: *const f32,

@@ -4,8 +4,8 @@
 //! pixels at a time, and multiplied with the gradients of all panels.
 
 use super::super::geometry::{Class, ConvShape, Gather};
-use super::super::micro::{self, PAIR_STRIDE};
-use super::super::tile::OuterPairs;
+use super::super::micro;
+use super::super::tile::{OuterPairs, PAIR_STRIDE};
 use super::super::{Arithmetic, LANES, TILE, Target, panel};
 use super::{add_parts, locate, splits};
 use rayon::prelude::*;

@@ -1,8 +1,46 @@
-//! How transformed inputs are stored, by what the products multiply.
+//! Vectors of channels, and how transformed inputs are stored, by what the products multiply.
 
 use super::super::arithmetic::round;
 use super::VECTOR;
-use super::transforms::{Lanes, store};
+
+/// One vector of channels.
+pub(super) type Lanes = [f32; VECTOR];
+
+/// A vector from `from` on: whole, or the first `n` values followed by zeros.
+///
+/// # Safety
+/// `from` must be valid for reading that many floats.
+#[inline(always)]
+pub(super) unsafe fn load<const WHOLE: bool>(from: *const f32, n: usize) -> Lanes {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if WHOLE {
+            return from.cast::<Lanes>().read_unaligned();
+        }
+        let mut values = [0.0; VECTOR];
+        for i in 0..n {
+            values[i] = *from.add(i);
+        }
+        values
+    }
+}
+
+/// The counterpart of [`load`].
+///
+/// # Safety
+/// `to` must be valid for writing that many floats.
+#[inline(always)]
+pub(super) unsafe fn store<const WHOLE: bool>(values: Lanes, to: *mut f32, n: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if WHOLE {
+            return to.cast::<Lanes>().write_unaligned(values);
+        }
+        for i in 0..n {
+            *to.add(i) = values[i];
+        }
+    }
+}
 
 /// How transformed inputs are stored: as the products' arithmetic reads them.
 pub(super) trait Form {

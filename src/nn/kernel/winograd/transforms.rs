@@ -4,13 +4,11 @@ use super::super::conv_cpu::Write;
 use super::super::{ConvShape, LANES};
 #[cfg(target_arch = "x86_64")]
 use super::form::Paired;
-use super::form::{Form, Plain, Rounded};
+use super::form::{Form, Lanes, Plain, Rounded, load, store};
 use super::{CHUNK, Job, POSITIONS, SKEW, Taps, VECTOR};
 
 // For `on_isa!`: arrays of one vector's length, all read before any is written, so that
 // the compiler keeps them in registers.
-
-pub(super) type Lanes = [f32; VECTOR];
 
 #[inline(always)]
 fn add(a: Lanes, b: Lanes) -> Lanes {
@@ -37,42 +35,6 @@ fn half(a: Lanes) -> Lanes {
         halves[i] = 0.5 * a[i];
     }
     halves
-}
-
-/// A vector from `from` on: whole, or the first `n` values followed by zeros.
-///
-/// # Safety
-/// `from` must be valid for reading that many floats.
-#[inline(always)]
-unsafe fn load<const WHOLE: bool>(from: *const f32, n: usize) -> Lanes {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if WHOLE {
-            return from.cast::<Lanes>().read_unaligned();
-        }
-        let mut values = [0.0; VECTOR];
-        for i in 0..n {
-            values[i] = *from.add(i);
-        }
-        values
-    }
-}
-
-/// The counterpart of [`load`].
-///
-/// # Safety
-/// `to` must be valid for writing that many floats.
-#[inline(always)]
-pub(super) unsafe fn store<const WHOLE: bool>(values: Lanes, to: *mut f32, n: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if WHOLE {
-            return to.cast::<Lanes>().write_unaligned(values);
-        }
-        for i in 0..n {
-            *to.add(i) = values[i];
-        }
-    }
 }
 
 /// `G g` for a column of three.
