@@ -3,8 +3,7 @@
 use crate::nn::cuda;
 use crate::nn::kernel::Isa;
 use crate::nn::kernel::arithmetic::{Arithmetic, has_pairs};
-use crate::space::Value;
-use crate::spec::{BackboneKind, Device, Devices, Precision, RunnerSpec, StudySpec};
+use crate::spec::{BackboneKind, Device, Devices, Precision, StudySpec};
 
 /// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -129,14 +128,7 @@ fn gpu_name(number: usize) -> Option<String> {
 
 /// Whether a study has networks whose convolutions are our own on the CPU, and so know a precision: InceptionV3.
 fn knows_precision(spec: &StudySpec) -> bool {
-    let RunnerSpec::Image { network, .. } = &spec.runner else { return false };
-    let is_own = |kind: BackboneKind| kind == BackboneKind::InceptionV3;
-    match spec.space.parameters.iter().find(|p| p.name == "backbone") {
-        Some(searched) => {
-            searched.domain.choices().iter().filter_map(Value::as_str).any(|name| name.parse().is_ok_and(is_own))
-        }
-        None => is_own(network.backbone),
-    }
+    spec.networks().iter().any(|network| network.backbone == BackboneKind::InceptionV3)
 }
 
 /// What results depend on beyond a study where `device` computes, in words: the processor, its instructions and what they

@@ -45,7 +45,7 @@ pub use settings::{Bounds, SETTINGS, Setting, SettingKind, SettingsError};
 pub use training::{ImbalancePolicy, LossKind, NormStatistics, OptimiserKind, ScheduleKind, TrainingSpec};
 pub use trial::TrialSettings;
 
-use crate::space::{Params, SearchSpace};
+use crate::space::{Params, SearchSpace, Value};
 use serde::{Deserialize, Serialize};
 
 /// Everything a study file says.
@@ -110,6 +110,18 @@ impl StudySpec {
             training.norm_statistics = earlier.norm_statistics;
         }
         self
+    }
+
+    /// The networks of a study of images, one for each backbone that its space can ask for; none in other studies.
+    pub fn networks(&self) -> Vec<NetworkSpec> {
+        let RunnerSpec::Image { network, .. } = &self.runner else { return Vec::new() };
+        let choices = self.space.get("backbone").map_or_else(Vec::new, |p| p.domain.choices().to_vec());
+        let asked = choices.iter().filter_map(Value::as_str).filter_map(|name| name.parse().ok());
+        let mut networks: Vec<NetworkSpec> = asked.filter_map(|kind| network.with_backbone(kind)).collect();
+        if networks.is_empty() {
+            networks.push(network.clone());
+        }
+        networks
     }
 
     /// A study whose trials the caller trains, with the defaults of a study file for everything else: change the fields

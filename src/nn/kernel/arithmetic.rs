@@ -104,20 +104,15 @@ impl Arithmetic {
     pub fn map(self, map: &[f32], channels: usize, out: &mut [f32]) {
         let words = self.words(channels);
         assert!(map.len().is_multiple_of(channels) && out.len() == map.len() / channels * words);
-        // Pixels of even length can be converted as one.
-        let (row, words) = match self.factors {
-            Factors::Pairs if !channels.is_multiple_of(2) => (channels, words),
-            _ => (map.len().max(1), out.len().max(1)),
-        };
-        if row == channels {
-            let each = TASK.div_ceil(channels);
-            out.par_chunks_mut(each * words).zip(map.par_chunks(each * row)).for_each(|(out, map)| {
-                out.chunks_exact_mut(words).zip(map.chunks_exact(row)).for_each(|(out, map)| self.row(map, out));
-            });
-        } else {
-            let each = self.words(TASK);
-            out.par_chunks_mut(each).zip(map.par_chunks(TASK)).for_each(|(out, map)| self.row(map, out));
-        }
+        let each = TASK.div_ceil(channels);
+        out.par_chunks_mut(each * words).zip(map.par_chunks(each * channels)).for_each(|(out, map)| {
+            if self.factors == Factors::Pairs && !channels.is_multiple_of(2) {
+                out.chunks_exact_mut(words).zip(map.chunks_exact(channels)).for_each(|(out, map)| self.row(map, out));
+            } else {
+                // No pair lies across two pixels: they are converted as one row.
+                self.row(map, out);
+            }
+        });
     }
 
     fn row(self, row: &[f32], out: &mut [f32]) {

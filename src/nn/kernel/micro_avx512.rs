@@ -20,8 +20,6 @@ macro_rules! tiles {
             use super::super::{BLOCK, LANES};
             use super::mask;
             use std::arch::x86_64::*;
-            #[allow(unused_imports)]
-            use std::mem::transmute;
 
             #[inline]
             #[target_feature(enable = $features)]
@@ -127,7 +125,7 @@ macro_rules! tiles {
 tiles!(floats, "avx512f,avx512vl,avx2,fma", |sum, x, w| _mm512_fmadd_ps(x, w, sum));
 tiles!(pairs, "avx512f,avx512vl,avx512bw,avx512bf16,avx2,fma", |sum, x, w| {
     // SAFETY: both are 512 bits.
-    let (x, w) = unsafe { (transmute::<__m512, __m512bh>(x), transmute::<__m512, __m512bh>(w)) };
+    let (x, w) = unsafe { (std::mem::transmute::<__m512, __m512bh>(x), std::mem::transmute::<__m512, __m512bh>(w)) };
     _mm512_dpbf16_ps(sum, x, w)
 });
 
@@ -139,22 +137,24 @@ fn mask(width: usize, v: usize) -> __mmask16 {
     }
 }
 
+/// Calls the kernel of a weight gradient that is compiled for its depth and width.
+macro_rules! by_depth {
+    ($o:ident, $kernel:ident: $($depth:literal)*) => {
+        match ($o.depth, $o.width > 16) {
+            $(($depth, false) => $kernel::<$depth, 1>($o), ($depth, true) => $kernel::<$depth, 2>($o),)*
+            _ => unreachable!("depth is 1 to TILE"),
+        }
+    };
+}
+
 /// See [`super::micro::outer`].
 ///
 /// # Safety
 /// As there; AVX-512F and AVX-512VL are needed.
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 pub(super) unsafe fn outer(o: &Outer<'_>) {
-    macro_rules! of {
-        ($($depth:literal)*) => {
-            match (o.depth, o.width > 16) {
-                $(($depth, false) => outer_of::<$depth, 1>(o), ($depth, true) => outer_of::<$depth, 2>(o),)*
-                _ => unreachable!("depth is 1 to TILE"),
-            }
-        };
-    }
     // SAFETY: the caller's promise.
-    unsafe { of!(1 2 3 4 5 6 7 8 9 10 11 12) }
+    unsafe { by_depth!(o, outer_of: 1 2 3 4 5 6 7 8 9 10 11 12) }
 }
 
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
@@ -282,16 +282,8 @@ pub(super) unsafe fn gather_pairs(rows: &[[*const f32; 2]], first_channel: usize
 /// As there.
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16")]
 pub(super) unsafe fn outer_pairs(o: &OuterPairs) {
-    macro_rules! of {
-        ($($depth:literal)*) => {
-            match (o.depth, o.width > 16) {
-                $(($depth, false) => outer_pairs_of::<$depth, 1>(o), ($depth, true) => outer_pairs_of::<$depth, 2>(o),)*
-                _ => unreachable!("depth is 1 to TILE"),
-            }
-        };
-    }
     // SAFETY: the caller's promise.
-    unsafe { of!(1 2 3 4 5 6 7 8 9 10 11 12) }
+    unsafe { by_depth!(o, outer_pairs_of: 1 2 3 4 5 6 7 8 9 10 11 12) }
 }
 
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16")]

@@ -74,13 +74,6 @@ pub fn transform_weights(isa: Isa, packed: &[f32], cin: usize, cout: usize, taps
     });
 }
 
-/// [`transform_weights`] into a new buffer.
-pub fn transformed(isa: Isa, packed: &[f32], cin: usize, cout: usize, taps: Taps) -> Vec<f32> {
-    let mut out = vec![0.0; transformed_shape(cin, cout).iter().product()];
-    transform_weights(isa, packed, cin, cout, taps, &mut out);
-    out
-}
-
 /// The convolution of `x` (`[N, H, W, C]`, contiguous, in f32) with weights from [`transform_weights`] in the form of
 /// `arithmetic` ([`Arithmetic::panels`]): what [`super::conv_cpu::forward`] computes, up to rounding. Where operands are
 /// rounded, those of the products are: the transformed ones.
@@ -281,6 +274,13 @@ mod tests {
         ([2, 19, 17, 16], 70, 0),
         ([1, 4, 7, 17], 9, 2),
     ];
+
+    /// [`transform_weights`] into a new buffer.
+    fn transformed(isa: Isa, packed: &[f32], cin: usize, cout: usize, taps: Taps) -> Vec<f32> {
+        let mut out = vec![0.0; transformed_shape(cin, cout).iter().product()];
+        transform_weights(isa, packed, cin, cout, taps, &mut out);
+        out
+    }
 
     fn each_case(f: impl Fn(Isa, &ConvShape, &str)) {
         for (input, cout, padding) in CASES {

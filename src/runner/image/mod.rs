@@ -339,13 +339,9 @@ pub fn located(network: &NetworkSpec, base: &Path) -> NetworkSpec {
 /// # Errors
 /// If one cannot be loaded, or the study has no images.
 pub fn usable(study: &StudySpec, base: &Path) -> Result<BTreeMap<String, Digest>, ImageError> {
-    let RunnerSpec::Image { network, .. } = &study.runner else { return Err(ImageError::NotImages) };
-    let searched = study.space.parameters.iter().find(|p| p.name == "backbone");
-    let choices = searched.map_or_else(Vec::new, |p| p.domain.choices().to_vec());
-    let asked = choices.iter().filter_map(Value::as_str).filter_map(|name| name.parse().ok());
-    let mut networks: Vec<NetworkSpec> = asked.filter_map(|kind| network.with_backbone(kind)).collect();
+    let networks = study.networks();
     if networks.is_empty() {
-        networks.push(network.clone());
+        return Err(ImageError::NotImages);
     }
     let built = |network: &NetworkSpec| build(&located(network, base), study.seed, &Device::Cpu);
     networks.iter().map(|network| Ok((network.backbone.to_string(), built(network)?.weights))).collect()

@@ -45,7 +45,10 @@ pub(super) unsafe fn store<const WHOLE: bool>(values: Lanes, to: *mut f32, n: us
 /// How transformed inputs are stored: as the products' arithmetic reads them.
 pub(super) trait Form {
     /// Elements that `channels` take.
-    fn words(channels: usize) -> usize;
+    #[inline(always)]
+    fn words(channels: usize) -> usize {
+        channels
+    }
 
     /// Stores the first `n` of `values`, or all.
     ///
@@ -59,11 +62,6 @@ pub(super) struct Plain;
 
 impl Form for Plain {
     #[inline(always)]
-    fn words(channels: usize) -> usize {
-        channels
-    }
-
-    #[inline(always)]
     unsafe fn store<const WHOLE: bool>(values: Lanes, to: *mut f32, n: usize) {
         // SAFETY: the caller's promise.
         unsafe { store::<WHOLE>(values, to, n) }
@@ -74,11 +72,6 @@ impl Form for Plain {
 pub(super) struct Rounded;
 
 impl Form for Rounded {
-    #[inline(always)]
-    fn words(channels: usize) -> usize {
-        channels
-    }
-
     #[inline(always)]
     unsafe fn store<const WHOLE: bool>(values: Lanes, to: *mut f32, n: usize) {
         let mut rounded = [0.0; VECTOR];
