@@ -1,6 +1,7 @@
 //! Calls the micro-kernel of an instruction set.
 
-use super::tile::{Outer, OuterPairs, Tile};
+use super::arithmetic::Factors;
+use super::tile::{Outer, Tile};
 use super::{Arithmetic, Isa, LANES, TILE, micro_portable};
 #[cfg(target_arch = "x86_64")]
 use super::{micro_avx2, micro_avx512};
@@ -17,7 +18,7 @@ pub(super) unsafe fn tile(arithmetic: Arithmetic, t: &Tile<'_>) {
     unsafe {
         match arithmetic.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if arithmetic.factors() == super::arithmetic::Factors::Pairs => micro_avx512::pairs::tile(t),
+            Isa::Avx512 if arithmetic.factors() == Factors::Pairs => micro_avx512::pairs::tile(t),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => micro_avx512::floats::tile(t),
             #[cfg(target_arch = "x86_64")]
@@ -27,53 +28,42 @@ pub(super) unsafe fn tile(arithmetic: Arithmetic, t: &Tile<'_>) {
     }
 }
 
-/// Adds a block to a weight gradient.
+/// Packs inputs for an [`Outer`]: of each source the `depth` channels from `first` on, in rows of
+/// [`super::tile::INPUT_STRIDE`]; with pairs, a row has the words of two sources.
 ///
 /// # Safety
-/// As [`tile`], for `sums`; `isa` must be available.
+/// Each source must be valid for reading those channels, `to` for writing the rows; with pairs the number of sources must be
+/// even.
 #[inline]
-pub(super) unsafe fn outer(isa: Isa, o: &Outer<'_>) {
-    debug_assert!((1..=TILE).contains(&o.depth) && (1..=LANES).contains(&o.width));
+pub(super) unsafe fn gather(arithmetic: Arithmetic, sources: &[*const f32], first: usize, depth: usize, to: *mut f32) {
+    debug_assert!((1..=TILE).contains(&depth));
     // SAFETY: passed on from the caller.
     unsafe {
-        match isa {
+        match (arithmetic.isa, arithmetic.factors()) {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => micro_avx512::outer(o),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => micro_avx2::outer(o),
-            _ => micro_portable::outer(o),
+            (Isa::Avx512, Factors::Pairs) => micro_avx512::gather_pairs(sources.as_chunks().0, first, depth, to),
+            _ => micro_portable::gather(sources, first, depth, to),
         }
     }
 }
 
-/// Gathers the inputs of an [`OuterPairs`]: for each pair of `rows`, words of the `depth` channels from `first` on, in
-/// rows of [`super::tile::PAIR_STRIDE`].
+/// Adds a block to a weight gradient.
 ///
 /// # Safety
-/// Each row must be valid for reading those channels, `to` for writing; the processor must have pairs
-/// ([`super::arithmetic::has_pairs`]).
-pub(super) unsafe fn gather_pairs(rows: &[[*const f32; 2]], first: usize, depth: usize, to: *mut f32) {
-    debug_assert!((1..=TILE).contains(&depth));
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: passed on from the caller.
-    unsafe {
-        micro_avx512::gather_pairs(rows, first, depth, to);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("only x86-64 has pairs: {rows:?} {first} {depth} {to:?}");
-}
-
-/// Adds a block of pairs to a weight gradient.
-///
-/// # Safety
-/// As [`outer`]; the processor must have pairs.
-pub(super) unsafe fn outer_pairs(o: &OuterPairs) {
+/// As [`tile`], for `sums`.
+#[inline]
+pub(super) unsafe fn outer(arithmetic: Arithmetic, o: &Outer) {
     debug_assert!((1..=TILE).contains(&o.depth) && (1..=LANES).contains(&o.width));
-    #[cfg(target_arch = "x86_64")]
     // SAFETY: passed on from the caller.
     unsafe {
-        micro_avx512::outer_pairs(o);
+        match (arithmetic.isa, arithmetic.factors()) {
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, Factors::Pairs) => micro_avx512::pairs::outer(o),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, _) => micro_avx512::floats::outer(o),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, _) => micro_avx2::outer(o),
+            _ => micro_portable::outer(o),
+        }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("only x86-64 has pairs: {} of depth {}", o.pairs, o.depth);
 }

@@ -3,10 +3,9 @@
 // Register blocks are indexed: iterators over them hide which register is meant.
 #![allow(clippy::needless_range_loop)]
 
-use super::tile::{OUTER_PIXELS, Outer, Tile};
-use super::{BLOCK, LANES, TILE};
+use super::tile::{INPUT_STRIDE, Inputs, Outer, Tile};
+use super::{BLOCK, LANES};
 use std::arch::x86_64::*;
-use std::mem::MaybeUninit;
 
 const ROWS: usize = 6;
 const WIDTH: usize = 16;
@@ -106,71 +105,39 @@ fn mask(n: usize) -> __m256i {
 /// # Safety
 /// As there; AVX2 and FMA are needed.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn outer(o: &Outer<'_>) {
-    let mut copied = [MaybeUninit::uninit(); OUTER_PIXELS];
-    // SAFETY: the caller's promise: each row has `depth` floats, at most TILE.
-    let inputs = unsafe { copy(o.rows, o.depth, &mut copied) };
+pub(super) unsafe fn outer(o: &Outer) {
     for first in (0..o.depth).step_by(ROWS) {
         for lane in (0..o.width).step_by(WIDTH) {
-            // SAFETY: the caller's promise; the row count is what remains of `depth`, and so many inputs of each pixel
-            // are initialised from `first` on.
+            // SAFETY: the caller's promise; the row count is what remains of `depth`.
             unsafe {
                 match o.depth - first {
-                    1 => block::<1>(o, inputs, first, lane),
-                    2 => block::<2>(o, inputs, first, lane),
-                    3 => block::<3>(o, inputs, first, lane),
-                    4 => block::<4>(o, inputs, first, lane),
-                    5 => block::<5>(o, inputs, first, lane),
-                    _ => block::<ROWS>(o, inputs, first, lane),
+                    1 => block::<1>(o, first, lane),
+                    2 => block::<2>(o, first, lane),
+                    3 => block::<3>(o, first, lane),
+                    4 => block::<4>(o, first, lane),
+                    5 => block::<5>(o, first, lane),
+                    _ => block::<ROWS>(o, first, lane),
                 }
             }
         }
     }
 }
 
-/// The input channels of a block for one pixel; those beyond the block's depth are not initialised.
-type Inputs = MaybeUninit<[f32; TILE]>;
-
-/// Copies the first `depth` floats of each row, one row after another: the rows themselves may lie so far apart that
-/// they evict each other from the first-level cache between two register blocks.
-///
-/// # Safety
-/// The rows have them, and `depth` is at most TILE.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn copy<'a>(rows: &[*const f32], depth: usize, to: &'a mut [Inputs; OUTER_PIXELS]) -> &'a [Inputs] {
-    let to = &mut to[..rows.len()];
-    for (to, &row) in to.iter_mut().zip(rows) {
-        let to: *mut f32 = to.as_mut_ptr().cast();
-        // SAFETY: the caller's promise.
-        unsafe {
-            if depth == TILE {
-                _mm256_storeu_ps(to, _mm256_loadu_ps(row));
-                _mm_storeu_ps(to.add(8), _mm_loadu_ps(row.add(8)));
-            } else {
-                for c in 0..depth {
-                    *to.add(c) = *row.add(c);
-                }
-            }
-        }
-    }
-    to
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn block<const R: usize>(o: &Outer<'_>, inputs: &[Inputs], first: usize, lane: usize) {
+unsafe fn block<const R: usize>(o: &Outer, first: usize, lane: usize) {
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    // SAFETY: of each pixel R inputs from `first` on are initialised, and its gradients are LANES floats; `sums` has
-    // `depth >= first + R` rows of LANES.
+    // SAFETY: each row has `depth >= first + R` inputs and LANES gradients; `sums` has `depth` rows of LANES.
     unsafe {
-        let mut grads = o.grads.wrapping_add(lane);
-        for pixel in inputs {
+        let Inputs::Packed(inputs) = o.inputs else { unreachable!("inputs are packed for AVX2") };
+        let (mut inputs, mut grads) = (inputs.add(first), o.grads.add(lane));
+        for _ in 0..o.rows {
             let g = [_mm256_loadu_ps(grads), _mm256_loadu_ps(grads.add(8))];
-            let x = pixel.as_ptr().cast::<f32>().add(first);
             for r in 0..R {
-                let x = _mm256_set1_ps(*x.add(r));
+                let x = _mm256_set1_ps(*inputs.add(r));
                 sums[r][0] = _mm256_fmadd_ps(x, g[0], sums[r][0]);
                 sums[r][1] = _mm256_fmadd_ps(x, g[1], sums[r][1]);
             }
+            inputs = inputs.wrapping_add(INPUT_STRIDE);
             grads = grads.wrapping_add(o.stride);
         }
         for r in 0..R {

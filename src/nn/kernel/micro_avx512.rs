@@ -7,18 +7,73 @@
 // Register blocks are indexed: iterators over them hide which register is meant.
 #![allow(clippy::needless_range_loop)]
 
-use super::LANES;
-use super::tile::{Outer, OuterPairs, PAIR_STRIDE};
+use super::tile::{INPUT_STRIDE, Inputs};
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-/// The kernel of a tile, for floats and for pairs of bf16: they differ in one instruction.
+/// Where a kernel of weight gradients finds its inputs.
+trait Rows: Copy {
+    fn of(inputs: Inputs) -> Self;
+
+    /// The inputs of a row.
+    ///
+    /// # Safety
+    /// There must be such a row.
+    unsafe fn row(self, row: usize) -> *const f32;
+}
+
+/// See [`Inputs::Packed`].
+#[derive(Clone, Copy)]
+struct Packed(*const f32);
+
+impl Rows for Packed {
+    fn of(inputs: Inputs) -> Self {
+        let Inputs::Packed(first) = inputs else { unreachable!("inputs are packed for pairs") };
+        Self(first)
+    }
+
+    #[inline(always)]
+    unsafe fn row(self, row: usize) -> *const f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(row * INPUT_STRIDE) }
+    }
+}
+
+/// See [`Inputs::At`].
+#[derive(Clone, Copy)]
+struct At(*const *const f32, usize);
+
+impl Rows for At {
+    fn of(inputs: Inputs) -> Self {
+        let Inputs::At(rows, channel) = inputs else { unreachable!("inputs are not packed for floats") };
+        Self(rows, channel)
+    }
+
+    #[inline(always)]
+    unsafe fn row(self, row: usize) -> *const f32 {
+        // SAFETY: the caller's promise.
+        unsafe { (*self.0.add(row)).add(self.1) }
+    }
+}
+
+/// Calls the kernel of a weight gradient that is compiled for its depth and width.
+macro_rules! by_depth {
+    ($o:ident, $rows:ident, $kernel:ident: $($depth:literal)*) => {
+        match ($o.depth, $o.width > 16) {
+            $(($depth, false) => $kernel::<$depth, 1>($o, $rows), ($depth, true) => $kernel::<$depth, 2>($o, $rows),)*
+            _ => unreachable!("depth is 1 to TILE"),
+        }
+    };
+}
+
+/// The kernels of a tile and of a weight gradient, for floats and for pairs of bf16: they differ in one
+/// instruction and in where a weight gradient finds its inputs.
 macro_rules! tiles {
-    ($name:ident, $features:literal, |$sum:ident, $x:ident, $w:ident| $product:expr) => {
+    ($name:ident, $features:literal, $rows:ident, |$sum:ident, $x:ident, $w:ident| $product:expr) => {
         pub(super) mod $name {
-            use super::super::tile::Tile;
+            use super::super::tile::{Outer, Tile};
             use super::super::{BLOCK, LANES};
-            use super::mask;
+            use super::{$rows, Rows, mask};
             use std::arch::x86_64::*;
 
             #[inline]
@@ -118,12 +173,57 @@ macro_rules! tiles {
                     }
                 }
             }
+
+            /// See `micro::outer`.
+            ///
+            /// # Safety
+            /// As there; the processor must have the features.
+            #[target_feature(enable = $features)]
+            pub(in super::super) unsafe fn outer(o: &Outer) {
+                let rows = $rows::of(o.inputs);
+                // SAFETY: the caller's promise.
+                unsafe { by_depth!(o, rows, outer_of: 1 2 3 4 5 6 7 8 9 10 11 12) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn outer_of<const R: usize, const V: usize>(o: &Outer, rows: $rows) {
+                let mut sums = [[_mm512_setzero_ps(); V]; R];
+                // SAFETY: each row has R inputs, and gradients that are read under the mask of `width`;
+                // `sums` has R rows of LANES.
+                unsafe {
+                    let mut masks = [0; V];
+                    for v in 0..V {
+                        masks[v] = mask(o.width, v);
+                    }
+                    let mut grads = o.grads;
+                    for row in 0..o.rows {
+                        let inputs = rows.row(row);
+                        let mut g = [_mm512_setzero_ps(); V];
+                        for v in 0..V {
+                            g[v] = _mm512_maskz_loadu_ps(masks[v], grads.wrapping_add(16 * v));
+                        }
+                        for r in 0..R {
+                            let x = _mm512_set1_ps(*inputs.add(r));
+                            for v in 0..V {
+                                sums[r][v] = multiply_add(sums[r][v], x, g[v]);
+                            }
+                        }
+                        grads = grads.wrapping_add(o.stride);
+                    }
+                    for r in 0..R {
+                        for v in 0..V {
+                            let at = o.sums.add(r * LANES + 16 * v);
+                            _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), sums[r][v]));
+                        }
+                    }
+                }
+            }
         }
     };
 }
 
-tiles!(floats, "avx512f,avx512vl,avx2,fma", |sum, x, w| _mm512_fmadd_ps(x, w, sum));
-tiles!(pairs, "avx512f,avx512vl,avx512bw,avx512bf16,avx2,fma", |sum, x, w| {
+tiles!(floats, "avx512f,avx512vl,avx2,fma", At, |sum, x, w| _mm512_fmadd_ps(x, w, sum));
+tiles!(pairs, "avx512f,avx512vl,avx512bw,avx512bf16,avx2,fma", Packed, |sum, x, w| {
     // SAFETY: both are 512 bits.
     let (x, w) = unsafe { (std::mem::transmute::<__m512, __m512bh>(x), std::mem::transmute::<__m512, __m512bh>(w)) };
     _mm512_dpbf16_ps(sum, x, w)
@@ -134,59 +234,6 @@ fn mask(width: usize, v: usize) -> __mmask16 {
     match width.saturating_sub(16 * v) {
         n @ 0..16 => (1u16 << n) - 1,
         _ => u16::MAX,
-    }
-}
-
-/// Calls the kernel of a weight gradient that is compiled for its depth and width.
-macro_rules! by_depth {
-    ($o:ident, $kernel:ident: $($depth:literal)*) => {
-        match ($o.depth, $o.width > 16) {
-            $(($depth, false) => $kernel::<$depth, 1>($o), ($depth, true) => $kernel::<$depth, 2>($o),)*
-            _ => unreachable!("depth is 1 to TILE"),
-        }
-    };
-}
-
-/// See [`super::micro::outer`].
-///
-/// # Safety
-/// As there; AVX-512F and AVX-512VL are needed.
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-pub(super) unsafe fn outer(o: &Outer<'_>) {
-    // SAFETY: the caller's promise.
-    unsafe { by_depth!(o, outer_of: 1 2 3 4 5 6 7 8 9 10 11 12) }
-}
-
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-unsafe fn outer_of<const R: usize, const V: usize>(o: &Outer<'_>) {
-    let mut sums = [[_mm512_setzero_ps(); V]; R];
-    // SAFETY: each row pointer has R = `depth` floats; gradients are read under the mask of `width`; `sums` has R
-    // rows of LANES.
-    unsafe {
-        let mut masks = [0; V];
-        for v in 0..V {
-            masks[v] = mask(o.width, v);
-        }
-        let mut grads = o.grads;
-        for &row in o.rows {
-            let mut g = [_mm512_setzero_ps(); V];
-            for v in 0..V {
-                g[v] = _mm512_maskz_loadu_ps(masks[v], grads.wrapping_add(16 * v));
-            }
-            for r in 0..R {
-                let x = _mm512_set1_ps(*row.add(r));
-                for v in 0..V {
-                    sums[r][v] = _mm512_fmadd_ps(x, g[v], sums[r][v]);
-                }
-            }
-            grads = grads.wrapping_add(o.stride);
-        }
-        for r in 0..R {
-            for v in 0..V {
-                let at = o.sums.add(r * LANES + 16 * v);
-                _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), sums[r][v]));
-            }
-        }
     }
 }
 
@@ -261,7 +308,7 @@ fn interleaved(even: __m512, odd: __m512) -> __m512 {
     }
 }
 
-/// See [`super::micro::gather_pairs`].
+/// See [`super::micro::gather`].
 ///
 /// # Safety
 /// As there.
@@ -271,46 +318,7 @@ pub(super) unsafe fn gather_pairs(rows: &[[*const f32; 2]], first_channel: usize
         // SAFETY: the caller's promise; masked lanes are not accessed.
         unsafe {
             let words = interleaved(masked(depth, even.add(first_channel)), masked(depth, odd.add(first_channel)));
-            _mm512_storeu_ps(to.add(i * PAIR_STRIDE), words);
-        }
-    }
-}
-
-/// See [`super::micro::outer_pairs`].
-///
-/// # Safety
-/// As there.
-#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16")]
-pub(super) unsafe fn outer_pairs(o: &OuterPairs) {
-    // SAFETY: the caller's promise.
-    unsafe { by_depth!(o, outer_pairs_of: 1 2 3 4 5 6 7 8 9 10 11 12) }
-}
-
-#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16")]
-unsafe fn outer_pairs_of<const R: usize, const V: usize>(o: &OuterPairs) {
-    let mut sums = [[_mm512_setzero_ps(); V]; R];
-    // SAFETY: each pair has PAIR_STRIDE words of inputs and LANES of gradients; `sums` has R rows of LANES.
-    unsafe {
-        let (mut inputs, mut grads) = (o.inputs, o.grads);
-        for _ in 0..o.pairs {
-            let mut g = [_mm512_setzero_ps(); V];
-            for v in 0..V {
-                g[v] = _mm512_loadu_ps(grads.add(16 * v));
-            }
-            for r in 0..R {
-                let x = transmute::<__m512, __m512bh>(_mm512_set1_ps(*inputs.add(r)));
-                for v in 0..V {
-                    sums[r][v] = _mm512_dpbf16_ps(sums[r][v], x, transmute::<__m512, __m512bh>(g[v]));
-                }
-            }
-            inputs = inputs.add(PAIR_STRIDE);
-            grads = grads.add(LANES);
-        }
-        for r in 0..R {
-            for v in 0..V {
-                let at = o.sums.add(r * LANES + 16 * v);
-                _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), sums[r][v]));
-            }
+            _mm512_storeu_ps(to.add(i * INPUT_STRIDE), words);
         }
     }
 }

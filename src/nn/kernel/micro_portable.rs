@@ -1,7 +1,7 @@
 //! Micro-kernels in plain Rust, for processors without kernels of their own.
 
-use super::tile::{Outer, Tile};
-use super::{BLOCK, LANES};
+use super::tile::{INPUT_STRIDE, Inputs, Outer, Tile};
+use super::{BLOCK, LANES, TILE};
 
 const ROWS: usize = 4;
 const WIDTH: usize = 8;
@@ -62,21 +62,40 @@ pub(super) unsafe fn tile(t: &Tile<'_>) {
     }
 }
 
+/// See [`super::micro::gather`].
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn gather(sources: &[*const f32], first: usize, depth: usize, to: *mut f32) {
+    for (i, source) in sources.iter().enumerate() {
+        // SAFETY: the caller's promise. The most frequent length is a constant, so that vectors are copied.
+        unsafe {
+            let (from, to) = (source.add(first), to.add(i * INPUT_STRIDE));
+            if depth == TILE {
+                std::ptr::copy_nonoverlapping(from, to, TILE);
+            } else {
+                std::ptr::copy_nonoverlapping(from, to, depth);
+            }
+        }
+    }
+}
+
 /// See [`super::micro::outer`].
 ///
 /// # Safety
 /// As there.
-pub(super) unsafe fn outer(o: &Outer<'_>) {
+pub(super) unsafe fn outer(o: &Outer) {
+    let Inputs::Packed(inputs) = o.inputs else { unreachable!("inputs are packed for this kernel") };
     for first in (0..o.depth).step_by(ROWS) {
         for lane in (0..o.width).step_by(WIDTH) {
             let (depth, width) = (ROWS.min(o.depth - first), WIDTH.min(o.width - lane));
             let mut sums = [[0f32; WIDTH]; ROWS];
-            // SAFETY: each row pointer has `depth` floats, gradients `width`, `sums` `depth` rows of LANES.
+            // SAFETY: each row has `depth` inputs and LANES gradients; `sums` has `depth` rows of LANES.
             unsafe {
-                for (p, &row) in o.rows.iter().enumerate() {
-                    let grads = std::slice::from_raw_parts(o.grads.add(p * o.stride + lane), width);
+                for row in 0..o.rows {
+                    let grads = std::slice::from_raw_parts(o.grads.add(row * o.stride + lane), width);
                     for (r, sums) in sums.iter_mut().enumerate().take(depth) {
-                        let x = *row.add(first + r);
+                        let x = *inputs.add(row * INPUT_STRIDE + first + r);
                         for (sum, g) in sums.iter_mut().zip(grads) {
                             *sum = multiply_add(x, *g, *sum);
                         }

@@ -34,43 +34,39 @@ pub(super) struct Tile<'a> {
     pub width: usize,
 }
 
-/// Most pixels of an [`Outer`] for AVX2: their gradients (16 KiB) and inputs (6 KiB) stay in the first-level cache.
-pub(super) const OUTER_PIXELS: usize = 128;
+/// Most rows of an [`Outer`] with packed inputs: those (8 KiB) and the gradients of a panel (16 KiB) stay in the first-level
+/// cache.
+pub(super) const OUTER_ROWS: usize = 128;
+/// Floats or words of a row of inputs of an [`Outer`]: room for `TILE`, aligned with a vector.
+pub(super) const INPUT_STRIDE: usize = 16;
+const _: () = assert!(TILE <= INPUT_STRIDE);
 
-/// `sums[r][j] += sum over p of rows[p][r] * grads[p * stride + j]`: one block of a weight gradient.
-pub(super) struct Outer<'a> {
-    /// For each pixel, a pointer to the `depth` input channels of this block; for AVX2 up to [`OUTER_PIXELS`].
-    pub rows: &'a [*const f32],
-    /// The first pixel's output gradient at the panel's first channel: `width` floats a pixel; for AVX2 LANES, zeros
-    /// beyond `width`.
-    pub grads: *const f32,
-    /// Floats between pixels in `grads`.
-    pub stride: usize,
-    /// `depth` rows of `LANES` sums.
-    pub sums: *mut f32,
-    /// Input channels, 1 to `TILE`.
-    pub depth: usize,
-    /// Lanes in use, 1 to `LANES`.
-    pub width: usize,
+/// Where the inputs of an [`Outer`] lie; a kernel takes one of these.
+#[derive(Clone, Copy)]
+pub(super) enum Inputs {
+    /// For each row `depth` channels, [`INPUT_STRIDE`] apart.
+    Packed(*const f32),
+    /// A pointer for each row, and the first of its `depth` channels: for the kernel of floats for AVX-512.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    At(*const *const f32, usize),
 }
 
-/// Words of a pair in the inputs of an [`OuterPairs`].
-pub(super) const PAIR_STRIDE: usize = 16;
-const _: () = assert!(TILE <= PAIR_STRIDE);
-
-/// The same in pairs of pixels, each word of `inputs` and `grads` that of both.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-pub(super) struct OuterPairs {
-    /// For each pair, a word for each of the `depth` input channels, in rows of [`PAIR_STRIDE`].
-    pub inputs: *const f32,
-    /// For each pair, `LANES` words of output gradients; zeros beyond `width`.
+/// `sums[c][j] += sum over rows r of inputs[r][c] * grads[r][j]`: one block of a weight gradient.
+///
+/// A row is a pixel. Where operands are pairs of bf16, it is two, and each word has an element of both.
+pub(super) struct Outer {
+    /// The input channels of each row.
+    pub inputs: Inputs,
+    /// The first row's output gradients: `width` for each row; with packed inputs `LANES`, zeros beyond `width`.
     pub grads: *const f32,
+    /// Floats or words between rows in `grads`.
+    pub stride: usize,
     /// Their number.
-    pub pairs: usize,
+    pub rows: usize,
     /// `depth` rows of `LANES` sums.
     pub sums: *mut f32,
     /// Input channels, 1 to `TILE`.
     pub depth: usize,
-    /// Lanes in use, 1 to `LANES`.
+    /// Lanes in use, 1 to `LANES`; others may be computed, too.
     pub width: usize,
 }
