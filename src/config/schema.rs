@@ -449,7 +449,7 @@ pub static TABLES: &[Table] = &[
                 "cost_aware",
                 "true or false",
                 "`false`",
-                "`tpe`: weigh what a configuration promises against the work of training it (by the cost model, see `[budget] work`), less and less as the budget is spent. For budgets of `work`, given in operations or as a time; `wall_time` does not count.",
+                "`tpe`: weigh what a configuration promises against the work of training it (by the cost model, see `[budget] work`), less and less as the budget is spent. For budgets of `work`, given in operations or as a time; `wall_time` does not count. On photographs of solar cells it found worse configurations than plain TPE (docs/cost.md has figures).",
             ),
             key(
                 "warm_start",
