@@ -22,14 +22,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Random search and TPE on a full table: the best value after each number of trials.
+/// Random search, TPE and a Gaussian process on a full table: the best value after each number of trials.
 fn table(file: &str, maximize: bool, seeds: u64, trials: u32) -> Result<(), Box<dyn Error>> {
     use hpsearch::spec::{Direction, SamplerSpec, SchedulerSpec};
     let table = play::Table::read(file)?;
     let mut out = io::stdout().lock();
     writeln!(out, "sampler,seed,n,best")?;
     let tpe = SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, cost_aware: false, warm_start: Vec::new() };
-    for (name, sampler) in [("random", SamplerSpec::Random), ("tpe", tpe)] {
+    let gp = SamplerSpec::Gp { n_startup: 10, warm_start: Vec::new() };
+    // A process takes longer: a fifth of the seeds.
+    for (name, sampler, seeds) in
+        [("random", SamplerSpec::Random, seeds), ("tpe", tpe, seeds), ("gp", gp, seeds.div_ceil(5))]
+    {
         for seed in 0..seeds {
             let mut spec = study(table.space.clone(), sampler.clone(), SchedulerSpec::None, trials, 1);
             spec.seed = seed;

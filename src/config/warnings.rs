@@ -46,13 +46,16 @@ fn search(top: &Section<'_>, spec: &StudySpec, compiled: &CompiledSpace) {
             );
         }
     }
-    if let (Some(n), SamplerSpec::Tpe { n_startup, warm_start, .. }) = (n, &spec.sampler)
+    if let (Some(n), SamplerSpec::Tpe { n_startup, warm_start, .. } | SamplerSpec::Gp { n_startup, warm_start }) =
+        (n, &spec.sampler)
         && warm_start.is_empty()
     {
         // A trial is proposed while all virtual workers but one have trials whose results nobody knows.
         let drawn = n_startup.saturating_add(spec.run.virtual_workers.saturating_sub(1));
         if n <= drawn {
-            let title = format!("{n} trials are too few for tpe: about {drawn} are drawn at random before it learns");
+            let kind: &str = (&spec.sampler).into();
+            let title =
+                format!("{n} trials are too few for {kind}: about {drawn} are drawn at random before it learns");
             log.warn(&trials, title, "no more than `n_startup` and `virtual_workers` - 1 together")
                 .help("raise `n_trials`, or lower `n_startup` or, in `[run]`, `virtual_workers`");
         }

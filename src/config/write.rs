@@ -331,6 +331,10 @@ fn sampler_table(sampler: &SamplerSpec) -> Table {
             put_some(&mut table, "cost_aware", cost_aware.then_some(true));
             put_some(&mut table, "warm_start", (!warm_start.is_empty()).then(|| warm_start.clone()));
         }
+        SamplerSpec::Gp { n_startup, warm_start } => {
+            put(&mut table, "n_startup", *n_startup);
+            put_some(&mut table, "warm_start", (!warm_start.is_empty()).then(|| warm_start.clone()));
+        }
     }
     table
 }

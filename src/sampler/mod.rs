@@ -1,5 +1,7 @@
 //! How configurations are proposed. A sampler holds its settings only; its memory is the [`Ledger`].
 
+mod gaussian;
+mod gp;
 mod grid;
 mod lattice;
 mod parzen;
@@ -67,6 +69,7 @@ pub fn build(spec: &SamplerSpec, space: &SearchSpace, seed: u64) -> Box<dyn Samp
         SamplerSpec::Random => Box::new(random::Random::new(space, seed)),
         SamplerSpec::Grid { points } => Box::new(grid::Grid::new(space, *points)),
         SamplerSpec::Sobol => Box::new(sobol::Sobol::new(space, seed)),
+        SamplerSpec::Gp { n_startup, .. } => Box::new(gp::Gp::new(space, seed, *n_startup)),
         SamplerSpec::Tpe { n_startup, n_ei_candidates, cost_aware, .. } => {
             Box::new(tpe::Tpe::new(space, seed, *n_startup, *n_ei_candidates, *cost_aware))
         }

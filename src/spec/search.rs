@@ -126,20 +126,27 @@ pub enum SamplerSpec {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warm_start: Vec<String>,
     },
+    /// Expected improvement of a Gaussian process (Jones et al. 1998).
+    Gp {
+        n_startup: u32,
+        /// Earlier studies whose results it knows from the start, by name or by the path of their database.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warm_start: Vec<String>,
+    },
 }
 
 impl SamplerSpec {
     /// Earlier studies whose results it knows from the start.
     pub fn warm_start(&self) -> &[String] {
         match self {
-            Self::Tpe { warm_start, .. } => warm_start,
+            Self::Tpe { warm_start, .. } | Self::Gp { warm_start, .. } => warm_start,
             _ => &[],
         }
     }
 
     /// Whether results change its proposals.
     pub fn learns(&self) -> bool {
-        matches!(self, Self::Tpe { .. })
+        matches!(self, Self::Tpe { .. } | Self::Gp { .. })
     }
 
     /// Whether costs change its proposals.

@@ -92,6 +92,11 @@ fn cost_aware_tpe_gives_one_order_sequence_with_every_scheduler() {
 }
 
 #[test]
+fn gp_gives_one_order_sequence_with_every_scheduler() {
+    pairs(5, 4);
+}
+
+#[test]
 fn cost_aware_tpe_gives_one_order_sequence_within_a_budget_of_work() {
     let mut spec =
         study(mixed_space(), COST_AWARE, SchedulerSpec::Asha { min_resource: 1, reduction_factor: 3 }, 90, 9);

@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const TPE: SamplerSpec =
     SamplerSpec::Tpe { n_startup: 10, n_ei_candidates: 24, cost_aware: false, warm_start: Vec::new() };
+const GP: SamplerSpec = SamplerSpec::Gp { n_startup: 10, warm_start: Vec::new() };
+/// The samplers that learn.
+const LEARNING: [SamplerSpec; 2] = [TPE, GP];
 
 fn run<'a>(spec: &StudySpec, curve: &'a dyn Fn(&Params, u32) -> Option<f64>) -> (Simulation<'a>, DoneReason) {
     let mut simulation = Simulation::new(spec, curve);
@@ -201,7 +204,7 @@ fn mean_best(sampler: &SamplerSpec, n: u32, curve: &dyn Fn(&Params, u32) -> Opti
 }
 
 #[test]
-fn tpe_learns_where_random_does_not() {
+fn learning_samplers_find_what_random_does_not() {
     // A bowl in the mixed space: log rate, ordinal, condition and step all matter.
     let bowl = |params: &Params, _: u32| {
         let rate = params.get("rate")?.as_f64()?.log10() + 3.0;
@@ -213,13 +216,23 @@ fn tpe_learns_where_random_does_not() {
         Some(rate * rate + 10.0 * dropout * dropout + head)
     };
     let space = mixed_space();
-    let (random, tpe) = (mean_best(&SamplerSpec::Random, 60, &bowl, &space), mean_best(&TPE, 60, &bowl, &space));
+    let found = |sampler, n| mean_best(&sampler, n, &bowl, &space);
+    let random = found(SamplerSpec::Random, 60);
+    let (tpe, gp) = (found(TPE, 60), found(GP, 30));
     assert!(tpe < 0.6 * random, "tpe {tpe}, random {random}");
+    // A smooth function with no noise is what a process is best at.
+    assert!(gp < tpe, "gp {gp} after half of the trials, tpe {tpe}");
 }
 
 #[test]
-fn tpe_starts_warm_from_an_earlier_study() {
-    let spec = study(line(), TPE, SchedulerSpec::None, 1, 1);
+fn learning_samplers_start_warm_from_an_earlier_study() {
+    for sampler in LEARNING {
+        starts_warm(sampler);
+    }
+}
+
+fn starts_warm(sampler: SamplerSpec) {
+    let spec = study(line(), sampler, SchedulerSpec::None, 1, 1);
     let results = (0..40).map(|i| {
         let x = f64::from(i) / 40.0;
         let params = Params([("x".to_owned(), Value::Float(x))].into());
@@ -248,8 +261,14 @@ fn tpe_starts_warm_from_an_earlier_study() {
 }
 
 #[test]
-fn workers_that_ask_tpe_at_the_same_time_are_sent_to_different_places() {
-    let mut spec = study(line(), TPE, SchedulerSpec::None, 40, 1);
+fn workers_that_ask_at_the_same_time_are_sent_to_different_places() {
+    for sampler in LEARNING {
+        sends_workers_to_different_places(sampler);
+    }
+}
+
+fn sends_workers_to_different_places(sampler: SamplerSpec) {
+    let mut spec = study(line(), sampler, SchedulerSpec::None, 40, 1);
     spec.run.virtual_workers = 10;
     let peak = |params: &Params, _: u32| Some(-(params.get("x")?.as_f64()? - 0.3).abs());
     let mut simulation = Simulation::new(&spec, &peak);
@@ -282,11 +301,13 @@ fn where_all_promise_alike_a_cost_aware_search_takes_the_cheap() {
 }
 
 #[test]
-fn tpe_survives_only_failures_and_only_equal_values() {
-    for curve in [&(|_: &Params, _: u32| None) as &dyn Fn(&Params, u32) -> Option<f64>, &|_, _| Some(1.0)] {
-        let spec = study(mixed_space(), TPE, SchedulerSpec::None, 40, 1);
-        let (simulation, reason) = run(&spec, curve);
-        assert_eq!((reason, simulation.engine.trials().len()), (DoneReason::Complete, 40));
+fn learning_samplers_survive_only_failures_and_only_equal_values() {
+    for sampler in LEARNING {
+        for curve in [&(|_: &Params, _: u32| None) as &dyn Fn(&Params, u32) -> Option<f64>, &|_, _| Some(1.0)] {
+            let spec = study(mixed_space(), sampler.clone(), SchedulerSpec::None, 40, 1);
+            let (simulation, reason) = run(&spec, curve);
+            assert_eq!((reason, simulation.engine.trials().len()), (DoneReason::Complete, 40));
+        }
     }
 }
 

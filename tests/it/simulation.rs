@@ -458,12 +458,13 @@ pub const COST_AWARE: SamplerSpec =
     SamplerSpec::Tpe { n_startup: 5, n_ei_candidates: 8, cost_aware: true, warm_start: Vec::new() };
 
 /// Every sampler.
-pub fn samplers() -> [SamplerSpec; 5] {
+pub fn samplers() -> [SamplerSpec; 6] {
     [
         SamplerSpec::Random,
         SamplerSpec::Grid { points: 3 },
         SamplerSpec::Sobol,
         SamplerSpec::Tpe { n_startup: 5, n_ei_candidates: 8, cost_aware: false, warm_start: Vec::new() },
         COST_AWARE,
+        SamplerSpec::Gp { n_startup: 5, warm_start: Vec::new() },
     ]
 }
